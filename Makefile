@@ -1,0 +1,118 @@
+# Two commands carry the project; each works first on a machine with Python 3.11 or newer and make.
+#
+#     make tutorial   the environment, the data, and every notebook run: build/notebooks and build/html
+#     make test       the environment, and every check: style, unit tests, notebooks against their outputs
+
+PYTHON ?= python3
+TORCH := 2.13.0
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+VAELIB := $(BIN)/python -m vaelib
+NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NBCONVERT := $(BIN)/python -m nbconvert --log-level=WARN
+EXECUTE := TQDM_DISABLE=1 $(NBCONVERT) --to=notebook --execute --ExecutePreprocessor.timeout=600
+
+# What Jupyter and Matplotlib remember stays in the project. A kernel installed for another project is not seen.
+export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/var/jupyter/config
+export JUPYTER_DATA_DIR := $(CURDIR)/.venv/var/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/var/jupyter/runtime
+export IPYTHONDIR := $(CURDIR)/.venv/var/ipython
+export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
+# Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help environment data synthetic own tutorial test lab outputs lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make tutorial  run every notebook; results in build/notebooks and build/html"
+	@echo "make test      check the style, run the unit tests, run the notebooks against their outputs"
+	@echo "make lab       open the first notebook in JupyterLab"
+	@echo "make data      make and prepare the synthetic patients (or prepare those in VAELIB_DATA)"
+	@echo "make clean     remove build/ and the caches of the tools"
+	@echo "For maintainers: make outputs (run the committed notebooks in place), make lock (pin anew)."
+
+# --- the environment -------------------------------------------------------------------------------------
+
+environment: $(INSTALLED)
+
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "make: no '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $$("$(PYTHON)" --version) is too old; 3.11 or newer is needed. Name one: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make: this Python cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+
+$(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the pinned packages into .venv: a few minutes the first time."
+	$(PIP) install --progress-bar=off -r requirements.lock
+	$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+# --- the data --------------------------------------------------------------------------------------------
+
+data: $(if $(VAELIB_DATA),own,synthetic)
+
+synthetic: $(INSTALLED)
+	$(VAELIB) phantom data/synthetic
+	$(VAELIB) prepare data/synthetic
+
+own: $(INSTALLED)
+	$(VAELIB) prepare
+
+# --- the notebooks ---------------------------------------------------------------------------------------
+
+# Copies are run, in a folder of their own, so that neither the committed notebooks nor their figures change.
+# The classic template is the one that hands a figure's alternative text on to the page.
+tutorial: data
+	rm -rf build/notebooks build/html
+	mkdir -p build/html
+	cp -R notebooks build/notebooks
+	@for notebook in $(NOTEBOOKS:notebooks/%=build/notebooks/%); do \
+	  begin=$$(date +%s); $(EXECUTE) --inplace "$$notebook" || exit 1; \
+	  echo "$$notebook: $$(( $$(date +%s) - begin )) s"; done
+	$(NBCONVERT) --to=html --template=classic --embed-images --output-dir=build/html $(NOTEBOOKS:notebooks/%=build/notebooks/%)
+	@sed -i.ipynb -E 's/(href="[0-9][A-Za-z0-9_]*)\.ipynb/\1.html/g' build/html/*.html && rm build/html/*.html.ipynb
+	@echo "Done. Open build/html/00_start_here.html, or 'make lab' to run the notebooks yourself."
+
+lab: $(INSTALLED)
+	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
+
+test: synthetic
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --durations=10
+	rm -rf build/nbval
+	mkdir -p build
+	cp -R notebooks build/nbval
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=240 \
+	  --nbval-sanitize-with=tests/sanitize.cfg --durations=10 build/nbval
+
+# --- for maintainers -------------------------------------------------------------------------------------
+
+# Outputs are committed without clock times, widget state or the number of the Python that made them.
+outputs: synthetic
+	env -u VAELIB_DATA $(EXECUTE) --inplace --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.store_widget_state=False --ClearMetadataPreprocessor.enabled=True \
+	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
+	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags $(NOTEBOOKS)
+
+# No hashes: the wheels of torch differ from one platform to the next, and so does what they need.
+lock: | $(BIN)/python
+	$(PIP) install --quiet pip-tools
+	mkdir -p build
+	echo "torch==$(TORCH)" > build/torch.txt
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra=test --constraint=build/torch.txt \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --output-file=build/requirements.txt pyproject.toml
+	{ echo "# Made by 'make lock' from pyproject.toml: the set that 'make' installs and that the notebooks' outputs"; \
+	  echo "# were made with. Without hashes, since each platform has its own wheel of torch, which may bring"; \
+	  echo "# packages of its own (CUDA's, for one)."; \
+	  sed -e '/^#/d' -e '/^$$/d' -e 's/^\(torch==[^+]*\)+.*/\1/' build/requirements.txt | sort -f; } > requirements.lock
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints
+	find vaelib tests -name __pycache__ -prune -exec rm -rf {} +

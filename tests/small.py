@@ -1,0 +1,46 @@
+"""A small synthetic series for the tests: a lopsided blob in a volume where no two neighbours are alike."""
+
+import numpy as np
+import SimpleITK as sitk
+
+from vaelib.dicom import write_ct, write_seg
+from vaelib.volumes import read_ct
+
+SPACING = (2.5, 0.9, 0.7)  # (dz, dy, dx), mm: no two alike, so that no mix-up goes unseen
+COS, SIN = np.cos(0.4), np.sin(0.4)
+OBLIQUE = (COS, SIN, 0, -SIN * 0.8, COS * 0.8, 0.6)  # turned about z, then tilted about the new x
+
+
+def blob_volume(shape=(12, 40, 32)):
+    """HU (S, H, W) in which no two voxels of a neighbourhood are alike, and a lopsided blob of 95 HU as mask."""
+    z, y, x = np.indices(shape)
+    hu = (z * 38 + y * 12 + x * 6 - 700).astype(np.int16)  # even, so that 95 is the mask's alone
+    mask = ((z - 4) / 2.5) ** 2 + ((y - 12) / 7) ** 2 + ((x - 20) / 5) ** 2 < 1
+    mask &= x + y > 28  # so that no flip leaves it as it was
+    hu[mask] = 95
+    return hu, mask.astype(np.uint8)
+
+
+def as_image(array, like):
+    """`array` (S, H, W) as an image on the grid of `like`."""
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(like)
+    return image
+
+
+def same(one, two):
+    """Whether two images agree in every voxel and in their grid."""
+    grids = all(np.allclose(getattr(one, g)(), getattr(two, g)()) for g in ("GetOrigin", "GetSpacing", "GetDirection"))
+    return grids and np.array_equal(sitk.GetArrayViewFromImage(one), sitk.GetArrayViewFromImage(two))
+
+
+def make_series(folder, **options):
+    """Write the blob as a CT series into `folder`, with a SEG at `folder.parent / "seg.dcm"`."""
+    hu, mask = blob_volume()
+    settings = {"spacing": SPACING, "patient_id": "PANCREAS_0001", "uid": "test"} | options
+    write_ct(hu, folder, **settings)
+    scan = read_ct(folder)
+    stored = sitk.GetArrayFromImage(scan)
+    mask = mask if np.array_equal(stored, hu) else mask[::-1]  # the normal may point to the head
+    write_seg(as_image(np.ascontiguousarray(mask), scan), folder, folder.parent / "seg.dcm", uid="test")
+    return folder

@@ -1,0 +1,196 @@
+"""Figures are pure: right axes, right aspect, right letters, the same bytes twice, and inputs left alone."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from vaelib import InputError, plots
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.random((4, 16, 16))
+MASKS = np.zeros((4, 16, 16))
+MASKS[:, 5:9, 4:12] = 1
+SHIFTED = np.roll(MASKS, 2, axis=2)
+VOLUME = RNG.integers(-1000, 400, (6, 20, 30)).astype(np.int16)
+HISTORY = [{"epoch": e, "train/kl": 9 - e, "val/kl": 10 - e, "beta": 0.1 * e} for e in range(5)]
+SCORES = RNG.random((5, 4))
+
+FIGURES = {
+    "slices": lambda: plots.slices(IMAGES, MASKS, SHIFTED, titles=list("abcd"), spacing=(2, 1)),
+    "slices, one": lambda: plots.slices(IMAGES[0], MASKS[0]),
+    "slices, as models have them": lambda: plots.slices(IMAGES[:, None], MASKS[:, None]),
+    "planes": lambda: plots.planes(VOLUME, VOLUME > 0, (2.5, 0.8, 0.8)),
+    "histogram": lambda: plots.histogram({"a": VOLUME, "b": VOLUME[0]}, {"fat": (-123, -89), "water": 0}, (-160, 240)),
+    "pyramid": lambda: plots.pyramid([IMAGES[0], IMAGES[0, ::2, ::2]], [MASKS[0], MASKS[0, ::2, ::2]]),
+    "curves": lambda: plots.curves(HISTORY, ["kl", "beta"], log=["kl"]),
+    "curves, several runs": lambda: plots.curves({"one": HISTORY, "two": HISTORY}, ["kl"]),
+    "reconstructions": lambda: plots.reconstructions(IMAGES, {"a": MASKS, "b": SHIFTED}),
+    "latent_scatter": lambda: plots.latent_scatter(SCORES, np.arange(5), "height", explained=[0.4, 0.1]),
+    "latent_scatter, names": lambda: plots.latent_scatter(SCORES, list("aabbc"), "scanner"),
+    "traversal": lambda: plots.traversal(IMAGES.reshape(2, 2, 16, 16), rows=["x", "y"], columns=["-1", "+1"]),
+    "bars": lambda: plots.bars([0.1, 3, 2], 0.5),
+    "bars, named": lambda: plots.bars([1, 300], names=["first", "second"], sort=False, log=True),
+    "threshold_sweep": lambda: plots.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES),
+    "two_rows": lambda: plots.two_rows(IMAGES, MASKS, IMAGES, SHIFTED),
+    "agreement": lambda: plots.agreement(IMAGES, MASKS, SHIFTED),
+    "scoreboard": lambda: plots.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
+    "dice_per_patient": lambda: plots.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_same_bytes_twice_and_inputs_untouched(name):
+    before = [a.copy() for a in (IMAGES, MASKS, SHIFTED, VOLUME, SCORES)]
+    settings = dict(matplotlib.rcParams)
+    first, second = (FIGURES[name]() for _ in range(2))
+    assert isinstance(first, Figure)
+    data = plots.png(first)
+    assert data == plots.png(second)
+    assert len(data) < 200_000
+    picture = Image.open(io.BytesIO(data))
+    assert not picture.info.keys() & {"Software", "Creation Time"}
+    assert 300 < picture.width < 900
+    assert dict(matplotlib.rcParams) == settings
+    for old, new in zip(before, (IMAGES, MASKS, SHIFTED, VOLUME, SCORES), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["histogram", "curves", "latent_scatter", "bars", "threshold_sweep", "scoreboard"])
+def test_charts_name_their_axes_in_legible_letters(name):
+    fig = FIGURES[name]()
+    assert fig.axes[-1].get_xlabel() or fig.axes[-1].get_ylabel()
+    plots.png(fig)
+    assert all(text.get_fontsize() >= 10 for ax in fig.axes for text in ax.get_xticklabels() + ax.get_yticklabels())
+
+
+def _letters(ax):
+    return "".join(text.get_text() for text in ax.texts)
+
+
+def test_slices_are_radiological_and_in_true_aspect():
+    fig = plots.slices(IMAGES, MASKS, spacing=(2, 1))
+    for ax in fig.axes:
+        assert _letters(ax) == "RLAP"
+        assert ax.get_aspect() == 2
+        assert ax.get_ylim()[0] > ax.get_ylim()[1]  # row 0, anterior, is at the top
+    fig.draw_without_rendering()
+    box = fig.axes[0].get_window_extent()
+    assert box.height / box.width == pytest.approx(2, rel=0.02)
+
+
+def test_planes_share_one_scale_in_mm():
+    spacing = (2.5, 0.8, 0.6)
+    fig = plots.planes(VOLUME, None, spacing, at=(1, 2, 3))
+    assert [_letters(ax) for ax in fig.axes] == ["RLAP", "RLSI", "APSI"]
+    assert [ax.get_title() for ax in fig.axes] == ["axial, slice 1", "coronal, row 2", "sagittal, column 3"]
+    fig.draw_without_rendering()
+    mm = np.multiply(VOLUME.shape, spacing)
+    scales = []
+    for ax, (down, across) in zip(fig.axes, [(1, 2), (0, 2), (0, 1)], strict=True):
+        box = ax.get_window_extent()
+        scales += [box.height / mm[down], box.width / mm[across]]
+    np.testing.assert_allclose(scales, scales[0], rtol=1e-6)
+    np.testing.assert_array_equal(fig.axes[1].images[0].get_array(), VOLUME[::-1, 2])  # superior at the top
+    np.testing.assert_array_equal(fig.axes[2].images[0].get_array(), VOLUME[::-1, :, 3])
+
+
+def test_outline_runs_along_pixel_edges():
+    mask = np.zeros((5, 5))
+    mask[2, 1:3] = 1
+    x, y = plots.outline(mask)
+    assert len(x) == 3 * 6  # two pixels side by side have six outer edges
+    assert (np.nanmin(x), np.nanmax(x), np.nanmin(y), np.nanmax(y)) == (0.5, 2.5, 1.5, 2.5)
+    assert np.isfinite(plots.outline(np.ones((3, 3)))[0]).sum() == 2 * 12  # a mask that reaches the border closes
+
+
+def test_a_fill_lies_where_its_mask_is():
+    panel = plots.Panel(Figure().add_subplot()).draw(IMAGES[0], fill=MASKS[0])
+    assert list(panel.fill.get_extent()) == [3.5, 11.5, 8.5, 4.5]
+    assert not panel.draw(IMAGES[0], fill=0 * MASKS[0]).fill.get_visible()
+
+
+def test_two_rows_colours_the_prediction_by_the_prediction():
+    fig = plots.two_rows(IMAGES[:1], MASKS[:1], IMAGES[:1], SHIFTED[:1])
+    above, below = (ax.images[1].get_extent()[:2] for ax in fig.axes)
+    assert (list(above), list(below)) == ([3.5, 11.5], [5.5, 13.5])
+    assert {ax.images[1].get_cmap()(1.0)[:3] for ax in fig.axes} == {matplotlib.colors.to_rgb(plots.GREEN)}
+
+
+def test_verdicts():
+    assert plots.verdict([0, 1, 0, 1], [0, 1, 1, 0]).tolist() == [0, 1, 2, 3]
+    legend = plots.agreement(IMAGES, MASKS, SHIFTED).legends[0]
+    assert [text.get_text() for text in legend.texts] == list(plots.VERDICTS)
+
+
+def test_around_is_square_and_holds_the_mask():
+    box = plots.around(MASKS, 0.25)
+    assert MASKS[box].sum() == MASKS.sum()
+    assert MASKS[box].shape == (4, 12, 12)
+    assert MASKS[plots.around(0 * MASKS)].shape == MASKS.shape
+
+
+def test_curves_draw_what_the_history_has():
+    kl, beta = plots.curves(HISTORY, ["kl", "beta"]).axes
+    assert [line.get_linestyle() for line in kl.lines] == ["-", "--"]
+    np.testing.assert_allclose(beta.lines[0].get_ydata(), [0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_bars_count_the_active_units():
+    (ax,) = plots.bars([0.1, 3, 2], 0.5).axes
+    assert [bar.get_height() for bar in ax.patches] == [3, 2, 0.1]
+    assert ax.get_title(loc="left") == "2 of 3 at or above 0.5"
+
+
+def test_sweep_and_board_mark_what_they_measure_against():
+    (ax,) = plots.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES).axes
+    np.testing.assert_allclose(ax.lines[5].get_ydata(), SCORES.mean(axis=0))
+    assert set(ax.lines[-1].get_xdata()) == {0.2}
+    (ax,) = FIGURES["scoreboard"]().axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert ax.get_legend().texts[0].get_text() == "atlas 0.30"
+
+
+def test_show_displays_a_png_with_its_alt_text_and_saves_it(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    assert plots.show(FIGURES["bars"](), "three bars", save=tmp_path / "figures" / "bars.png") is None
+    bundle, metadata = shown[0]._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "three bars" if "image/png" in metadata else metadata["alt"] == "three bars"
+    assert (tmp_path / "figures" / "bars.png").read_bytes() == shown[0].data
+    with pytest.raises(InputError, match="alt text is empty"):
+        plots.show(FIGURES["bars"](), " ")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: plots.slices(np.zeros(4)),
+        lambda: plots.slices([]),
+        lambda: plots.slices(IMAGES, MASKS[:3]),
+        lambda: plots.slices(IMAGES, MASKS[:, :8]),
+        lambda: plots.planes(IMAGES[0]),
+        lambda: plots.planes(VOLUME, VOLUME[:-1]),
+        lambda: plots.histogram({"pancreas": []}),
+        lambda: plots.pyramid([IMAGES[0]], [MASKS[0, :4]]),
+        lambda: plots.curves(HISTORY, ["dice"]),
+        lambda: plots.reconstructions(IMAGES, IMAGES[:2]),
+        lambda: plots.latent_scatter(SCORES, [1, 2], "x"),
+        lambda: plots.latent_scatter(np.zeros((9, 2)), list("abcdefghi"), "x"),
+        lambda: plots.traversal(IMAGES),
+        lambda: plots.bars([]),
+        lambda: plots.threshold_sweep([0.1, 0.2], SCORES),
+        lambda: plots.two_rows(IMAGES, MASKS, IMAGES, MASKS[:1]),
+        lambda: plots.agreement(IMAGES, MASKS, MASKS[0]),
+        lambda: plots.scoreboard([]),
+        lambda: plots.scoreboard([("a", 0.5)]),
+        lambda: plots.dice_per_patient(["a"], [0.1, 0.2]),
+    ],
+)
+def test_a_wrong_shape_is_one_line(wrong):
+    with pytest.raises(InputError) as caught:
+        wrong()
+    assert "\n" not in str(caught.value)

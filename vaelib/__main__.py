@@ -1,0 +1,162 @@
+"""The command line: `vaelib phantom | prepare | train | evaluate | segment`.
+
+Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
+runs, so that `vaelib --help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cyclopts import App, CycloptsError, Parameter
+
+from vaelib import InputError, __version__
+
+SYNTHETIC = Path("data/synthetic")
+CHECKPOINT = Path("data/models/vae64.safetensors")
+
+app = App(
+    name="vaelib",
+    help="Segment the pancreas in CT from the latent of a variational autoencoder.",
+    version=__version__,
+    default_parameter=Parameter(negative=""),  # a flag has no --no- twin
+    suppress_keyboard_interrupt=False,  # `main` knows what to answer
+)
+
+
+@app.command(sort_key=1)
+def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, workers: int | None = None):
+    """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
+
+    Patients already made are kept, so an interrupted run can be started again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the patients go.
+    patients : int
+        How many.
+    seed : int
+        The same seed gives the same bytes.
+    workers : int, optional
+        Processes over patients; by default one a core.
+    """
+    from vaelib.phantom import make_cohort
+
+    make_cohort(folder, patients=patients, seed=seed, workers=workers)
+
+
+@app.command(sort_key=2)
+def prepare(folder: Path | None = None, *, cache: Path | None = None, workers: int | None = None):
+    """Downscale every scan and mask of a cohort into the on-disk cache.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    cache : Path, optional
+        Where the levels go; by default the cohort's own folder for them.
+    workers : int, optional
+        Processes over patients; by default one a core.
+    """
+    from vaelib.cohort import cache_folder, data_folder, find_cases
+    from vaelib.pyramid import prepare as write_levels
+
+    folder = folder or data_folder()
+    write_levels(find_cases(folder), cache or cache_folder(folder), workers=workers)
+
+
+@app.command(sort_key=3)
+def train(
+    folder: Path | None = None,
+    *,
+    out: Path = CHECKPOINT,
+    level: int = 6,
+    latent: int = 64,
+    beta: float = 0.01,
+    epochs: int = 40,
+    seed: int = 0,
+    resume: bool = False,
+):
+    """Train the VAE and its mask decoder on the cohort's training patients.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    out : Path
+        The checkpoint to write.
+    level : int
+        Slices are 2^level pixels a side.
+    latent : int
+        Numbers in the latent of a slice.
+    beta : float
+        Weight of the KL term.
+    epochs : int
+        Passes over the training slices.
+    seed : int
+        The same seed on the same machine gives the same weights.
+    resume : bool
+        Go on from where an interrupted run stopped.
+    """
+    from vaelib import pipeline
+
+    pipeline.train(folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, resume=resume)
+
+
+@app.command(sort_key=4)
+def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json: bool = False):
+    """Score a checkpoint on the held-out patients: 3D Dice, IoU and HD95, beside the baselines.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    checkpoint : Path
+        The weights to score.
+    json : bool
+        Print the scoreboard as JSON, and nothing else, on standard output.
+    """
+    from vaelib import pipeline
+
+    pipeline.evaluate(folder, checkpoint=checkpoint, json=json)
+
+
+@app.command(sort_key=5)
+def segment(series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold: float = 0.2, overwrite: bool = False):
+    """Put a predicted pancreas mask on the grid of any CT series.
+
+    Parameters
+    ----------
+    series : Path
+        A folder with the DICOM files of one CT series.
+    out : Path
+        The mask to write: .nii.gz or .nii for NIfTI, .dcm for DICOM SEG.
+    checkpoint : Path
+        The weights to use.
+    threshold : float
+        A pixel is pancreas where its probability is above this.
+    overwrite : bool
+        Replace `out` where it exists.
+    """
+    from vaelib import pipeline
+
+    pipeline.segment(series, checkpoint=checkpoint, out=out, threshold=threshold, overwrite=overwrite)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    try:
+        app(argv, exit_on_error=False, print_error=False, result_action="return_none")
+    except (InputError, CycloptsError, OSError) as error:
+        named = isinstance(error, OSError) and error.filename  # not its number
+        message = f"{error.filename}: {error.strerror}" if named else str(error)
+        print("vaelib: error:", " ".join(message.split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Find the cases in a folder, whichever way it is laid out, and split them by patient."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaelib.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
+PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient: the folder of the CT series, the mask if there is one, and the layout it came in."""
+
+    patient: str
+    ct: Path
+    mask: Path | None
+    layout: str  # "idc", "tcia" or "synthetic"
+
+
+def data_folder():
+    """`$VAELIB_DATA`, else `data/synthetic` of the repository.
+
+    `~` is the home folder. A relative path is looked for here first, then from the repository's root,
+    so that a notebook, which runs in `notebooks/`, finds what the command line found.
+    """
+    named = os.environ.get("VAELIB_DATA")
+    folder = Path(named).expanduser() if named else REPOSITORY / "data" / "synthetic"
+    return folder if folder.is_absolute() or folder.exists() else REPOSITORY / folder
+
+
+def cache_folder(folder=None):
+    """Where the levels of the cohort in `folder` are kept: in `data/cache`, a folder of its own for each cohort."""
+    folder, data = Path(folder or data_folder()).expanduser().resolve(), REPOSITORY / "data"
+    own = "" if folder.parent == data else "-" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return data / "cache" / (folder.name + own)
+
+
+def models_folder(folder=None):
+    """Where the notebooks keep what they train on the cohort in `folder`: in `data/models`, apart from other cohorts'."""
+    return REPOSITORY / "data" / "models" / cache_folder(folder).name
+
+
+def find_cases(folder):
+    """Find every patient below `folder`; no image is opened, so a large cohort takes a moment.
+
+    Three layouts are known (`data/README.md` shows them), up to three folders deep:
+    IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
+    `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
+    of labels. A TCIA label belongs to the patient of the same number, never to the next in line.
+
+    Parameters
+    ----------
+    folder : path
+        The cohort, or a folder above it.
+
+    Returns
+    -------
+    list of Case
+        Sorted by patient.
+
+    Raises
+    ------
+    InputError
+        No such folder, no case in it, or a patient with two scans or two masks.
+    """
+    folder = Path(folder).expanduser()
+    patients, labels = [], {}
+    if folder.is_dir():
+        _walk(folder, 3, patients, labels)
+    cases = [case for patient in sorted(patients) for case in _cases(patient, labels, folder)]
+    if not cases:
+        what = "no case in it" if folder.is_dir() else "no such folder"
+        raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
+    cases.sort(key=lambda case: (case.patient, str(case.ct)))
+    for one, two in zip(cases, cases[1:], strict=False):
+        if one.patient == two.patient:
+            raise InputError(f"{one.ct}: is a second scan of {one.patient} beside {two.ct}; move one of them away")
+    return cases
+
+
+def _walk(folder, depth, patients, labels):
+    """Collect the folders of patients and the numbered label files, without entering any series."""
+    for path in sorted(folder.iterdir()):
+        if label := LABEL.match(path.name):
+            labels.setdefault(int(label[1]), []).append(path)
+        elif path.name[0] != "." and path.is_dir():
+            if PATIENT.match(path.name) or any(path.glob("*/CT_*")):
+                patients.append(path)
+            elif depth > 1:
+                _walk(path, depth - 1, patients, labels)
+
+
+def _cases(patient, labels, top):
+    """The scans of one patient's folder, each with its mask: one, if all is well."""
+    series = sorted(p for p in patient.glob("*/*") if p.is_dir())
+    scans = [p for p in series if p.name.startswith("CT_")]
+    if scans:
+        masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("*.dcm"))]
+        synthetic = any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
+        layout = "synthetic" if synthetic else "idc"
+    else:
+        number = PATIENT.match(patient.name)
+        scans, layout = [p for p in series if not p.name.startswith("SEG_")], "tcia"
+        masks = labels.get(int(number[1]), []) if number else []
+    if len(masks) > 1:
+        raise InputError(f"{masks[0]}: is one of {len(masks)} masks of {patient.name}, beside {masks[1]}; keep one")
+    return [Case(patient.name, scan, masks[0] if masks else None, layout) for scan in scans]
+
+
+def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
+    """Share patients out between training, validation and test; never slices, so no one is in two sets.
+
+    A patient's place in line is the SHA-256 of the seed and the name: it is the same on every machine
+    and in whatever order the patients are given.
+
+    Parameters
+    ----------
+    patients : iterable of str
+    fractions : three floats
+        Shares of train, val and test, together 1.
+    seed : int
+        Another seed, another split.
+
+    Returns
+    -------
+    dict of str to list
+        "train", "val" and "test", each sorted by name.
+
+    Raises
+    ------
+    InputError
+        Fewer than three patients, or fractions that leave a set empty.
+    """
+    names = sorted(set(patients))
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise InputError(f"fractions {fractions}: need three shares above 0 that add up to 1")
+    val, test = (max(1, round(share * len(names))) for share in fractions[1:])
+    train = len(names) - val - test
+    if train < 1:
+        raise InputError(f"{len(names)} patient(s): too few to train, validate and test on; three is the least")
+    names.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    parts = {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
+    return {part: sorted(members) for part, members in parts.items()}

@@ -1,0 +1,95 @@
+"""Tools for the latent space: encode, decode, traverse, interpolate, sample, principal directions, active units."""
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from vaelib.models import VAE, Decoder
+from vaelib.training import augment
+
+
+@torch.no_grad()
+def encode(vae: VAE, images: np.ndarray | Tensor, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Encode images (N, 1, H, W) to `mu` and `logvar`, each (N, latent) float32. Nothing is sampled."""
+    vae.eval()
+    device = next(vae.parameters()).device
+    parts = [vae.encoder(x.to(device)) for x in torch.as_tensor(images).split(batch_size)]
+    mu, logvar = (torch.cat(p).cpu().numpy() for p in zip(*parts, strict=True))
+    return mu, logvar
+
+
+@torch.no_grad()
+def decode(decoder: Decoder, z: np.ndarray | Tensor, batch_size: int = 256) -> np.ndarray:
+    """Decode latents (N, latent) to images or probabilities (N, 1, H, W) in [0, 1].
+
+    `decoder` is ``vae.decoder`` for the picture, or a `MaskDecoder` for the pancreas.
+    """
+    decoder.eval()
+    device = next(decoder.parameters()).device
+    z = torch.as_tensor(z, dtype=torch.float32)
+    return torch.cat([torch.sigmoid(decoder(b.to(device))).cpu() for b in z.split(batch_size)]).numpy()
+
+
+def encode_copies(vae: VAE, images, masks, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
+
+    Since the latent is detached, the encoder never changes while the mask decoder learns: its work can be
+    done once, and the decoder trained on pairs of latent and mask alone.
+
+    Parameters
+    ----------
+    images, masks : array, (N, 1, H, W)
+
+    Returns
+    -------
+    z : Tensor, (copies * N, latent)
+    masks : Tensor, (copies * N, 1, H, W)
+    """
+    x, m = torch.as_tensor(images), torch.as_tensor(masks)
+    generator = torch.Generator().manual_seed(seed)
+    pairs = [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
+    z = torch.cat([torch.from_numpy(encode(vae, moved)[0]) for moved, _ in pairs])
+    return z, torch.cat([mask for _, mask in pairs])
+
+
+def traverse(z: np.ndarray, direction: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Walk from `z` (latent,) along `direction` (latent,): one row for each of `steps`, (T, latent)."""
+    return (z + np.asarray(steps)[:, None] * direction).astype(np.float32)
+
+
+def interpolate(a: np.ndarray, b: np.ndarray, steps: int = 8) -> np.ndarray:
+    """The straight line from latent `a` to latent `b`, both included: (steps, latent)."""
+    return traverse(a, b - a, np.linspace(0, 1, steps))
+
+
+def sample(n: int, latent: int, seed: int = 0) -> np.ndarray:
+    """Draw from the prior N(0, 1): (n, latent) float32."""
+    return np.random.default_rng(seed).standard_normal((n, latent), dtype=np.float32)
+
+
+def pca(mu: np.ndarray, components: int = 8) -> PCA:
+    """Principal directions of the encoded means (N, latent): scikit-learn's `PCA`, fitted.
+
+    ``pca(mu).components_ * np.sqrt(pca(mu).explained_variance_)[:, None]`` are steps of one standard
+    deviation along each.
+    """
+    return PCA(components, svd_solver="full").fit(mu)
+
+
+def active_units(mu: np.ndarray, threshold: float = 0.01) -> np.ndarray:
+    """Which units of the latent respond to the input: variance of their mean over the data above `threshold`.
+
+    Parameters
+    ----------
+    mu : ndarray, (N, latent)
+
+    Returns
+    -------
+    ndarray of bool, (latent,)
+
+    References
+    ----------
+    Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2016, arXiv:1509.00519.
+    """
+    return mu.var(axis=0) > threshold

@@ -1,0 +1,175 @@
+"""Honest evaluation: per patient, in 3D, with an interval, beside baselines and a ceiling."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
+
+from vaelib.errors import InputError
+from vaelib.pyramid import FULL, Stack, open_case
+
+TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
+
+
+def _batch(prediction: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    if prediction.shape != truth.shape:
+        raise InputError(f"prediction {prediction.shape} and truth {truth.shape} are on different grids; "
+                         "put the prediction on the truth's grid first (`to_scan`)")  # fmt: skip
+    return tuple(torch.as_tensor(np.ascontiguousarray(a, dtype=np.float32))[None, None] for a in (prediction, truth))
+
+
+def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Dice of two binary masks of one patient, (S, H, W): 1 where both are empty, 0 where one is."""
+    return compute_dice(*_batch(prediction, truth), ignore_empty=False).item()
+
+
+def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Intersection over union of two binary masks of one patient, (S, H, W); ``dice / (2 - dice)``."""
+    return compute_iou(*_batch(prediction, truth), ignore_empty=False).item()
+
+
+def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """95th percentile of the distances between two surfaces, in mm.
+
+    Parameters
+    ----------
+    prediction, truth : ndarray, (S, H, W)
+    spacing : (dz, dy, dx) in mm
+
+    Returns
+    -------
+    float
+        0 where both masks are empty, infinite where only one is: there is no surface to measure to.
+    """
+    if not prediction.any() or not truth.any():
+        return 0.0 if prediction.any() == truth.any() else float("inf")
+    return compute_hausdorff_distance(*_batch(prediction, truth), percentile=95, spacing=list(spacing)).item()
+
+
+class Interval(NamedTuple):
+    """A mean over patients with its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values, draws: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of per-patient values with its 95% interval, resampling patients (Efron's percentile bootstrap).
+
+    Infinite values (HD95 of an empty prediction) stay infinite in the mean: they are not dropped.
+    """
+    values = np.asarray(values, dtype=float)
+    if not np.isfinite(values).all():
+        return Interval(float("inf"), float("nan"), float("inf"))
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
+    return Interval(float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])))
+
+
+def per_patient(stack_patient: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of each patient in a stack: ``{"PANCREAS_0001": array([0, 1, ...]), ...}``."""
+    return {str(p): np.flatnonzero(stack_patient == p) for p in dict.fromkeys(stack_patient)}
+
+
+def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """3D Dice of each patient at each threshold of the *prediction*; the truth does not move.
+
+    Parameters
+    ----------
+    probability : ndarray, (N, 1, H, W)
+    truth : ndarray of bool, (N, 1, H, W)
+    patient : ndarray, (N,)
+    thresholds : ndarray, (T,)
+
+    Returns
+    -------
+    ndarray, (patients, T)
+    """
+    rows = per_patient(patient).values()
+    out = np.empty((len(rows), len(thresholds)))
+    for i, r in enumerate(rows):
+        p, t = probability[r], truth[r]
+        positive = np.sort(p[t])
+        everything = np.sort(p, axis=None)
+        hits = len(positive) - np.searchsorted(positive, thresholds)
+        predicted = len(everything) - np.searchsorted(everything, thresholds)
+        total = predicted + t.sum()
+        out[i] = np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+    return out
+
+
+def best_threshold(probability, truth, patient, thresholds=np.arange(0.05, 0.96, 0.05)) -> float:
+    """The threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
+    return float(thresholds[sweep(probability, truth, patient, thresholds).mean(0).argmax()])
+
+
+def atlas(train: Stack, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
+    """The mean-shape baseline: how often each pixel was pancreas, at each relative height of the scan.
+
+    It never looks at the test image. Whatever a model scores beyond it, it has learned from the picture.
+
+    Parameters
+    ----------
+    train : Stack
+        Training patients only.
+    bins : int
+        Heights kept between the lowest and the highest slice.
+
+    Returns
+    -------
+    callable
+        From relative positions (N,) to probabilities (N, 1, H, W).
+    """
+    heights = np.linspace(0, 1, bins)
+    shapes = []
+    for rows in per_patient(train.patient).values():
+        at = np.searchsorted(train.position[rows], heights).clip(1, len(rows) - 1)
+        low, high = train.position[rows][at - 1], train.position[rows][at]
+        w = ((heights - low) / (high - low))[:, None, None, None].astype(np.float32)
+        shapes.append((1 - w) * train.masks[rows][at - 1] + w * train.masks[rows][at])
+    mean = np.mean(shapes, axis=0)  # (bins, 1, H, W)
+    return lambda position: mean[np.rint(np.asarray(position) * (bins - 1)).astype(int)]
+
+
+def enlarge(probability: np.ndarray, size: int) -> np.ndarray:
+    """Interpolate maps (S, h, w) linearly to (S, size, size), pixel centres in their places."""
+    p = torch.as_tensor(np.ascontiguousarray(probability, dtype=np.float32))[:, None]
+    return F.interpolate(p, size=(size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+def score(shards, probability: dict[str, np.ndarray], level: int, threshold: float) -> dict[str, dict[str, list]]:
+    """Score a method on whole patients: at the level it works at, and put back at full size.
+
+    Parameters
+    ----------
+    shards : path
+        The cache that holds the truth, as `prepare` returns it.
+    probability : dict of str to ndarray, (S, h, w)
+        The method's map for every slice of each patient.
+    level : int
+        The level of those maps.
+    threshold : float
+        Of the prediction. The truth is fixed: an occupancy of `TRUTH` or more at `level`, the mask itself at full size.
+
+    Returns
+    -------
+    dict
+        ``{"64": {"dice": [...], "iou": [...], "hd95": [...]}, "512": {...}}``, one value a patient, HD95 in mm.
+    """
+    out = {}
+    for at in (level, FULL):
+        rows = out[str(2**at)] = {"dice": [], "iou": [], "hd95": []}
+        for patient, p in probability.items():
+            shard = open_case(shards, patient, at)
+            truth = np.asarray(shard.masks) >= (0.5 if at == FULL else TRUTH)
+            prediction = (p if at == level else enlarge(p, 2**at)) >= threshold
+            dx, dy, dz = shard.meta["spacing"]
+            factor = 2 ** (FULL - at)
+            rows["dice"].append(dice(prediction, truth))
+            rows["iou"].append(iou(prediction, truth))
+            rows["hd95"].append(hd95(prediction, truth, (dz, dy * factor, dx * factor)))
+    return out

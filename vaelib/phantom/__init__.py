@@ -1,0 +1,9 @@
+"""The synthetic abdomen: a portal-venous CT of patients who never were, written as DICOM.
+
+>>> make_cohort("data/synthetic")  # 48 patients, about 1.1 GB
+"""
+
+from vaelib.phantom.anatomy import HU, LABEL, LABELS
+from vaelib.phantom.cohort import Patient, make_cohort, make_patient
+
+__all__ = ["HU", "LABEL", "LABELS", "Patient", "make_cohort", "make_patient"]

@@ -1,0 +1,119 @@
+"""Make patients, and write a cohort of them in folders laid out as those of the Imaging Data Commons."""
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from vaelib.dicom import make_uid, write_ct, write_seg
+from vaelib.phantom.anatomy import Anatomy
+from vaelib.phantom.paint import paint
+from vaelib.phantom.scanner import SCANNERS, scan
+
+NOTE = """# Synthetic patients
+
+Nobody was scanned for these files. Every picture in this folder was computed by `vaelib.phantom` from one
+seed, to teach with; no finding in it says anything about a person. The layout and the headers follow the
+Pancreas-CT collection, and the ground truth is the mask beside each scan.
+"""
+
+
+class Patient(NamedTuple):
+    """One synthetic scan in canonical order (slices from feet to head, rows from front to back)."""
+
+    hu: np.ndarray  # (S, H, W) int16
+    mask: np.ndarray  # (S, H, W) uint8, 1 in the pancreas
+    labels: np.ndarray  # (S, H, W) uint8, an index into LABELS
+    spacing: tuple  # (dz, dy, dx) mm
+    facts: dict
+
+
+def make_patient(seed, number, *, size=512):
+    """Draw patient `number` (from 1) of the cohort `seed` and scan it with `size` x `size` pixels.
+
+    Returns
+    -------
+    Patient. The anatomy is the same at every `size`; `facts` holds the volume (ml), the diameters drawn
+    (mm), the pancreas' HU, the scanner's model, and more.
+    """
+    body = Anatomy(seed, number)
+    scanner = SCANNERS[number % len(SCANNERS)]
+    hu, mask, labels, grid = scan(body, np.random.default_rng([seed, number, 1]), scanner, paint, size)
+    facts = dict(
+        body.facts, volume_ml=float(mask.sum() * np.prod(grid.spacing) / 1000), pancreas_hu=body.hu["pancreas"],
+        fat=body.fat, scanner=scanner, origin=(float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
+    )  # fmt: skip
+    return Patient(hu, mask, labels, grid.spacing, facts)
+
+
+def _write_patient(folder, seed, number, size):
+    """Make one patient's folder, whole or not at all; one that is there already is kept."""
+    import SimpleITK as sitk
+
+    from vaelib.volumes import read_ct
+
+    name = f"PANCREAS_{number:04d}"
+    if (folder / name).exists():
+        return name
+    patient = make_patient(seed, number, size=size)
+    scanner, uid = patient.facts["scanner"], f"vaelib phantom {seed} {number} {size}"
+    half = folder / f".{name}.{os.getpid()}"
+    try:
+        study = half / make_uid(uid, "study")
+        ct = write_ct(
+            patient.hu[::-1, ::-1], study / f"CT_{make_uid(uid, 'series')}", spacing=patient.spacing,
+            origin=patient.facts["origin"], patient_id=name, uid=uid,
+            tags={
+                "Manufacturer": "vaelib phantom", "ManufacturerModelName": scanner.model,
+                "StationName": scanner.station, "ConvolutionKernel": scanner.kernel,
+                "SeriesDescription": "SYNTHETIC portal venous abdomen", "StudyDescription": "SYNTHETIC abdomen",
+            },
+        )  # fmt: skip
+        image = read_ct(ct)
+        # read_ct goes from feet to head, with the rows as they are stored
+        mask = sitk.GetImageFromArray(np.ascontiguousarray(patient.mask[:, ::-1]))
+        mask.CopyInformation(image)
+        write_seg(
+            mask, ct, study / f"SEG_{make_uid(uid, 'seg series')}" / f"{make_uid(uid, 'seg')}.dcm", uid=uid,
+            description="Pancreas of a synthetic patient",
+        )  # fmt: skip
+        os.replace(half, folder / name)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return name
+
+
+def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
+    """Write synthetic patients as DICOM: a CT series each, and beside it the pancreas as DICOM SEG.
+
+    The layout is `PANCREAS_0001/<study>/CT_<series>/*.dcm` and `.../SEG_<series>/<instance>.dcm`. Patients
+    that are there already are kept, so an interrupted run goes on where it stopped. The same seed writes
+    the same bytes, whatever the number of workers.
+
+    Parameters
+    ----------
+    folder : where to write; made if need be.
+    patients : how many.
+    seed : from which every number is drawn.
+    workers : processes; by default one for each processor.
+    size : pixels a side.
+
+    Returns
+    -------
+    Path of the folder.
+    """
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "SYNTHETIC.md").write_text(NOTE)
+    workers = min(patients, workers or os.cpu_count() or 1)
+    # fresh processes: forking one that runs threads (torch, a notebook) can hang
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_write_patient, folder, seed, k + 1, size) for k in range(patients)]
+        for job in tqdm(jobs, desc="synthetic patients", unit="patient"):
+            job.result()
+    return folder

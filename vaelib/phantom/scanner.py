@@ -1,0 +1,95 @@
+"""A scanner: where the patient lies in the field of view, the table, and noise coloured by the kernel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from vaelib.phantom.shapes import Canvas
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """A make of scanner: its names, noise (HU at the centre of an average patient) and sharpness
+    (cycles per mm at which its kernel lets most noise through), and its kind of table."""
+
+    model: str
+    station: str
+    kernel: str
+    noise: float
+    sharpness: float
+    table: int
+
+
+SCANNERS = (
+    Scanner("Phantom Soft", "CT1", "SOFT", 11, 0.22, 2),
+    Scanner("Phantom Standard", "CT2", "STANDARD", 15, 0.30, 1),
+    Scanner("Phantom Sharp", "CT3", "SHARP", 20, 0.42, 2),
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The scan's grid in the patient's mm: `x` (W,), `y` (H,), `z` (S,) from feet to head."""
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    spacing: tuple  # (dz, dy, dx)
+
+
+def plan(body, rng, size):
+    """Choose field of view, pixel size, slices and the patient's place in the picture."""
+    across = 2 * (body.width + body.muscle + body.subcutaneous) + 12
+    pixel = float(np.clip((across + rng.uniform(20, 130)) / 512, 0.66, 0.98)) * 512 / size
+    low, high = body.extent
+    need = high - low + rng.uniform(22, 36)
+    dz = float(min(step for step in (2.5, 3.0, 3.5, 4.0, 4.5) if step * 48 >= need or step == 4.5))
+    dz = max(dz, float(rng.choice([2.5, 3.0, 3.5])))
+    count = int(np.clip(np.ceil(need / dz), 40, 48))
+    middle = (low + high) / 2 + rng.uniform(-0.35, 0.35) * (count * dz - (high - low))
+    room = max(0.0, 512 * pixel * size / 512 - across) / 2
+    dx, dy = np.clip(rng.normal(0, 9), -room, room), rng.normal(12, 18)
+    steps = (np.arange(size) - (size - 1) / 2) * pixel
+    centre = (body.back - body.front) / 2
+    return Grid(steps + dx, steps + centre + dy, middle + (np.arange(count) - (count - 1) / 2) * dz, (dz, pixel, pixel))
+
+
+def table(canvas, scanner, back):
+    """The table under the patient: one or two thin shells, curved up at the sides (`back` mm: its top)."""
+    X, Y = canvas.x[None], canvas.y[:, None]
+    top = back - X * X / 900
+    shells = [(top, 205, 1.0, 130), (top + 26 + X * X / 4000, 205 if scanner.table == 1 else 150, 1.1, 60)]
+    for y, half, thick, hu in shells:
+        d = np.maximum(np.abs(Y - y) - thick, np.abs(X) - half)
+        canvas.paint((slice(None), slice(None)), d, float(hu))
+
+
+def noise(rng, scanner, shape, pixel):
+    """(H, W) noise of unit variance whose spectrum rises with frequency and is cut off by the kernel."""
+    white = rng.standard_normal(shape, np.float32)
+    fy, fx = np.meshgrid(fft.fftfreq(shape[0], pixel), fft.rfftfreq(shape[1], pixel), indexing="ij")
+    f = np.sqrt(fx * fx + fy * fy)
+    mtf = ((0.03 + f) * np.exp(-((f / scanner.sharpness) ** 2))).astype(np.float32)
+    grain = fft.irfft2(fft.rfft2(white) * mtf, shape)
+    return grain / grain.std()
+
+
+def scan(body, rng, scanner, paint, size):
+    """Scan `body` (Anatomy): returns (hu int16 (S, H, W), mask uint8, labels uint8, grid), canonical order."""
+    grid = plan(body, rng, size)
+    warp = [lambda x, y, z, w=w: w(x, y, z) * np.float32(body.warp_mm) for w in body.warp]
+    back = body.back + body.muscle + 17 + body.subcutaneous * 1.2 + rng.uniform(2, 22)
+    level = scanner.noise * ((body.width + body.front + body.subcutaneous) / 240) ** 1.5 * rng.uniform(0.8, 1.2)
+    level *= np.sqrt(3.0 / grid.spacing[0])
+    shape = (len(grid.z), size, size)
+    hu, mask, labels = np.empty(shape, np.int16), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    for k, z in enumerate(grid.z):
+        canvas = Canvas(grid.x, grid.y, z, warp)
+        table(canvas, scanner, back)
+        mask[k] = paint(canvas, body)
+        depth = np.exp(-((canvas.X / 150) ** 2) - (canvas.Y / 120) ** 2)  # noisiest where rays are longest
+        canvas.hu += noise(rng, scanner, shape[1:], grid.spacing[2]) * (level * (0.45 + 0.6 * depth))
+        hu[k] = np.clip(np.rint(canvas.hu), -1024, 3071)
+        labels[k] = canvas.labels
+    return hu, mask, labels, grid

@@ -1,0 +1,164 @@
+"""Shapes as signed distances in mm, and the canvas on which one axial slice is painted.
+
+Coordinates are the patient's, in mm (LPS): x to the left, y to the back, z to the head, with the
+origin between the vertebra and the mesenteric vessels. A distance is negative inside a shape.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+FAR = np.float32(99)  # mm; "not near this shape"
+EDGE = 1.3  # mm over which an edge blends from one tissue to the next: partial volume
+
+
+class Waves:
+    """A smooth random field over space: the sum of `count` plane waves, with variance 1.
+
+    A plane wave is a product of a function of (y, z) and one of x, so that a whole slice costs one
+    small matrix product.
+    """
+
+    def __init__(self, rng, wavelength, count=20):
+        direction = rng.normal(size=(count, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        self.k = direction * (2 * np.pi / wavelength) * rng.uniform(0.6, 1.4, (count, 1))
+        self.phase = rng.uniform(0, 2 * np.pi, count)
+
+    def __call__(self, x, y, z):
+        """Values (len(y), len(x)), float32, at columns `x`, rows `y` of the slice at `z` (all mm)."""
+        a = np.outer(y, self.k[:, 1]) + (self.k[:, 2] * z + self.phase)
+        b = np.outer(self.k[:, 0], x)
+        left = np.hstack([np.cos(a), -np.sin(a)]).astype(np.float32)
+        right = np.vstack([np.cos(b), np.sin(b)]).astype(np.float32)
+        return left @ right * np.float32(np.sqrt(2 / len(self.phase)))
+
+
+class Canvas:
+    """One axial slice being painted, back to front.
+
+    `x` (W,) and `y` (H,) are the pixel centres, `X` and `Y` (H, W) the same after the patient's own
+    warp, `wall` (H, W) the distance to the abdominal cavity's inside, `hu` and `labels` the picture.
+    """
+
+    def __init__(self, x, y, z, warp):
+        self.x, self.y, self.z = x.astype(np.float32), y.astype(np.float32), float(z)
+        self.pixel = float(x[1] - x[0])
+        self.X = self.x[None] + warp[0](x, y, z)
+        self.Y = self.y[:, None] + warp[1](x, y, z)
+        self.hu = np.full(self.X.shape, -1000, np.float32)
+        self.labels = np.zeros(self.X.shape, np.uint8)
+        self.wall = None
+
+    def box(self, x0, x1, y0, y1):
+        """The (rows, columns) slices that cover x0..x1 by y0..y1 mm, with room for the warp; or None."""
+        pad = 12
+        j0, j1 = np.searchsorted(self.x, (x0 - pad, x1 + pad))
+        i0, i1 = np.searchsorted(self.y, (y0 - pad, y1 + pad))
+        return (slice(i0, i1), slice(j0, j1)) if i1 > i0 and j1 > j0 else None
+
+    def waves(self, field, box):
+        return field(self.x[box[1]], self.y[box[0]], self.z)
+
+    def paint(self, box, d, hu, label=None, *, edge=EDGE, within=None, strength=1.0):
+        """Blend `hu` over the box where distance `d` is negative; returns the solid part (bool)."""
+        edge = max(edge, self.pixel)
+        alpha = np.clip(np.float32(0.5) - d * np.float32(1 / edge), 0, 1) * np.asarray(strength, np.float32)
+        if within is not None:
+            alpha = alpha * (self.labels[box] == within)
+        view = self.hu[box]
+        view += alpha * (hu - view)
+        solid = alpha > 0.5
+        if label is not None:
+            self.labels[box][solid] = label
+        return solid
+
+
+@dataclass
+class Tube:
+    """Balls strung on a spline: `points` (N, 3) and `radii` (N,) in mm, `stretch` times longer in z."""
+
+    points: np.ndarray
+    radii: np.ndarray
+    stretch: float = 1.0
+
+    @classmethod
+    def along(cls, controls, radii, stretch=1.0):
+        """A tube through control points (M, 3) with radii (M,) or one radius, densely resampled."""
+        controls = np.asarray(controls, float)
+        radii = np.broadcast_to(np.asarray(radii, float), len(controls))
+        step = np.linalg.norm(np.diff(controls, axis=0), axis=1)
+        t = np.concatenate([[0], np.cumsum(np.sqrt(step))])
+        count = int(step.sum() / max(0.8, 0.28 * radii.min())) + 2
+        u = np.linspace(0, t[-1], count)
+        r = np.interp(u, t, radii)
+        return cls(CubicSpline(t, controls)(u).astype(np.float32), r.astype(np.float32), stretch)
+
+    def at(self, fraction):
+        """The point (3,) at a fraction 0..1 of the tube."""
+        return self.points[int(round(fraction * (len(self.points) - 1)))]
+
+    def distance(self, canvas):
+        """(box, distance) on this slice, or None where the tube doesn't come near it."""
+        dz = (self.points[:, 2] - canvas.z) / self.stretch
+        near = np.abs(dz) < self.radii + 2
+        if not near.any():
+            return None
+        px, py, r, dz2 = self.points[near, 0], self.points[near, 1], self.radii[near], dz[near] ** 2
+        pad = r.max() + 2
+        box = canvas.box(px.min() - pad, px.max() + pad, py.min() - pad, py.max() + pad)
+        if box is None:
+            return None
+        X, Y = canvas.X[box], canvas.Y[box]
+        d = np.full(X.shape, FAR, np.float32)
+        x, y = canvas.x[box[1]], canvas.y[box[0]]
+        reach = r + 10
+        j0, j1 = np.searchsorted(x, px - reach), np.searchsorted(x, px + reach)
+        i0, i1 = np.searchsorted(y, py - reach), np.searchsorted(y, py + reach)
+        for n in range(len(r)):
+            b = slice(i0[n], i1[n]), slice(j0[n], j1[n])
+            ball = np.sqrt((X[b] - px[n]) ** 2 + (Y[b] - py[n]) ** 2 + dz2[n]) - r[n]
+            np.minimum(d[b], ball, out=d[b])
+        return box, d
+
+
+@dataclass
+class Ellipsoid:
+    """An ellipsoid: `centre` (3,), `radii` (3,) in mm and `axes` (3, 3), its rows the unit axes."""
+
+    centre: np.ndarray
+    radii: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def at(cls, centre, radii, tilt=(0, 0, 0)):
+        """An ellipsoid turned by `tilt` degrees about x, y and z."""
+        from scipy.spatial.transform import Rotation
+
+        axes = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix().T
+        return cls(np.asarray(centre, float), np.asarray(radii, float), axes)
+
+    def distance(self, canvas):
+        """(box, distance to first order) on this slice, or None where it doesn't come near it."""
+        half = np.sqrt(((self.axes * self.radii[:, None]) ** 2).sum(0)) + 6  # of its bounding box
+        (cx, cy, cz), dz = self.centre, canvas.z - self.centre[2]
+        if abs(dz) > half[2]:
+            return None
+        box = canvas.box(cx - half[0], cx + half[0], cy - half[1], cy + half[1])
+        if box is None:
+            return None
+        dx, dy = canvas.X[box] - np.float32(cx), canvas.Y[box] - np.float32(cy)
+        q, g = np.zeros_like(dx), np.zeros_like(dx)
+        for axis, radius in zip(self.axes, self.radii, strict=True):
+            u = (dx * np.float32(axis[0]) + dy * np.float32(axis[1]) + np.float32(axis[2] * dz)) / np.float32(radius)
+            q += u * u
+            g += (u / np.float32(radius)) ** 2
+        q = np.sqrt(q)
+        return box, q * (q - 1) / np.sqrt(g + 1e-9)
+
+
+def blend(a, b, k):
+    """The union of two distances, its seam rounded over `k` mm (polynomial smooth minimum)."""
+    h = np.clip(0.5 + 0.5 * (b - a) / k, 0, 1)
+    return b + (a - b) * h - k * h * (1 - h)
