@@ -22,7 +22,7 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help environment data synthetic own tutorial test lab outputs lock clean
+.PHONY: help environment data synthetic own tutorial test lab outputs results lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,7 +31,8 @@ help:
 	@echo "make lab       open the first notebook in JupyterLab"
 	@echo "make data      make and prepare the synthetic patients (or prepare those in VAELIB_DATA)"
 	@echo "make clean     remove build/ and the caches of the tools"
-	@echo "For maintainers: make outputs (run the committed notebooks in place), make lock (pin anew)."
+	@echo "For maintainers: make results (the scoreboard), make outputs (run the committed notebooks in place),"
+	@echo "  make lock (pin anew)."
 
 # --- the environment -------------------------------------------------------------------------------------
 
@@ -50,6 +51,7 @@ $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "Installing the pinned packages into .venv: a few minutes the first time."
 	$(PIP) install --progress-bar=off -r requirements.lock
 	$(PIP) install --quiet --no-deps --editable .
+	@mkdir -p .venv/var  # for what Jupyter and Matplotlib remember
 	@touch $@
 
 # --- the data --------------------------------------------------------------------------------------------
@@ -92,6 +94,10 @@ test: synthetic
 	  --nbval-sanitize-with=tests/sanitize.cfg --durations=10 build/nbval
 
 # --- for maintainers -------------------------------------------------------------------------------------
+
+# The control ladder of notebook 05: results.json, and the table in the README.
+results: synthetic
+	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.ladder
 
 # Outputs are committed without clock times, widget state or the number of the Python that made them.
 outputs: synthetic

@@ -47,7 +47,13 @@ def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, w
 
 
 @app.command(sort_key=2)
-def prepare(folder: Path | None = None, *, cache: Path | None = None, workers: int | None = None):
+def prepare(
+    folder: Path | None = None,
+    *,
+    cache: Path | None = None,
+    reorient: str | None = None,
+    workers: int | None = None,
+):
     """Downscale every scan and mask of a cohort into the on-disk cache.
 
     Parameters
@@ -56,6 +62,8 @@ def prepare(folder: Path | None = None, *, cache: Path | None = None, workers: i
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
     cache : Path, optional
         Where the levels go; by default the cohort's own folder for them.
+    reorient : str, optional
+        What to believe where a label's header disagrees with its scan: header, axes, index, or flip-y and the like.
     workers : int, optional
         Processes over patients; by default one a core.
     """
@@ -63,7 +71,7 @@ def prepare(folder: Path | None = None, *, cache: Path | None = None, workers: i
     from vaelib.pyramid import prepare as write_levels
 
     folder = folder or data_folder()
-    write_levels(find_cases(folder), cache or cache_folder(folder), workers=workers)
+    write_levels(find_cases(folder), cache or cache_folder(folder), reorient=reorient, workers=workers)
 
 
 @app.command(sort_key=3)
@@ -74,7 +82,7 @@ def train(
     level: int = 6,
     latent: int = 64,
     beta: float = 0.01,
-    epochs: int = 40,
+    epochs: int = 25,
     seed: int = 0,
     resume: bool = False,
 ):

@@ -42,7 +42,7 @@ def cache_folder(folder=None):
 
 
 def models_folder(folder=None):
-    """Where the notebooks keep what they train on the cohort in `folder`: in `data/models`, apart from other cohorts'."""
+    """Where the notebooks keep what they train on the cohort in `folder`: in `data/models`, one folder a cohort."""
     return REPOSITORY / "data" / "models" / cache_folder(folder).name
 
 

@@ -1,5 +1,6 @@
 """Honest evaluation: per patient, in 3D, with an interval, beside baselines and a ceiling."""
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from vaelib.errors import InputError
 from vaelib.pyramid import FULL, Stack, open_case
 
+THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
 
 
@@ -46,7 +48,9 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
     """
     if not prediction.any() or not truth.any():
         return 0.0 if prediction.any() == truth.any() else float("inf")
-    return compute_hausdorff_distance(*_batch(prediction, truth), percentile=95, spacing=list(spacing)).item()
+    with warnings.catch_warnings():  # MONAI calls a function of its own by an argument that it has deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        return compute_hausdorff_distance(*_batch(prediction, truth), percentile=95, spacing=list(spacing)).item()
 
 
 class Interval(NamedTuple):
@@ -102,7 +106,7 @@ def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thres
     return out
 
 
-def best_threshold(probability, truth, patient, thresholds=np.arange(0.05, 0.96, 0.05)) -> float:
+def best_threshold(probability, truth, patient, thresholds=THRESHOLDS) -> float:
     """The threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
     return float(thresholds[sweep(probability, truth, patient, thresholds).mean(0).argmax()])
 

@@ -1,5 +1,6 @@
 """The rooms joined into three jobs, as the command line runs them: train, evaluate, segment."""
 
+import hashlib
 import json as jsonlib
 from pathlib import Path
 
@@ -17,40 +18,74 @@ from vaelib.pyramid import canonical, downscale, open_case, prepare, stack, to_s
 from vaelib.training import augment, fit, load, mask_step, save, vae_step
 from vaelib.volumes import read_ct
 
+DETACHED = "VAE, detached decoder"
+RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
 
-def train_pair(train, val, *, latent=64, beta=0.01, epochs=40, mask_epochs=8, copies=12, seed=0, state=None, label=""):
-    """Train a VAE on slices, then a mask decoder on its detached latents.
+
+def train_vae(train, val, *, latent=64, beta=0.01, epochs=25, seed=0, state=None):
+    """Train a VAE on the slices of `train` and `val`, both `Stack`; return it with its history."""
+    torch.manual_seed(seed)
+    vae = VAE(size=train.images.shape[-1], latent=latent)
+    x, v = (torch.from_numpy(s.images) for s in (train, val))
+    return vae, fit(
+        vae, vae_step(beta), [x], val=[v], epochs=epochs, seed=seed, augmentation=augment, state=state, label="VAE"
+    )
+
+
+def train_mask(vae, train, val, *, copies=8, mask_epochs=4, seed=0, state=None):
+    """Train a mask decoder on the detached latents of a VAE that stays as it is.
+
+    The training slices are encoded once as they are and ``copies - 1`` times augmented, so that the decoder
+    then learns from pairs of latent and mask alone. Returns the decoder and its history.
+    """
+    z, m = encode_copies(vae, train.images, train.masks, copies, seed)
+    torch.manual_seed(seed)
+    mask = MaskDecoder(**vae.config, prevalence=float(train.masks.mean()))
+    held_out = [torch.from_numpy(encode(vae, val.images)[0]), torch.from_numpy(val.masks)]
+    return mask, fit(
+        mask, mask_step, [z, m], val=held_out, epochs=mask_epochs, seed=seed, state=state, label="mask decoder"
+    )
+
+
+def fingerprint(*stacks) -> str:
+    """Identify the data of a training by a hash over its slices, masks and patients."""
+    digest = hashlib.sha256()
+    for s in stacks:
+        for array in (s.images, s.masks, s.patient.astype("S")):
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def trained(train, val, path, *names: str):
+    """Load networks from a checkpoint if it was trained on these slices by this recipe; or else train and save.
 
     Parameters
     ----------
     train, val : Stack
-        Slices of training and validation patients.
-    latent, beta, epochs, seed
-        Of the VAE; see `VAE`, `vae_loss` and `fit`.
-    mask_epochs, copies
-        Passes of the mask decoder over `copies` of the training set, all but the first augmented.
-    state : path, optional
-        Stem of the files from which an interrupted training resumes.
+    path : path
+        The checkpoint, which is written whole.
+    *names : str
+        "vae", or "vae" and "mask".
 
     Returns
     -------
-    vae : VAE
-    mask : MaskDecoder
-    history : dict of str to list
+    list of nn.Module
+        In the order of `names`.
     """
-    torch.manual_seed(seed)
-    size = train.images.shape[-1]
-    vae = VAE(size=size, latent=latent)
-    mask = MaskDecoder(size=size, latent=latent, prevalence=float(train.masks.mean()))
-    x, v = torch.from_numpy(train.images), torch.from_numpy(val.images)
-    states = {k: state and Path(state).with_suffix(f".{k}.state") for k in ("vae", "mask")}
-    history = {"vae": fit(vae, vae_step(beta), [x], val=[v], epochs=epochs, seed=seed, augmentation=augment,
-                          state=states["vae"], label=f"{label}vae")}  # fmt: skip
-    z, m = encode_copies(vae, train.images, train.masks, copies, seed)
-    held_out = [torch.from_numpy(encode(vae, val.images)[0]), torch.from_numpy(val.masks)]
-    history["mask"] = fit(mask, mask_step, [z, m], val=held_out, epochs=mask_epochs, seed=seed,
-                          state=states["mask"], label=f"{label}mask decoder")  # fmt: skip
-    return vae, mask, history
+    made_by = {"recipe": RECIPE, "data": fingerprint(train, val)}
+    networks, meta = load(path) if Path(path).exists() else ({}, {})
+    if {k: meta.get(k) for k in made_by} != made_by:
+        networks, meta = {}, made_by
+    missing = [n for n in names if n not in networks]
+    if "vae" in missing:
+        networks["vae"], _ = train_vae(train, val, **{k: RECIPE[k] for k in ("latent", "beta", "epochs")})
+    if "mask" in missing:
+        networks["mask"], _ = train_mask(
+            networks["vae"], train, val, **{k: RECIPE[k] for k in ("copies", "mask_epochs")}
+        )
+    if missing:
+        save(path, networks, **{k: v for k, v in meta.items() if k != "networks"})
+    return [networks[n] for n in names]
 
 
 def _shards(folder: Path | None) -> tuple[Path, dict[str, list[str]]]:
@@ -60,21 +95,24 @@ def _shards(folder: Path | None) -> tuple[Path, dict[str, list[str]]]:
     return prepare(cases, cache_folder(folder)), split([c.patient for c in cases])
 
 
-def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=40, seed=0, resume=False) -> None:
+def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, resume=False) -> None:
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`."""
     shards, parts = _shards(folder)
-    states = [out.with_suffix(f".{name}.state") for name in ("vae", "mask")]
+    states = {name: out.with_suffix(f".{name}.state") for name in ("vae", "mask")}
     if not resume:
-        for path in states:
+        for path in states.values():
             path.unlink(missing_ok=True)
-    sets = {name: stack(shards, parts[name], level) for name in ("train", "val")}
-    vae, mask, history = train_pair(**sets, latent=latent, beta=beta, epochs=epochs, seed=seed, state=out)
-    val = sets["val"]
+    train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
+    vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, seed=seed, state=states["vae"])
+    mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"])
     probability = decode(mask, encode(vae, val.images)[0])
     threshold = metrics.best_threshold(probability, val.masks >= metrics.TRUTH, val.patient)
-    save(out, {"vae": vae, "mask": mask}, level=level, window=open_case(shards, parts["val"][0], level).meta["window"],
-         beta=beta, seed=seed, patients=parts, threshold=threshold, history=history)  # fmt: skip
-    for path in states:
+    window_used = open_case(shards, parts["val"][0], level).meta["window"]
+    save(
+        out, {"vae": vae, "mask": mask}, level=level, window=window_used, beta=beta, seed=seed, patients=parts,
+        data=fingerprint(train_set, val), threshold=threshold, history={"vae": h, "mask": h_mask},
+    )  # fmt: skip
+    for path in states.values():
         path.unlink(missing_ok=True)
     print(f"{out}: trained on {len(parts['train'])} patients; best threshold on validation {threshold:.2f}")
 
@@ -86,29 +124,58 @@ def evaluate(folder, *, checkpoint: Path, json=False) -> None:
     if set(parts["test"]) & set(meta["patients"]["train"]):
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
     level, threshold = meta["level"], meta["threshold"]
-    train_set, test = stack(shards, parts["train"], level), stack(shards, parts["test"], level)
-    rows = metrics.per_patient(test.patient)
-    atlas = metrics.atlas(train_set)
-    at_atlas = metrics.best_threshold(atlas(train_set.position), train_set.masks >= metrics.TRUTH, train_set.patient)
-    methods = {
-        "empty mask": (np.zeros_like(test.masks), 0.5),
-        "mean-shape atlas": (atlas(test.position), at_atlas),
-        "VAE, detached decoder": (decode(networks["mask"], encode(networks["vae"], test.images)[0]), threshold),
-        "ceiling of the downscaling": (test.masks, metrics.TRUTH),
+    train_set, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
+    methods = baselines(train_set, val, test) | {
+        DETACHED: (decode(networks["mask"], encode(networks["vae"], test.images)[0]), threshold)
     }
-    board = {name: summarize(metrics.score(shards, {q: p[r][:, 0] for q, r in rows.items()}, level, t)) | {"threshold": t}
-             for name, (p, t) in methods.items()}  # fmt: skip
+    board = scoreboard(shards, methods, test.patient, level)
     if json:
-        print(jsonlib.dumps(board, indent=1))
+        print(jsonlib.dumps(finite(board), indent=1))
         return
     for name, row in board.items():
         cells = "  ".join(f"Dice {row[s]['dice']['mean']:.3f} at {s}" for s in row if s.isdigit())
         print(f"{name:28s} {cells}")
 
 
-def summarize(scores: dict) -> dict:
-    """Per-patient scores, as `metrics.score` gives them, to means with their bootstrap intervals."""
-    return {size: {m: metrics.bootstrap(v)._asdict() for m, v in rows.items()} for size, rows in scores.items()}
+def baselines(train, val, test) -> dict[str, tuple[np.ndarray, float]]:
+    """What needs no network, as (probability, threshold) by name: an empty mask, the atlas, the ceiling."""
+    atlas = metrics.atlas(train)
+    at = metrics.best_threshold(atlas(val.position), val.masks >= metrics.TRUTH, val.patient)
+    return {
+        "empty mask": (np.zeros_like(test.masks), 0.5),
+        "mean-shape atlas": (atlas(test.position), at),
+        "ceiling of the downscaling": (test.masks, metrics.TRUTH),
+    }
+
+
+def scoreboard(shards, methods: dict[str, tuple[np.ndarray, float]], patient: np.ndarray, level: int) -> dict:
+    """Score methods, given as (probability (N, 1, H, W), threshold) by name, on the patients of a test stack.
+
+    Returns
+    -------
+    dict
+        By method: its ``threshold``, and by side ("64", "512") and metric the per-patient ``values``, their
+        ``mean`` and the bounds ``low`` and ``high`` of its 95% interval.
+    """
+    rows, board = metrics.per_patient(patient), {}
+    for name, (probability, threshold) in methods.items():
+        scores = metrics.score(shards, {q: probability[r, 0] for q, r in rows.items()}, level, threshold)
+        board[name] = {"threshold": threshold} | {
+            side: {m: metrics.bootstrap(v)._asdict() | {"values": v} for m, v in by_metric.items()}
+            for side, by_metric in scores.items()
+        }
+    return board
+
+
+def finite(value):
+    """Round for JSON, which has no infinity: null stands for the HD95 of an empty mask."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float):
+        return round(value, 4) if np.isfinite(value) else None
+    return value
 
 
 def segment(series: Path, *, checkpoint: Path, out: Path, threshold: float = 0.2, overwrite: bool = False) -> None:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from vaelib.cohort import Case
 from vaelib.errors import InputError
-from vaelib.volumes import read_ct, read_mask
+from vaelib.volumes import check_mask, read_ct, read_mask
 
 FULL = 9  # the level of a full-size slice, 512 x 512
 VERSION = 1  # raise when what `prepare` writes changes
@@ -146,16 +146,11 @@ def _blank(scan: sitk.Image) -> sitk.Image:
     return blank
 
 
-def identity(case: Case, low: float, high: float, levels: Sequence[int]) -> str:
-    """The key of a shard: a hash over the source files (name, size, time), the window, the levels and the code."""
+def identity(case: Case, *made_by) -> str:
+    """The key of a shard: a hash over the source files (name, size, time), the options and the version of the code."""
     files = sorted(p for p in case.ct.iterdir() if p.is_file()) + ([case.mask] if case.mask else [])
     facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    return hashlib.sha256(json.dumps([VERSION, low, high, list(levels), facts]).encode()).hexdigest()
-
-
-def shard_folder(cache: str | Path, patient: str, low: float, high: float) -> Path:
-    """Where one patient's shard lies."""
-    return Path(cache) / f"hu_{low:g}_{high:g}" / patient
+    return hashlib.sha256(json.dumps([VERSION, made_by, facts]).encode()).hexdigest()
 
 
 def prepare(
@@ -165,12 +160,13 @@ def prepare(
     low: float = -160,
     high: float = 240,
     levels: Sequence[int] = tuple(range(FULL + 1)),
+    reorient: str | None = None,
     workers: int | None = None,
 ) -> Path:
     """Write each case's levels into the cache, one shard a patient; shards that are up to date are kept.
 
     A shard is written under a hidden name and renamed when whole, so an interruption costs one patient at
-    most and a half-written one is never read. Images are float16 (their error, 0.0002, is a tenth of a HU);
+    most and a half-written one is never read. Images are float16 (wrong by 0.0002 at most, a tenth of a HU);
     occupancies are exact at every level.
 
     Parameters
@@ -181,6 +177,8 @@ def prepare(
         HU window.
     levels : sequence of int
         Levels to keep.
+    reorient : str, optional
+        What to believe of labels that disagree with their scans; see `read_mask`. Nothing is guessed without it.
     workers : int, optional
         Processes over patients; by default one a core.
 
@@ -194,11 +192,12 @@ def prepare(
     InputError
         From `read_ct` and `read_mask`; shards already written are kept.
     """
-    cases = list(cases)
-    todo = [c for c in cases if _meta(shard_folder(cache, c.patient, low, high)).get("key")
-            != identity(c, low, high, levels)]  # fmt: skip
-    work = partial(_write_shard, cache=Path(cache), low=low, high=high, levels=tuple(levels))
-    bar = tqdm(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient")
+    cases, options = list(cases), (low, high, tuple(levels), reorient)
+    shards = Path(cache) / f"hu_{low:g}_{high:g}"
+    todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]
+    work = partial(_write_shard, shards=shards, options=options)
+    quiet = bool(os.environ.get("TQDM_DISABLE"))  # which the bar for notebooks does not heed by itself
+    bar = tqdm(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient", disable=quiet)
     workers = min(workers or os.cpu_count() or 1, len(todo))
     with bar:
         if workers > 1:
@@ -209,34 +208,49 @@ def prepare(
             for case in todo:
                 work(case)
                 bar.update()
-    return Path(cache) / f"hu_{low:g}_{high:g}"
+    return shards
 
 
-def _write_shard(case: Case, *, cache: Path, low: float, high: float, levels: Sequence[int]) -> None:
-    final = shard_folder(cache, case.patient, low, high)
+def _is_fresh(case: Case, shard: Path, options: tuple) -> bool:
+    """Whether the shard was made from these files so; how its label was read is taken from it unless one says."""
+    meta, (*rest, reorient) = _meta(shard), options
+    return meta.get("key") == identity(case, *rest, reorient or meta.get("reorient"))
+
+
+def _write_shard(case: Case, *, shards: Path, options: tuple) -> None:
+    final = shards / case.patient
     tmp = final.with_name(f".{final.name}.{os.getpid()}")
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
-    key = identity(case, low, high, levels)
+    try:
+        _fill_shard(case, tmp, *options)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(tmp, final)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _fill_shard(case: Case, folder: Path, low, high, levels, reorient) -> None:
+    key = identity(case, low, high, levels, reorient)
     scan = read_ct(case.ct)
     grid = canonical(scan)
     arrays = {"image": window(sitk.GetArrayViewFromImage(grid), low, high)}
     if case.mask:
-        mask = canonical(read_mask(case.mask, scan), fill=0)
-        arrays["mask"] = sitk.GetArrayViewFromImage(mask).astype(np.float32)
+        mask = read_mask(case.mask, scan, reorient=reorient)
+        check_mask(scan, mask)  # warns where the HU under the mask are not those of a pancreas
+        arrays["mask"] = sitk.GetArrayFromImage(canonical(mask, fill=0)).astype(np.float32)
     for name, array in arrays.items():
         for level in range(FULL, min(levels) - 1, -1):
-            if level < FULL:
-                array = halve(array)
+            array = array if level == FULL else halve(array)
             if level in levels:  # an occupancy is n / 4^(9 - level): float16 holds it exactly down to level 4
-                half = name == "image" or level >= 4
-                np.save(tmp / f"{name}_{level}.npy", array.astype(np.float16 if half else np.float32))
-    meta = dict(key=key, patient=case.patient, layout=case.layout, window=[low, high], levels=list(levels),
-                has_mask=bool(case.mask), size=grid.GetSize(), spacing=grid.GetSpacing(), origin=grid.GetOrigin(),
-                direction=grid.GetDirection())  # fmt: skip
-    (tmp / "meta.json").write_text(json.dumps(meta, indent=1))
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(tmp, final)
+                exact = np.float16 if name == "image" or level >= 4 else np.float32
+                np.save(folder / f"{name}_{level}.npy", array.astype(exact))
+    size, spacing, origin, direction = grid.GetSize(), grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
+    meta = dict(
+        key=key, patient=case.patient, layout=case.layout, window=[low, high], levels=list(levels),
+        reorient=reorient, has_mask=bool(case.mask), size=size, spacing=spacing, origin=origin, direction=direction,
+    )  # fmt: skip
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
 def _meta(shard: Path) -> dict:

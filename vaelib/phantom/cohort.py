@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from vaelib import InputError, __version__
 from vaelib.dicom import make_uid, write_ct, write_seg
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
@@ -20,6 +22,8 @@ NOTE = """# Synthetic patients
 Nobody was scanned for these files. Every picture in this folder was computed by `vaelib.phantom` from one
 seed, to teach with; no finding in it says anything about a person. The layout and the headers follow the
 Pancreas-CT collection, and the ground truth is the mask beside each scan.
+
+Made by vaelib {version}: seed {seed}, {size} x {size} pixels.
 """
 
 
@@ -43,7 +47,8 @@ def make_patient(seed, number, *, size=512):
     """
     body = Anatomy(seed, number)
     scanner = SCANNERS[number % len(SCANNERS)]
-    hu, mask, labels, grid = scan(body, np.random.default_rng([seed, number, 1]), scanner, paint, size)
+    with threadpool_limits(1):  # its matrices are small: more threads would only wait for each other
+        hu, mask, labels, grid = scan(body, np.random.default_rng([seed, number, 1]), scanner, paint, size)
     facts = dict(
         body.facts, volume_ml=float(mask.sum() * np.prod(grid.spacing) / 1000), pancreas_hu=body.hu["pancreas"],
         fat=body.fat, scanner=scanner, origin=(float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
@@ -75,8 +80,8 @@ def _write_patient(folder, seed, number, size):
             },
         )  # fmt: skip
         image = read_ct(ct)
-        # read_ct goes from feet to head, with the rows as they are stored
-        mask = sitk.GetImageFromArray(np.ascontiguousarray(patient.mask[:, ::-1]))
+        # for this orientation read_ct keeps the stored order: from head to feet, from back to front
+        mask = sitk.GetImageFromArray(np.ascontiguousarray(patient.mask[::-1, ::-1]))
         mask.CopyInformation(image)
         write_seg(
             mask, ct, study / f"SEG_{make_uid(uid, 'seg series')}" / f"{make_uid(uid, 'seg')}.dcm", uid=uid,
@@ -106,14 +111,27 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     Returns
     -------
     Path of the folder.
+
+    Raises
+    ------
+    InputError : the folder holds a cohort of another seed, size or version.
     """
     folder = Path(folder).expanduser()
+    note, text = folder / "SYNTHETIC.md", NOTE.format(version=__version__, seed=seed, size=size)
+    if note.exists() and note.read_text() != text:
+        raise InputError(f"{note}: names another seed, size or version than {seed}, {size}, {__version__}; remove "
+                         "the folder, or choose another")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "SYNTHETIC.md").write_text(NOTE)
+    note.write_text(text)
     workers = min(patients, workers or os.cpu_count() or 1)
     # fresh processes: forking one that runs threads (torch, a notebook) can hang
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_write_patient, folder, seed, k + 1, size) for k in range(patients)]
-        for job in tqdm(jobs, desc="synthetic patients", unit="patient"):
-            job.result()
+        try:
+            quiet = bool(os.environ.get("TQDM_DISABLE"))  # which the bar for notebooks does not heed by itself
+            for job in tqdm(jobs, desc="synthetic patients", unit="patient", disable=quiet):
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # the disk is full, or the reader pressed stop
+            raise
     return folder

@@ -117,8 +117,10 @@ def bones(c, body):
 
 
 def solid(c, body, part, box, d):
-    d = np.maximum(d + 0.9 * c.waves(body.fields[24], box), c.wall[box] + 2)
-    c.paint(box, d, part.hu + 2 * c.waves(body.fields[45], box), LABEL[part.name if part.name in LABEL else "vessel"])
+    """An organ of one tissue, kept inside the wall; all but vessels with a slightly uneven surface."""
+    if part.name not in ("vessel", "portal"):
+        d = d + 0.9 * c.waves(body.fields[24], box)
+    c.paint(box, np.maximum(d, c.wall[box] + 2), part.hu + 2 * c.waves(body.fields[45], box), LABEL[part.name])
 
 
 def flat(c, body, part, box, d):
@@ -126,11 +128,8 @@ def flat(c, body, part, box, d):
     c.paint(box, d + 1.6 * c.waves(body.fields[45], box), part.hu + 5 * c.waves(body.fields[14], box), LABEL["cava"])
 
 
-def vessel(c, body, part, box, d):
-    c.paint(box, np.maximum(d, c.wall[box] + 1), part.hu, LABEL[part.name])
-
-
 def in_liver(c, body, part, box, d):
+    """A vessel that shows only inside the liver."""
     c.paint(box, d, part.hu, LABEL["portal"], within=LABEL["liver"], strength=0.85)
 
 
@@ -145,12 +144,8 @@ def liver(c, body, part, box, d):
     d = -blend(-d, -spine, 8)
     solid(c, body, part, box, d)
     x, y, z = part.more["hilum"]
-    slit = (
-        np.abs(c.X[box] - x * 0.55 - 0.25 * (c.Y[box] - y) - 2.5 * c.waves(body.fields[24], box))
-        - 1.6
-        + max(0, c.z - z - 5) * 0.2
-        + 0.8 * c.waves(body.fields[14], box)
-    )
+    line = c.X[box] - x * 0.55 - 0.25 * (c.Y[box] - y) - 2.5 * c.waves(body.fields[24], box)
+    slit = np.abs(line) - 1 + max(0, c.z - z - 5) * 0.2 + 0.8 * c.waves(body.fields[14], box)
     slit = np.maximum(slit, np.abs(c.Y[box] - y + 42) - 26)
     c.paint(box, slit, body.hu["fat"], LABEL["fat"], within=LABEL["liver"], strength=0.9)
     porta = np.sqrt(((c.X[box] - x - 8) / 24) ** 2 + ((c.Y[box] - y) / 9) ** 2 + ((c.z - z) / 16) ** 2) * 9 - 9
@@ -212,5 +207,5 @@ def pancreas(c, body, part, found, mask):
 
 
 PAINTERS = {
-    "liver": liver, "kidney": kidney, "gut": gut, "in_liver": in_liver, "flat": flat, "twig": vessel,
+    "liver": liver, "kidney": kidney, "gut": gut, "in_liver": in_liver, "flat": flat,
 }  # fmt: skip

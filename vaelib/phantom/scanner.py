@@ -11,7 +11,8 @@ from vaelib.phantom.shapes import Canvas
 @dataclass(frozen=True)
 class Scanner:
     """A make of scanner: its names, noise (HU at the centre of an average patient) and sharpness
-    (cycles per mm at which its kernel lets most noise through), and its kind of table."""
+    (cycles per mm at which its kernel lets most noise through), and its kind of table.
+    """
 
     model: str
     station: str

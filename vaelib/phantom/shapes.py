@@ -7,7 +7,7 @@ origin between the vertebra and the mesenteric vessels. A distance is negative i
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicHermiteSpline
 
 FAR = np.float32(99)  # mm; "not near this shape"
 EDGE = 1.3  # mm over which an edge blends from one tissue to the next: partial volume
@@ -49,7 +49,7 @@ class Canvas:
         self.Y = self.y[:, None] + warp[1](x, y, z)
         self.hu = np.full(self.X.shape, -1000, np.float32)
         self.labels = np.zeros(self.X.shape, np.uint8)
-        self.wall = None
+        self.wall, self.fields = None, {}
 
     def box(self, x0, x1, y0, y1):
         """The (rows, columns) slices that cover x0..x1 by y0..y1 mm, with room for the warp; or None."""
@@ -59,7 +59,10 @@ class Canvas:
         return (slice(i0, i1), slice(j0, j1)) if i1 > i0 and j1 > j0 else None
 
     def waves(self, field, box):
-        return field(self.x[box[1]], self.y[box[0]], self.z)
+        """A field of waves over the box; each field is computed once a slice."""
+        if id(field) not in self.fields:
+            self.fields[id(field)] = field(self.x, self.y, self.z)
+        return self.fields[id(field)][box]
 
     def paint(self, box, d, hu, label=None, *, edge=EDGE, within=None, strength=1.0):
         """Blend `hu` over the box where distance `d` is negative; returns the solid part (bool)."""
@@ -83,17 +86,22 @@ class Tube:
     radii: np.ndarray
     stretch: float = 1.0
 
+    def __post_init__(self):
+        reach = self.radii.max() * 1.2 * self.stretch + 2
+        self.span = self.points[:, 2].min() - reach, self.points[:, 2].max() + reach
+
     @classmethod
     def along(cls, controls, radii, stretch=1.0):
         """A tube through control points (M, 3) with radii (M,) or one radius, densely resampled."""
         controls = np.asarray(controls, float)
         radii = np.broadcast_to(np.asarray(radii, float), len(controls))
-        step = np.linalg.norm(np.diff(controls, axis=0), axis=1)
-        t = np.concatenate([[0], np.cumsum(np.sqrt(step))])
-        count = int(step.sum() / max(0.8, 0.28 * radii.min())) + 2
-        u = np.linspace(0, t[-1], count)
-        r = np.interp(u, t, radii)
-        return cls(CubicSpline(t, controls)(u).astype(np.float32), r.astype(np.float32), stretch)
+        t = np.concatenate([[0], np.cumsum(np.sqrt(np.linalg.norm(np.diff(controls, axis=0), axis=1)))])
+        curve = CubicHermiteSpline(t, controls, np.gradient(controls, t, axis=0))
+        fine = np.linspace(0, t[-1], 200)
+        step = np.linalg.norm(np.diff(curve(fine), axis=0, prepend=controls[:1]), axis=1)
+        ball = np.cumsum(step / np.maximum(0.4 * np.interp(fine, t, radii), 0.8))  # a ball every 0.4 radii
+        u = np.interp(np.linspace(0, ball[-1], int(ball[-1]) + 2), ball, fine)
+        return cls(curve(u).astype(np.float32), np.interp(u, t, radii).astype(np.float32), stretch)
 
     def at(self, fraction):
         """The point (3,) at a fraction 0..1 of the tube."""
@@ -101,6 +109,8 @@ class Tube:
 
     def distance(self, canvas):
         """(box, distance) on this slice, or None where the tube doesn't come near it."""
+        if not self.span[0] < canvas.z < self.span[1]:
+            return None
         dz = (self.points[:, 2] - canvas.z) / self.stretch
         near = np.abs(dz) < self.radii + 2
         if not near.any():
@@ -142,7 +152,7 @@ class Ellipsoid:
     def distance(self, canvas):
         """(box, distance to first order) on this slice, or None where it doesn't come near it."""
         half = np.sqrt(((self.axes * self.radii[:, None]) ** 2).sum(0)) + 6  # of its bounding box
-        (cx, cy, cz), dz = self.centre, canvas.z - self.centre[2]
+        (cx, cy, _), dz = self.centre, canvas.z - self.centre[2]
         if abs(dz) > half[2]:
             return None
         box = canvas.box(cx - half[0], cx + half[0], cy - half[1], cy + half[1])

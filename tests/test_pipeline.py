@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from vaelib import ladder, metrics, pipeline
+from vaelib.pyramid import Stack
+from vaelib.training import load
+
+
+def people(names, seed=0, slices=30):
+    """Slices of 32 pixels whose mask is a bright spot: what a model can learn in a moment."""
+    rng, images, masks = np.random.default_rng(seed), [], []
+    y, x = np.indices((32, 32))
+    for _ in range(len(names) * slices):
+        cy, cx = rng.uniform(8, 24, 2)
+        spot = ((y - cy) ** 2 + (x - cx) ** 2 < 16).astype(np.float32)
+        masks.append(spot)
+        images.append(0.3 + 0.6 * spot)
+    images, masks = (np.asarray(a, dtype=np.float32)[:, None] for a in (images, masks))
+    return Stack(images, masks, np.repeat(names, slices), np.tile(np.linspace(0, 1, slices), len(names)))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setitem(pipeline.RECIPE, "latent", 4)
+    monkeypatch.setitem(pipeline.RECIPE, "epochs", 2)
+    monkeypatch.setitem(pipeline.RECIPE, "copies", 2)
+    monkeypatch.setitem(pipeline.RECIPE, "mask_epochs", 2)
+
+
+def test_a_checkpoint_is_used_again_until_data_or_recipe_change(tmp_path, quick, monkeypatch):
+    path, (train, val) = tmp_path / "m.safetensors", (people(["a", "b"]), people(["c"], 1))
+    (vae,) = pipeline.trained(train, val, path, "vae")
+    made = path.stat().st_mtime_ns
+    (again,) = pipeline.trained(train, val, path, "vae")
+    assert path.stat().st_mtime_ns == made and torch.equal(again.encoder.mu.weight, vae.encoder.mu.weight)
+    kept, mask = pipeline.trained(train, val, path, "vae", "mask")  # adds the decoder, keeps the encoder
+    assert torch.equal(kept.encoder.mu.weight, vae.encoder.mu.weight) and not mask.training
+    assert set(load(path)[0]) == {"vae", "mask"}
+    (other,) = pipeline.trained(people(["a", "b"], seed=9), val, path, "vae")
+    assert not torch.equal(other.encoder.mu.weight, vae.encoder.mu.weight)
+    monkeypatch.setitem(pipeline.RECIPE, "beta", 1.0)
+    (dear,) = pipeline.trained(people(["a", "b"], seed=9), val, path, "vae")
+    assert not torch.equal(dear.encoder.mu.weight, other.encoder.mu.weight)
+
+
+def test_training_the_mask_decoder_leaves_the_vae_as_it_was(quick):
+    train, val = people(["a", "b"]), people(["c"], 1)
+    vae, _ = pipeline.train_vae(train, val, latent=4, epochs=1)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    pipeline.train_mask(vae, train, val, copies=2, mask_epochs=1)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+
+
+def test_the_ladder_gives_every_rung_the_same_decoder(quick):
+    train, val, test = people(["a", "b", "c"]), people(["d"], 1), people(["e"], 2)
+    rungs = ladder.rungs(train, val, test)
+    assert len(rungs) == 5 and pipeline.DETACHED in rungs
+    for on_val, on_test in rungs.values():
+        assert on_val.shape == val.masks.shape and on_test.shape == test.masks.shape
+        assert 0 <= on_test.min() and on_test.max() <= 1
+    baselines = pipeline.baselines(train, val, test)
+    probability, threshold = baselines["ceiling of the downscaling"]
+    assert metrics.dice(probability >= threshold, test.masks >= metrics.TRUTH) == 1
+
+
+def test_numbers_that_json_cannot_hold_become_null():
+    assert pipeline.finite({"a": [float("inf"), 0.123456], "b": (1, float("nan"))}) == {
+        "a": [None, 0.1235],
+        "b": [1, None],
+    }

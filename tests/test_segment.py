@@ -1,0 +1,78 @@
+"""From a series to a written mask, on synthetic and on real input."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from PIL import Image
+
+from vaelib import latent, losses, metrics, pipeline
+from vaelib.models import VAE, MaskDecoder
+from vaelib.pyramid import Stack, downscale, window
+from vaelib.training import save
+from vaelib.volumes import read_ct, read_mask
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A VAE without training, and a mask decoder that says the same everywhere: one pixel in two."""
+    torch.manual_seed(0)
+    vae, mask = VAE(64, channels=2, latent=4), MaskDecoder(64, channels=2, latent=4, prevalence=0.5)
+    torch.nn.init.zeros_(mask.cascade[-1].weight)
+    path = tmp_path_factory.mktemp("models") / "c.safetensors"
+    return save(path, {"vae": vae, "mask": mask}, level=6, window=[-160, 240], threshold=0.2)
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.dcm"])
+def test_any_series_gets_a_mask_on_its_own_grid(any_series, checkpoint, tmp_path, name, capsys):
+    out = tmp_path / name
+    pipeline.segment(any_series, checkpoint=checkpoint, out=out)
+    scan = read_ct(any_series)
+    mask = read_mask(out, scan)
+    assert mask.GetSize() == scan.GetSize()
+    inner = sitk.GetArrayFromImage(mask)[:, 2:-2, 2:-2]
+    assert inner.all()  # the decoder says 0.5 everywhere, the threshold is 0.2
+    assert f"{out}: " in capsys.readouterr().out
+
+
+def test_the_real_series_is_segmented_on_its_grid(real_series, checkpoint, tmp_path):
+    out = tmp_path / "real.nii.gz"
+    pipeline.segment(real_series, checkpoint=checkpoint, out=out)
+    scan, mask = read_ct(real_series), sitk.ReadImage(str(out))
+    assert mask.GetSize() == scan.GetSize() == (512, 512, 20)
+    np.testing.assert_allclose(mask.GetOrigin(), scan.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(mask.GetDirection(), scan.GetDirection(), atol=1e-6)
+
+
+def test_a_checkpoint_of_one_network_cannot_segment(series, tmp_path):
+    path = save(tmp_path / "half.safetensors", {"vae": VAE(64, channels=2, latent=4)}, level=6)
+    with pytest.raises(pipeline.InputError, match="half.safetensors: holds .'vae'., not .'mask'"):
+        pipeline.segment(series, checkpoint=path, out=tmp_path / "m.nii.gz")
+    assert not (tmp_path / "m.nii.gz").exists()
+
+
+def real_stack(folder, patients) -> Stack:
+    """Real slices as the notebooks' functions take them: HU 0 to 255, spine below, 64 pixels a side."""
+    images, masks, names = [], [], []
+    for path in sorted((folder / "images").glob("*.jpg")):
+        if path.name[9:13] in patients:
+            hu, mask = (np.asarray(Image.open(p).convert("L"))[::-1] for p in (path, folder / "masks" / path.name))
+            images.append(downscale(window(hu, 0, 255), 6))
+            masks.append(downscale(mask > 127, 6))
+            names.append(path.name[9:13])
+    return Stack(np.stack(images)[:, None], np.stack(masks)[:, None], np.array(names), np.linspace(0, 1, len(names)))
+
+
+def test_the_same_functions_train_on_real_slices(real_slices):
+    train, val = real_stack(real_slices, ["0001", "0003", "0005", "0010"]), real_stack(real_slices, ["0004", "0007"])
+    assert len(train.images) == 30 and not set(train.patient) & set(val.patient)
+    vae, history = pipeline.train_vae(train, val, latent=16, epochs=200)
+    recon = latent.decode(vae.decoder, latent.encode(vae, train.images)[0])
+    mean = np.broadcast_to(train.images.mean(0), train.images.shape)
+    ours, theirs = (losses.l2(torch.tensor(r), torch.tensor(train.images)) for r in (recon, mean))
+    assert ours < 0.9 * theirs  # 16 numbers say more of a slice than the mean of all
+    mask, history = pipeline.train_mask(vae, train, val, copies=4, mask_epochs=6)
+    assert history[-1]["train/total"] < history[0]["train/total"]
+    probability = latent.decode(mask, latent.encode(vae, train.images)[0])
+    truth = train.masks >= metrics.TRUTH
+    assert probability[truth].mean() > 2 * probability[~truth].mean()  # it looks in the right place

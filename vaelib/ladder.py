@@ -1,0 +1,138 @@
+"""The control ladder of notebook 05: where is accuracy lost? Run ``make results``; it writes `results.json`.
+
+Each arm gives the same mask decoder, with the same budget, another latent of the same length. What changes from
+one rung to the next is only what made the latent:
+
+==========================  =============================================================================
+PCA                         64 principal components: what a linear code of the picture knows
+random encoder              the untrained encoder: what the architecture alone knows
+autoencoder, detached       the encoder of an autoencoder (`beta` 0): no prior
+VAE, detached               the method of this series
+supervised bottleneck       encoder and decoder trained together on the labels: no unsupervised objective
+==========================  =============================================================================
+"""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+from vaelib import metrics, pipeline
+from vaelib.cohort import REPOSITORY, cache_folder, data_folder, find_cases, split
+from vaelib.latent import decode, encode
+from vaelib.models import VAE, MaskDecoder, Supervised
+from vaelib.pyramid import prepare, stack
+from vaelib.training import augment, fit, mask_step
+
+RESULTS = REPOSITORY / "results.json"
+
+
+def from_latent(latent_of, train, sets, seed=0) -> list[np.ndarray]:
+    """Train the mask decoder on any latent, and return its probabilities for each of `sets`.
+
+    `latent_of` maps images (N, 1, H, W) to (N, latent). Each unit is scaled to variance 1 over the training
+    slices, so that no arm suffers from the scale of its code.
+    """
+    recipe, generator = pipeline.RECIPE, torch.Generator().manual_seed(seed)
+    x, m = torch.from_numpy(train.images), torch.from_numpy(train.masks)
+    pairs = [(x, m)] + [augment(x, m, generator=generator) for _ in range(recipe["copies"] - 1)]
+    first = latent_of(train.images)
+    mean, deviation = first.mean(0), first.std(0) + 1e-6
+    scaled = lambda images: torch.from_numpy(((latent_of(images) - mean) / deviation).astype(np.float32))  # noqa: E731
+    torch.manual_seed(seed)
+    decoder = MaskDecoder(x.shape[-1], latent=first.shape[1], prevalence=float(train.masks.mean()))
+    z = torch.cat([scaled(a.numpy()) for a, _ in pairs])
+    fit(decoder, mask_step, [z, torch.cat([b for _, b in pairs])], epochs=recipe["mask_epochs"], seed=seed)
+    return [decode(decoder, scaled(s.images)) for s in sets]
+
+
+def supervised(train, sets, seed=0) -> list[np.ndarray]:
+    """Train the same bottleneck on the labels, for as many passes as the VAE and its decoder had together."""
+    recipe = pipeline.RECIPE
+    torch.manual_seed(seed)
+    net = Supervised(train.images.shape[-1], latent=recipe["latent"], prevalence=float(train.masks.mean()))
+    data = [torch.from_numpy(train.images), torch.from_numpy(train.masks)]
+    passes = recipe["epochs"] + recipe["copies"] * recipe["mask_epochs"]
+    fit(net, mask_step, data, epochs=passes, lr=1e-3, seed=seed, augmentation=augment, label="supervised")
+    return [decode(net.decoder, encode(net, s.images)[0]) for s in sets]
+
+
+def rungs(train, val, test, seed=0) -> dict[str, list[np.ndarray]]:
+    """Every arm's probabilities for the validation and the test slices."""
+    sets, recipe = (val, test), pipeline.RECIPE
+    pca = PCA(recipe["latent"], svd_solver="randomized", random_state=seed).fit(
+        train.images.reshape(len(train.images), -1)
+    )
+    torch.manual_seed(seed)
+    untrained = VAE(train.images.shape[-1], latent=recipe["latent"])
+    auto, _ = pipeline.train_vae(train, val, latent=recipe["latent"], beta=0.0, epochs=recipe["epochs"], seed=seed)
+    vae, _ = pipeline.train_vae(
+        train, val, latent=recipe["latent"], beta=recipe["beta"], epochs=recipe["epochs"], seed=seed
+    )
+    mask, _ = pipeline.train_mask(
+        vae, train, val, copies=recipe["copies"], mask_epochs=recipe["mask_epochs"], seed=seed
+    )
+    return {
+        "PCA, 64 components": from_latent(lambda x: pca.transform(x.reshape(len(x), -1)), train, sets, seed),
+        "random encoder": from_latent(lambda x: encode(untrained, x)[0], train, sets, seed),
+        "autoencoder, detached": from_latent(lambda x: encode(auto, x)[0], train, sets, seed),
+        pipeline.DETACHED: [decode(mask, encode(vae, s.images)[0]) for s in sets],
+        "supervised bottleneck": supervised(train, sets, seed),
+    }
+
+
+def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
+    """Run the whole ladder on the cohort and write one file with every number that the prose may quote."""
+    began = time.perf_counter()
+    cases = [c for c in find_cases(data_folder()) if c.mask]
+    shards, parts = prepare(cases, cache_folder()), split([c.patient for c in cases])
+    train, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
+    methods = pipeline.baselines(train, val, test)
+    for name, (on_val, on_test) in rungs(train, val, test, seed).items():
+        methods[name] = on_test, metrics.best_threshold(on_val, val.masks >= metrics.TRUTH, val.patient)
+    board = {
+        "cohort": cases[0].layout, "patients": {k: len(v) for k, v in parts.items()}, "test": parts["test"],
+        "seed": seed, "recipe": pipeline.RECIPE, "torch": torch.__version__, "python": platform.python_version(),
+        "seconds": round(time.perf_counter() - began),
+        "methods": pipeline.scoreboard(shards, methods, test.patient, level),
+    }  # fmt: skip
+    text = json.dumps(pipeline.finite(board), indent=1)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    tmp.write_text(text + "\n")
+    os.replace(tmp, path)
+    return board
+
+
+def table(board: dict) -> str:
+    """The scoreboard as a Markdown table: mean over test patients, with its 95% interval."""
+    lines = ["| method | Dice at 64 | Dice at 512 | IoU at 512 | HD95 at 512 (mm) |", "|---|---|---|---|---|"]
+    for name, row in board["methods"].items():
+        cells = [(row["64"]["dice"], ".2f"), (row["512"]["dice"], ".2f"), (row["512"]["iou"], ".2f")]
+        texts = [_cell(*cell) for cell in [*cells, (row["512"]["hd95"], ".0f")]]
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _cell(interval: dict, digits: str) -> str:
+    if interval["mean"] is None or not np.isfinite(interval["mean"]):
+        return "infinite"
+    mean, low, high = (format(interval[k], digits) for k in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def into_readme(board: dict, path: Path = REPOSITORY / "README.md") -> None:
+    """Put the table between its two markers in the README, so that no number there is typed."""
+    before, rest = path.read_text().split("<!-- results -->\n")
+    after = rest.split("<!-- end of results -->")[1]
+    path.write_text(f"{before}<!-- results -->\n{table(board)}\n<!-- end of results -->{after}")
+
+
+if __name__ == "__main__":
+    made = results()
+    into_readme(made)
+    print(table(made))

@@ -1,0 +1,183 @@
+"""The organs of an `Anatomy`, each hung on its landmarks and added in the order of painting."""
+
+from functools import partial
+
+import numpy as np
+
+from vaelib.phantom.shapes import Ellipsoid, Tube
+
+
+def solid_organs(body):
+    """Liver and its vessels, gallbladder, spleen, kidneys, adrenals, psoas and crura."""
+    rng, at, add = body.rng, body.place, body.add
+    n, u = rng.normal, rng.uniform
+    st = body.stature
+    size = u(0.9, 1.1)
+    low = n(0, 14)
+    right = Ellipsoid.at(at((-82, 2, 45)), np.array([68, 84, 92 + low]) * st * size, (0, u(-14, -4), 0))
+    left = Ellipsoid.at(at((-8, -56, 62)), np.array([76 + n(0, 9), 30, 50 + n(0, 8)]) * st * size, (0, 8, u(-5, 12)))
+    add("liver", right, kind="liver", left=left, hilum=at((-44, -15, 46)))
+    liver_tree(body)
+    if rng.random() < 0.8:
+        gall = Ellipsoid.at(at((-56, -46, -2)) + n(0, 5, 3), np.array([13, 15, 26]) * u(0.7, 1.2), (u(10, 40), 0, 20))
+        add("gallbladder", gall, kind="gut", wall=1.3, inside=body.hu["gallbladder"], gas=None)
+    spleen = Ellipsoid.at(
+        (0.5 * (body.hilum[0] + body.width) + 6, body.hilum[1] + 14, body.hilum[2] + 4),
+        np.array([35, 53, 54 + n(0, 6)]) * u(0.82, 1.12) * st,
+        (0, 10, u(10, 26)),
+    )
+    add("spleen", spleen)
+    for side, x in (("right", -1), ("left", 1)):
+        centre = at((x * 63, 30, -16 if x < 0 else -8)) + (n(0, 4), n(0, 3), n(0, 8))
+        kidney = Ellipsoid.at(centre, np.array([25, 29, 54]) * u(0.88, 1.12) * st, (-8, x * 12, x * -28))
+        add("kidney", kidney, kind="kidney", side=x)
+        setattr(body, f"{side}_kidney", centre)
+    for x in (-1, 1):  # adrenals, psoas and crura
+        top = at((x * 30 - (x < 0) * 4, 16, 40))
+        for limb in (-1, 1):
+            add("adrenal", Tube.along([top, top + (limb * 6, 9, -6), top + (limb * 9, 17, -16)], [2.6, 2.1, 1.7]), 80)
+        psoas = at((x * 27, 34, 30), (x * 34, 40, -10), (x * 42, 40, -60), (x * 48, 38, -120))
+        add("muscle", Tube.along(psoas, np.array([4, 10, 14.5, 19]) * st))
+        for dx, y in ((-5, 1), (0, 10), (3, 20)):  # a crus drapes the aorta's side
+            crus = at((x * (18 + dx), y - 2, 105), (x * (18 + dx), y, 55), (x * (15 + dx), y + 4, 15))
+            add("muscle", Tube.along(np.vstack([crus, at((x * 13, 20, -10))]), [4.6, 4.4, 3.6, 2.5]))
+
+
+def hollow(body, name, points, radii, fill, gas=None, **more):
+    """A tube with a wall; `fill` is the HU inside, `gas` the height (mm) of the level it lies on."""
+    return body.add(name, Tube.along(points, radii), body.hu["gut"], "gut", inside=fill, gas=gas, **more)
+
+
+def fill(body, chance):
+    """What a loop holds: oral contrast by `chance`, else juice, or mucosa lying on mucosa."""
+    given = body.contrast is not None and body.rng.random() < chance
+    return body.contrast if given else body.rng.uniform(15, 85)
+
+
+def bowel(body):
+    """Jejunum and ileum, colon with its haustra, stomach. Later organs push these aside."""
+    rng, at, tube = body.rng, body.place, partial(hollow, body)
+    n, u = rng.normal, rng.uniform
+    body.contrast = u(150, 400) if rng.random() < 0.75 else None
+    for k in range(rng.integers(30, 40) - int(8 * body.fat)):
+        upper, lower = (56, -34, -40) + n(0, 1, 3) * (24, 16, 22), (5, -42, -78) + n(0, 1, 3) * (48, 15, 15)
+        start = at(upper if k < 14 else lower)
+        path = start + np.cumsum(n(0, 1, (5, 3)) * (17, 12, 11), 0)
+        radii = u(7, 12) + n(0, 0.8, 5)
+        tube("jejunum", path, radii, fill(body, 0.45), wall=u(2, 3), folds=1.0, speckle=0.28)
+    arc = at(
+        (-100, 10, -110), (-98, 8, -60), (-90, -12, -36), (-72, -46, -36), (-38, -70, -44), (2, -74, -48),
+        (46, -68, -30), (84, -46, 2), (104, -18, 30), (111, 10, 18), (112, 18, -14), (108, 16, -55), (106, 12, -110),
+    )  # fmt: skip
+    arc += n(0, 7, arc.shape) * (0.7, 0.7, 1.2)
+    calibre = np.array([21, 21, 19, 17, 16, 16, 15, 15, 14, 12, 10, 10, 10]) * u(0.8, 1.25) + n(0, 1.5, 13)
+    colon = tube("colon", arc, calibre, u(20, 60), gas=float(arc[4:7, 1].mean()) - u(-4, 8), wall=2.0, faeces=u(0.2, 1))
+    along = np.cumsum(np.linalg.norm(np.diff(colon.points, axis=0, prepend=colon.points[:1]), axis=1))
+    colon.radii *= (1 + 0.12 * np.sin(along * (2 * np.pi / 27))).astype(np.float32)
+    full = u(0.62, 1.02)
+    bag = at((62, -6, 88), (66, -30, 62), (58, -50, 30), (32, -60, 10), (4, -57, 9)) + n(0, 4, (5, 3))
+    body.bulb = at((-22, -47, 13), (-38, -41, 16)) + body.loop
+    tube(
+        "stomach", np.vstack([bag, body.bulb[:1]]), np.array([38, 35, 27, 21, 16, 10]) * ([full] * 4 + [1, 1]),
+        fill(body, 0.75), gas=float(bag[2:4, 1].mean()) - full * u(0, 14), wall=u(3, 5), folds=1.6,
+    )  # fmt: skip
+
+
+def duodenum(body):
+    """The C-loop, from the bulb around the head of the pancreas to the flexure."""
+    at = body.place
+    body.second = at((-54, -12, -10), (-53, -8, -32)) + body.loop
+    rest = at((-41, -6, -50), (-16, -12, -55), (8, -13, -53), (26, -9, -40), (32, -14, -18))
+    rest[:, 2] += body.loop[2]
+    path = np.vstack([body.bulb, at((-50, -27, 6)) + body.loop, body.second, rest])
+    radii = np.array([9, 12, 11, 11, 11, 10.5, 9, 8.5, 9, 9]) * body.rng.uniform(0.85, 1.15)
+    hollow(body, "duodenum", path, radii, fill(body, 0.35), wall=2.2, folds=1.0, speckle=0.1)
+
+
+def pancreas(body):
+    """The gland along its landmarks, with the uncinate process; its size is what varies most."""
+    rng = body.rng
+    n, u = rng.normal, rng.uniform
+    g = float(np.clip(n(1.05 + 0.08 * body.fat, 0.15), 0.76, 1.4))
+    head, middle, tail = (g * np.clip(n(m, s), m - 2 * s, m + 2 * s) for m, s in ((28, 3.5), (16, 3), (18, 2.5)))
+    neck = body.confluence + (3, -(6.5 + middle * 0.45), 3)
+    medial = body.second + (11 + head / 2 - 3, 0, 0)  # beside the descending duodenum
+    low, mid = medial[1] + (3, 0, 9), medial[0] + (0, -3, 2)
+    over = body.place((17, -30, 12)) + (0, body.arch, n(0, 3))
+    over[2] = 0.5 * over[2] + 0.5 * (0.7 * neck[2] + 0.3 * body.hilum[2])
+    end = body.hilum + (-15, -8, 0)
+    t1, t2 = over + (end - over) * 0.38, over + (end - over) * 0.72
+    t1, t2 = t1 + (0, 1 + n(0, 2), n(0, 3)), t2 + (0, 1 + n(0, 2), n(0, 3))  # bent around the kidney's front
+    path = np.stack([low, mid, 0.45 * mid + 0.55 * neck + (0, 2, 2), neck, over, t1, t2, end])
+    radii = np.array([head * 0.8, head, head * 0.8, middle * 0.95, middle, (middle + tail) / 2, tail, tail * 0.75]) / 2
+    main = Tube.along(path, radii, 1.6)
+    hook = body.confluence + (-3, 14, -24 + n(0, 4))  # the uncinate process, behind the vein
+    uncinate = Tube.along([low + (2, 2, 4), 0.5 * (low + hook) + (0, 2, 0), hook], [8 * g, 7 * g, 5 * g], 1.4)
+    body.lobulated = rng.random() < 0.2
+    body.gland = main
+    body.add(
+        "pancreas", main, kind="pancreas", uncinate=uncinate, rough=1.9 if body.lobulated else u(0.4, 0.9),
+        clefts=float(np.clip(0.25 + 0.5 * body.fat + n(0, 0.25), 0, 1)), halo=u(0.3, 1.6),
+    )  # fmt: skip
+    length = float(np.linalg.norm(np.diff(main.points, axis=0), axis=1).sum())
+    body.extent = float(main.points[:, 2].min() - head), float(main.points[:, 2].max() + tail)
+    body.facts = dict(head_mm=head, body_mm=middle, tail_mm=tail, length_mm=length, lobulated=bool(body.lobulated))
+
+
+def vessels(body):
+    """Great vessels, renal and splanchnic branches, the portal system, and the twigs in the mesentery."""
+    at, n, u = body.place, body.rng.normal, body.rng.uniform
+    artery, vein = body.hu["aorta"], body.hu["cava"]
+
+    def add(name, points, radii, hu=None, **more):
+        body.add(name, Tube.along(points, radii), hu, **more)
+
+    cava = at((-22, 10, -110), (-23, 9, -40), (-23, 8, 10), (-24, 2, 55), (-24, -6, 110)) + n(0, 1.5, (5, 3))
+    add("cava", cava, u(9, 12), kind="flat")
+    left, right = body.left_kidney + (-22, -8, 0), body.right_kidney + (20, -8, 0)
+    before = [at((22, -3, -3)), at((4, -5, -3))]  # between the aorta and the superior mesenteric artery
+    add("cava", [left, *before, cava[2] + (4, -3, -12)], [5, 5, 3.8, 5], vein + 15)
+    add("cava", [right, 0.5 * (right + cava[2]) + (0, 2, -6), cava[2] + (0, 2, -14)], 5, vein + 15)
+    for kidney in (left, right):
+        root = at((7, 10, -8))
+        add("vessel", [kidney + (0, 5, 2), 0.5 * (kidney + root) + (0, 6, 0), root], 2.8, artery)
+    add("aorta", body.aorta, u(8.5, 11) * np.array([0.92, 0.95, 1, 1.08, 1.12]))
+    add("vessel", body.sma, [4, 4, 3.7, 3.4, 3], artery)
+    celiac = at((5, 0, 30), (4, -13, 31))
+    add("vessel", celiac, 3.8, artery)
+    hepatic = at((-14, -20, 30), (-34, -26, 36), (-50, -22, 52))
+    add("vessel", [celiac[1], *hepatic], [3, 2.8, 2.3, 2], artery)
+    joint, gland = body.confluence, body.gland
+    behind = [gland.at(f) + (0, 0.75 * r + 3, 2) for f, r in ((0.58, 8), (0.7, 8), (0.82, 9), (0.93, 9))]
+    splenic = np.array([joint + (4, 0, 2), *behind, body.hilum + (4, 2, 0)])
+    add("portal", splenic, [5.5, 4.8, 4.5, 4.3, 4, 3.5])
+    add("vessel", [celiac[1], *(splenic[1:] + (0, -3, 8) + n(0, 2.5, (5, 3)))], 2.4, artery)
+    below, above = at((-12, -32, -90), (-11, -24, -45)), at((-38, -18, 36), (-50, -18, 48))
+    trunk = [*below, joint + (0, -3, -16), joint, joint + (-12, -1, 14), *above]
+    add("portal", trunk, [4.8, 5.4, 6, 6.8, 6.5, 6.3, 5.5])
+    for point in body.hilum + n(0, 1, (4, 3)) * (3, 10, 14):
+        add("portal", [body.hilum + (-2, 0, 0), 0.5 * (point + body.hilum), point + (8, 2, 0)], 2.6)
+    for k in range(80):  # mesenteric branches fan out to the bowel; then gastric and omental ones
+        root = body.sma[3:5] if k < 50 else at((20, -70, 20), (40, -70, -30))
+        start = root[0] + (root[1] - root[0]) * u(0, 1) + n(0, 4, 3)
+        end = at((n(30, 55), -52 + n(0, 14), -45 + n(0, 32)))
+        middle = 0.5 * (start + end) + n(0, 8, 3)
+        add("vessel", [start, middle, end], [u(1.2, 2.4), 1.4, 0.8], artery - u(0, 30))
+
+
+def liver_tree(body):
+    """Portal branches from the hilum and hepatic veins from the cava, to be seen only inside the liver."""
+    n, at = body.rng.normal, body.place
+    hub, top = at((-46, -14, 46)), at((-26, -4, 105))
+    for k in range(9):
+        start, width, hu = (hub, 5, -4) if k < 5 else (top, 4.5, -12)
+        right, left = (-90 + n(0, 22), -5 + n(0, 35), 25 + n(0, 40)), (-10 + n(0, 20), -58, 62 + n(0, 10))
+        end = at(right if k % 4 else left)
+        middle = 0.55 * start + 0.45 * end + n(0, 7, 3)
+        branches = [([start, middle, end], [width, 3.4, 1.3])]
+        for _ in range(3):
+            a = middle + (end - middle) * body.rng.uniform(0, 0.7)
+            b = a + n(0, 1, 3) * (26, 26, 22)
+            branches.append(([a, 0.5 * (a + b) + n(0, 3, 3), b], [2.6, 2, 1]))
+        for points, radii in branches:
+            body.add("portal", Tube.along(points, radii), body.hu["portal"] + hu, "in_liver")
