@@ -8,8 +8,11 @@ Pancreas volume is drawn around 72 +/- 26 ml, its plateau at ages 20 to 60 in Sa
 volumes in humans from birth to age one hundred", Clin Anat 2007;20:933; larger in the obese, as there.
 Diameters of head, body and tail lie about those of Kreel et al., "Computed tomography of the normal
 pancreas", J Comput Assist Tomogr 1977;1. Its HU follow the patients of Pancreas-CT (Roth et al., TCIA
-2016, doi 10.7937/K9/TCIA.2016.tNB1kqBU): medians of 93 +/- 20 inside the masks. The other organs' HU
-are usual ones of the portal venous phase.
+2016, doi 10.7937/K9/TCIA.2016.tNB1kqBU): medians of 93 +/- 20 inside the masks. The other organs
+lie in the ranges usual 70 s after injection (liver 100 to 120, spleen 115 to 130, renal parenchyma 160 to
+200, aorta 140 to 170, portal vein 150 to 180, muscle 55 to 65, fat -123 to -89): for what sets them see Bae,
+"Intravenous contrast medium administration and scan timing at CT", Radiology 2010;256:32, and for aorta,
+portal trunk and liver in this phase Kanematsu et al., Open J Radiol 2013;3:112, doi 10.4236/ojrad.2013.33018.
 """
 
 from dataclasses import dataclass, field
