@@ -76,7 +76,8 @@ tutorial: data
 	@for notebook in $(NOTEBOOKS:notebooks/%=build/notebooks/%); do \
 	  begin=$$(date +%s); $(EXECUTE) --inplace "$$notebook" || exit 1; \
 	  echo "$$notebook: $$(( $$(date +%s) - begin )) s"; done
-	$(NBCONVERT) --to=html --template=classic --embed-images --output-dir=build/html $(NOTEBOOKS:notebooks/%=build/notebooks/%)
+	cp -R build/notebooks/figures build/html/
+	$(NBCONVERT) --to=html --template=classic --output-dir=build/html $(NOTEBOOKS:notebooks/%=build/notebooks/%)
 	@sed -i.ipynb -E 's/(href="[0-9][A-Za-z0-9_]*)\.ipynb/\1.html/g' build/html/*.html && rm build/html/*.html.ipynb
 	@echo "Done. Open build/html/00_start_here.html, or 'make lab' to run the notebooks yourself."
 

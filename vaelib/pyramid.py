@@ -7,6 +7,7 @@ are exact (halving adds four numbers and divides by four), so that volume is con
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -201,7 +202,7 @@ def prepare(
     workers = min(workers or os.cpu_count() or 1, len(todo))
     with bar:
         if workers > 1:
-            with ProcessPoolExecutor(workers) as pool:
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
                 for _ in pool.map(work, todo):
                     bar.update()
         else:

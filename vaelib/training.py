@@ -120,7 +120,9 @@ def fit(
     fabric = Fabric(accelerator=accelerator, devices=1)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, n=len(data[0]), patience=patience)
     if any(p.ndim == 4 for p in model.parameters()):
-        model.to(memory_format=torch.channels_last)  # the same numbers in an order that CPUs go through 1.4 times faster
+        model.to(
+            memory_format=torch.channels_last
+        )  # the same numbers in an order that CPUs go through 1.4 times faster
     bare, optimizer = model, torch.optim.Adam(model.parameters(), lr=lr)
     model, optimizer = fabric.setup(model, optimizer)
     history, best = _resume(state, settings, bare, optimizer)
