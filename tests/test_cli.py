@@ -35,7 +35,9 @@ def saved(tmp_path):
     from vaelib.training import save
 
     networks = {"vae": VAE(32, channels=2, latent=4), "mask": MaskDecoder(32, channels=2, latent=4)}
-    return save(tmp_path / "small.safetensors", networks, level=5, window=[-160, 240], threshold=0.2)
+    return save(
+        tmp_path / "small.safetensors", networks, level=5, window=[-160, 240], thresholds={"32": 0.2, "512": 0.2}
+    )
 
 
 def test_help_answers_at_once_and_imports_nothing_heavy():
@@ -75,7 +77,7 @@ def test_the_defaults_are_passed_on(monkeypatch):
     assert __main__.main(["segment", "scan", "--out", "mask.nii.gz", "--overwrite"]) == 0
     assert __main__.main(["train", "--resume", "--beta", "0.5"]) == 0
     assert __main__.main(["evaluate", "cohort", "--json"]) == 0
-    assert seen["segment"][1]["overwrite"] is True and seen["segment"][1]["threshold"] == 0.2
+    assert seen["segment"][1]["overwrite"] is True and seen["segment"][1]["threshold"] is None
     assert seen["train"][0] == (None,) and seen["train"][1]["resume"] is True and seen["train"][1]["beta"] == 0.5
     assert str(seen["evaluate"][0][0]) == "cohort" and seen["evaluate"][1]["json"] is True
 

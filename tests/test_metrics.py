@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from vaelib import metrics
+from vaelib import metrics, pipeline
 from vaelib.errors import InputError
-from vaelib.pyramid import Stack
+from vaelib.pyramid import Stack, downscale, stack
 
 
 def ball(shape=(9, 24, 24), center=(4, 12, 12), radius=5):
@@ -98,3 +100,42 @@ def test_the_atlas_knows_the_height():
     train = Stack(masks, masks, np.array(["a"] * 10), np.linspace(0, 1, 10))
     mean = metrics.atlas(train)(np.array([0.1, 0.9]))
     assert mean[:, 0, 0, 0].tolist() == [0, 1]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Three patients of a cache, each a disc of another size on four of six slices."""
+    y, x = np.indices((512, 512))
+    for k, patient in enumerate("abc"):
+        mask = np.zeros((6, 512, 512), np.float32)
+        mask[1:5] = (y - 250) ** 2 + (x - 240 - 9 * k) ** 2 < (30 + 10 * k) ** 2
+        (tmp_path / patient).mkdir()
+        for level in (6, 9):
+            for name in ("image", "mask"):
+                np.save(tmp_path / patient / f"{name}_{level}.npy", downscale(mask, level))
+        meta = dict(levels=[6, 9], has_mask=True, spacing=[0.8, 0.8, 3.0])
+        (tmp_path / patient / "meta.json").write_text(json.dumps(meta))
+    return tmp_path
+
+
+def test_the_ceiling_is_perfect_at_its_level_and_pays_for_the_way_back(shards):
+    sets = [stack(shards, [p], 6) for p in "abc"]
+    methods = pipeline.baselines(shards, *sets, level=6)
+    probability, thresholds = methods["ceiling of the downscaling"]
+    assert 0.1 < thresholds["64"] <= metrics.TRUTH + 1e-9 and 0.35 < thresholds["512"] < 0.65
+    board = pipeline.scoreboard(shards, methods, sets[2].patient, level=6)
+    ceiling = board["ceiling of the downscaling"]
+    assert ceiling["64"]["dice"]["values"] == [1.0] and ceiling["64"]["hd95"]["values"] == [0.0]
+    assert 0.95 < ceiling["512"]["dice"]["mean"] < 1 and 0 <= ceiling["512"]["hd95"]["mean"] < 6.4
+    assert board["empty mask"]["512"]["dice"]["mean"] == 0 and board["empty mask"]["64"]["hd95"]["mean"] == float("inf")
+    assert board["mean-shape atlas"]["64"]["dice"]["mean"] < 1
+
+
+def test_no_other_threshold_beats_the_one_that_was_chosen(shards):
+    probability = {p: 0.7 * stack(shards, [p], 6).masks[:, 0] for p in "ab"}
+    best = metrics.best_thresholds(shards, probability, level=6)
+    reached = metrics.score(shards, probability, 6, best)
+    for t in (0.05, 0.2, 0.5, 0.65):
+        other = metrics.score(shards, probability, 6, {"64": t, "512": t})
+        for side in ("64", "512"):
+            assert np.mean(other[side]["dice"]) <= np.mean(reached[side]["dice"]) + 1e-9

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelib import ladder, metrics, pipeline
+from vaelib import ladder, pipeline
 from vaelib.pyramid import Stack
 from vaelib.training import load
 
@@ -59,9 +59,6 @@ def test_the_ladder_gives_every_rung_the_same_decoder(quick):
     for on_val, on_test in rungs.values():
         assert on_val.shape == val.masks.shape and on_test.shape == test.masks.shape
         assert 0 <= on_test.min() and on_test.max() <= 1
-    baselines = pipeline.baselines(train, val, test)
-    probability, threshold = baselines["ceiling of the downscaling"]
-    assert metrics.dice(probability >= threshold, test.masks >= metrics.TRUTH) == 1
 
 
 def test_numbers_that_json_cannot_hold_become_null():

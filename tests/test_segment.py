@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory):
     vae, mask = VAE(64, channels=2, latent=4), MaskDecoder(64, channels=2, latent=4, prevalence=0.5)
     torch.nn.init.zeros_(mask.cascade[-1].weight)
     path = tmp_path_factory.mktemp("models") / "c.safetensors"
-    return save(path, {"vae": vae, "mask": mask}, level=6, window=[-160, 240], threshold=0.2)
+    return save(path, {"vae": vae, "mask": mask}, level=6, window=[-160, 240], thresholds={"64": 0.2, "512": 0.4})
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.dcm"])
@@ -31,8 +31,10 @@ def test_any_series_gets_a_mask_on_its_own_grid(any_series, checkpoint, tmp_path
     mask = read_mask(out, scan)
     assert mask.GetSize() == scan.GetSize()
     inner = sitk.GetArrayFromImage(mask)[:, 2:-2, 2:-2]
-    assert inner.all()  # the decoder says 0.5 everywhere, the threshold is 0.2
+    assert inner.all()  # the decoder says 0.5 everywhere, the threshold at full size is 0.4
     assert f"{out}: " in capsys.readouterr().out
+    pipeline.segment(any_series, checkpoint=checkpoint, out=tmp_path / "none.nii.gz", threshold=0.6)
+    assert not sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "none.nii.gz"))).any()
 
 
 def test_the_real_series_is_segmented_on_its_grid(real_series, checkpoint, tmp_path):

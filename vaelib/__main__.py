@@ -131,7 +131,9 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json:
 
 
 @app.command(sort_key=5)
-def segment(series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold: float = 0.2, overwrite: bool = False):
+def segment(
+    series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold: float | None = None, overwrite: bool = False
+):
     """Put a predicted pancreas mask on the grid of any CT series.
 
     Parameters
@@ -142,8 +144,8 @@ def segment(series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold
         The mask to write: .nii.gz or .nii for NIfTI, .dcm for DICOM SEG.
     checkpoint : Path
         The weights to use.
-    threshold : float
-        A pixel is pancreas where its probability is above this.
+    threshold : float, optional
+        A pixel is pancreas from this probability on; by default what was best on validation patients.
     overwrite : bool
         Replace `out` where it exists.
     """

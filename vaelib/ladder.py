@@ -92,9 +92,10 @@ def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
     cases = [c for c in find_cases(data_folder()) if c.mask]
     shards, parts = prepare(cases, cache_folder()), split([c.patient for c in cases])
     train, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
-    methods = pipeline.baselines(train, val, test)
+    methods = pipeline.baselines(shards, train, val, test, level)
     for name, (on_val, on_test) in rungs(train, val, test, seed).items():
-        methods[name] = on_test, metrics.best_threshold(on_val, val.masks >= metrics.TRUTH, val.patient)
+        on_val = pipeline.by_patient(on_val, val.patient)
+        methods[name] = on_test, metrics.best_thresholds(shards, on_val, level)
     board = {
         "cohort": cases[0].layout, "patients": {k: len(v) for k, v in parts.items()}, "test": parts["test"],
         "seed": seed, "recipe": pipeline.RECIPE, "torch": torch.__version__, "python": platform.python_version(),

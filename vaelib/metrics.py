@@ -97,8 +97,8 @@ def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thres
     out = np.empty((len(rows), len(thresholds)))
     for i, r in enumerate(rows):
         p, t = probability[r], truth[r]
-        positive = np.sort(p[t])
-        everything = np.sort(p, axis=None)
+        above = p >= np.min(thresholds)  # the rest, nearly all of a patient, need not be sorted
+        positive, everything = np.sort(p[t & above]), np.sort(p[above])
         hits = len(positive) - np.searchsorted(positive, thresholds)
         predicted = len(everything) - np.searchsorted(everything, thresholds)
         total = predicted + t.sum()
@@ -145,7 +145,39 @@ def enlarge(probability: np.ndarray, size: int) -> np.ndarray:
     return F.interpolate(p, size=(size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
-def score(shards, probability: dict[str, np.ndarray], level: int, threshold: float) -> dict[str, dict[str, list]]:
+def truth_at(shards, patient: str, level: int) -> np.ndarray:
+    """The mask that predictions are held against, (S, h, w) bool: the mask itself at full size, else `TRUTH`."""
+    return np.asarray(open_case(shards, patient, level).masks) >= (0.5 if level == FULL else TRUTH)
+
+
+def best_thresholds(shards, probability: dict[str, np.ndarray], level: int) -> dict[str, float]:
+    """The best threshold at the level of the maps and at full size, chosen on these (validation) patients.
+
+    There are two, because they answer two questions: which coarse pixels hold pancreas, and where its outline
+    runs when the coarse map is put back.
+
+    Parameters
+    ----------
+    shards : path
+    probability : dict of str to ndarray, (S, h, w)
+    level : int
+
+    Returns
+    -------
+    dict
+        ``{"64": 0.2, "512": 0.4}``
+    """
+    best = {}
+    for at in (level, FULL):
+        dice_at = [
+            sweep(p if at == level else enlarge(p, 2**at), truth_at(shards, q, at), np.full(len(p), q), THRESHOLDS)[0]
+            for q, p in probability.items()
+        ]
+        best[str(2**at)] = float(THRESHOLDS[np.mean(dice_at, axis=0).argmax()])
+    return best
+
+
+def score(shards, probability: dict[str, np.ndarray], level: int, thresholds: dict[str, float]) -> dict:
     """Score a method on whole patients: at the level it works at, and put back at full size.
 
     Parameters
@@ -156,8 +188,8 @@ def score(shards, probability: dict[str, np.ndarray], level: int, threshold: flo
         The method's map for every slice of each patient.
     level : int
         The level of those maps.
-    threshold : float
-        Of the prediction. The truth is fixed: an occupancy of `TRUTH` or more at `level`, the mask itself at full size.
+    thresholds : dict of str to float
+        Of the prediction, at each side, as `best_thresholds` gives them. The truth is fixed; see `truth_at`.
 
     Returns
     -------
@@ -166,13 +198,12 @@ def score(shards, probability: dict[str, np.ndarray], level: int, threshold: flo
     """
     out = {}
     for at in (level, FULL):
-        rows = out[str(2**at)] = {"dice": [], "iou": [], "hd95": []}
+        side, factor = str(2**at), 2 ** (FULL - at)
+        rows = out[side] = {"dice": [], "iou": [], "hd95": []}
         for patient, p in probability.items():
-            shard = open_case(shards, patient, at)
-            truth = np.asarray(shard.masks) >= (0.5 if at == FULL else TRUTH)
-            prediction = (p if at == level else enlarge(p, 2**at)) >= threshold
-            dx, dy, dz = shard.meta["spacing"]
-            factor = 2 ** (FULL - at)
+            dx, dy, dz = open_case(shards, patient, at).meta["spacing"]
+            truth = truth_at(shards, patient, at)
+            prediction = (p if at == level else enlarge(p, 2**at)) >= thresholds[side]
             rows["dice"].append(dice(prediction, truth))
             rows["iou"].append(iou(prediction, truth))
             rows["hd95"].append(hd95(prediction, truth, (dz, dy * factor, dx * factor)))

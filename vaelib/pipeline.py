@@ -14,7 +14,7 @@ from vaelib.errors import InputError
 from vaelib.export import check_target, write_mask
 from vaelib.latent import decode, encode, encode_copies
 from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import canonical, downscale, open_case, prepare, stack, to_scan, window
+from vaelib.pyramid import FULL, canonical, downscale, open_case, prepare, stack, to_scan, window
 from vaelib.training import augment, fit, load, mask_step, save, vae_step
 from vaelib.volumes import read_ct
 
@@ -105,16 +105,16 @@ def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0
     train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
     vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, seed=seed, state=states["vae"])
     mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"])
-    probability = decode(mask, encode(vae, val.images)[0])
-    threshold = metrics.best_threshold(probability, val.masks >= metrics.TRUTH, val.patient)
+    probability = by_patient(decode(mask, encode(vae, val.images)[0]), val.patient)
+    thresholds = metrics.best_thresholds(shards, probability, level)
     window_used = open_case(shards, parts["val"][0], level).meta["window"]
     save(
         out, {"vae": vae, "mask": mask}, level=level, window=window_used, beta=beta, seed=seed, patients=parts,
-        data=fingerprint(train_set, val), threshold=threshold, history={"vae": h, "mask": h_mask},
+        data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
     )  # fmt: skip
     for path in states.values():
         path.unlink(missing_ok=True)
-    print(f"{out}: trained on {len(parts['train'])} patients; best threshold on validation {threshold:.2f}")
+    print(f"{out}: trained on {len(parts['train'])} patients; best thresholds on validation {thresholds}")
 
 
 def evaluate(folder, *, checkpoint: Path, json=False) -> None:
@@ -123,11 +123,10 @@ def evaluate(folder, *, checkpoint: Path, json=False) -> None:
     shards, parts = _shards(folder)
     if set(parts["test"]) & set(meta["patients"]["train"]):
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
-    level, threshold = meta["level"], meta["threshold"]
+    level = meta["level"]
     train_set, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
-    methods = baselines(train_set, val, test) | {
-        DETACHED: (decode(networks["mask"], encode(networks["vae"], test.images)[0]), threshold)
-    }
+    ours = decode(networks["mask"], encode(networks["vae"], test.images)[0])
+    methods = baselines(shards, train_set, val, test, level) | {DETACHED: (ours, meta["thresholds"])}
     board = scoreboard(shards, methods, test.patient, level)
     if json:
         print(jsonlib.dumps(finite(board), indent=1))
@@ -137,30 +136,39 @@ def evaluate(folder, *, checkpoint: Path, json=False) -> None:
         print(f"{name:28s} {cells}")
 
 
-def baselines(train, val, test) -> dict[str, tuple[np.ndarray, float]]:
-    """What needs no network, as (probability, threshold) by name: an empty mask, the atlas, the ceiling."""
+def by_patient(array: np.ndarray, patient: np.ndarray) -> dict[str, np.ndarray]:
+    """Take the rows of a stack (N, 1, H, W) apart by patient: (S, H, W) each."""
+    return {q: array[rows, 0] for q, rows in metrics.per_patient(patient).items()}
+
+
+def baselines(shards, train, val, test, level: int) -> dict[str, tuple[np.ndarray, dict[str, float]]]:
+    """What needs no network, as (probability, thresholds) by name: an empty mask, the atlas, the ceiling.
+
+    The ceiling is the true occupancy put back: no method that works at this level can do better.
+    """
     atlas = metrics.atlas(train)
-    at = metrics.best_threshold(atlas(val.position), val.masks >= metrics.TRUTH, val.patient)
-    return {
-        "empty mask": (np.zeros_like(test.masks), 0.5),
-        "mean-shape atlas": (atlas(test.position), at),
-        "ceiling of the downscaling": (test.masks, metrics.TRUTH),
+    on_val = {"mean-shape atlas": atlas(val.position), "ceiling of the downscaling": val.masks}
+    on_test = {"mean-shape atlas": atlas(test.position), "ceiling of the downscaling": test.masks}
+    empty = {"empty mask": (np.zeros_like(test.masks), dict.fromkeys((str(2**level), str(2**FULL)), 0.5))}
+    return empty | {
+        name: (on_test[name], metrics.best_thresholds(shards, by_patient(p, val.patient), level))
+        for name, p in on_val.items()
     }
 
 
-def scoreboard(shards, methods: dict[str, tuple[np.ndarray, float]], patient: np.ndarray, level: int) -> dict:
-    """Score methods, given as (probability (N, 1, H, W), threshold) by name, on the patients of a test stack.
+def scoreboard(shards, methods: dict[str, tuple[np.ndarray, dict]], patient: np.ndarray, level: int) -> dict:
+    """Score methods, given as (probability (N, 1, H, W), thresholds) by name, on the patients of a test stack.
 
     Returns
     -------
     dict
-        By method: its ``threshold``, and by side ("64", "512") and metric the per-patient ``values``, their
+        By method: its ``thresholds``, and by side ("64", "512") and metric the per-patient ``values``, their
         ``mean`` and the bounds ``low`` and ``high`` of its 95% interval.
     """
-    rows, board = metrics.per_patient(patient), {}
-    for name, (probability, threshold) in methods.items():
-        scores = metrics.score(shards, {q: probability[r, 0] for q, r in rows.items()}, level, threshold)
-        board[name] = {"threshold": threshold} | {
+    board = {}
+    for name, (probability, thresholds) in methods.items():
+        scores = metrics.score(shards, by_patient(probability, patient), level, thresholds)
+        board[name] = {"thresholds": thresholds} | {
             side: {m: metrics.bootstrap(v)._asdict() | {"values": v} for m, v in by_metric.items()}
             for side, by_metric in scores.items()
         }
@@ -178,7 +186,9 @@ def finite(value):
     return value
 
 
-def segment(series: Path, *, checkpoint: Path, out: Path, threshold: float = 0.2, overwrite: bool = False) -> None:
+def segment(
+    series: Path, *, checkpoint: Path, out: Path, threshold: float | None = None, overwrite: bool = False
+) -> None:
     """Predict the pancreas on the grid of any CT series and write it; see `vaelib segment --help`."""
     check_target(out, overwrite)
     networks, meta = load(checkpoint, "vae", "mask")
@@ -186,7 +196,7 @@ def segment(series: Path, *, checkpoint: Path, out: Path, threshold: float = 0.2
     slices = window(sitk.GetArrayViewFromImage(canonical(scan)), *meta["window"])
     images = np.stack([downscale(s, meta["level"]) for s in slices])[:, None]
     probability = decode(networks["mask"], encode(networks["vae"], images)[0])[:, 0]
-    mask = to_scan(probability, scan, threshold)
+    mask = to_scan(probability, scan, meta["thresholds"][str(2**FULL)] if threshold is None else threshold)
     write_mask(mask, out, series, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
     volume = sitk.GetArrayViewFromImage(mask).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
