@@ -91,7 +91,7 @@ test: synthetic
 	rm -rf build/nbval
 	mkdir -p build
 	cp -R notebooks build/nbval
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=240 \
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
 	  --nbval-sanitize-with=tests/sanitize.cfg --durations=10 build/nbval
 
 # --- for maintainers -------------------------------------------------------------------------------------

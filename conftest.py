@@ -16,6 +16,6 @@ def pytest_configure(config):
     os.environ.setdefault("OMP_NUM_THREADS", "2")  # sums are rounded in an order that depends on it
     if config.getoption("nbval"):
         config.option.nbval_current_env = True  # this environment's Python, whatever kernels are installed
-        config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 240)  # not 2,000 s
+        config.option.nbval_cell_timeout = min(config.option.nbval_cell_timeout, 600)  # not 2,000 s
         if not config.option.nbval_sanitize_with:
             config.option.nbval_sanitize_with = str(Path(__file__).parent / "tests" / "sanitize.cfg")
