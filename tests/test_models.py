@@ -73,6 +73,12 @@ def test_the_encoder_is_not_affine():
     assert (mean_of_images - mean_of_latents).abs().max() > 1e-4
 
 
+def test_the_first_picture_is_as_bright_as_it_was_told():
+    """From 0.5 on mostly black slices, the decoder can paint all black at first and not come back."""
+    torch.manual_seed(0)
+    assert VAE(64, start=0.1).eval()(torch.rand(8, 1, 64, 64)).recon.mean().item() == pytest.approx(0.1, rel=0.2)
+
+
 def test_the_first_prediction_is_the_prevalence():
     torch.manual_seed(0)
     p = torch.sigmoid(MaskDecoder(64, prevalence=0.02)(torch.randn(8, 64)))

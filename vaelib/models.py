@@ -9,6 +9,7 @@ References
 Kingma & Welling, *Auto-Encoding Variational Bayes*, 2014, arXiv:1312.6114.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -88,15 +89,25 @@ class Decoder(nn.Module):
 
     `forward` returns logits, because binary cross-entropy is computed from them without loss of
     precision; a sigmoid turns them into grey values or probabilities.
+
+    Parameters
+    ----------
+    size, channels, latent, dims
+        As in `Encoder`.
+    start : float
+        What it says of every pixel before training: its last bias is the log-odds of that. Give it the mean of
+        the targets. A slice is mostly black, and from 0.5 the quickest way there is to make *all* of it black;
+        a sigmoid that is driven so far has hardly any gradient left to come back by.
     """
 
-    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2):
+    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, start: float = 0.5):
         super().__init__()
         conv = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
         down = widths(size, channels)
         layers = [nn.Linear(latent, down[-1] * BASE**dims), nn.Unflatten(1, (down[-1],) + (BASE,) * dims)]
         for w_in, w_out in zip(down[::-1], down[-2::-1] + [1], strict=True):  # 4 => 8 => 16 => 32 => 64
             layers += [nn.ELU(), conv(w_in, w_out, kernel_size=4, stride=2, padding=1)]
+        nn.init.constant_(layers[-1].bias, math.log(start / (1 - start)))
         self.cascade = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -107,15 +118,15 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """A variational autoencoder of CT slices (or cubes, with ``dims=3``).
 
-    Parameters are those of `Encoder`. In training z is drawn as ``mu + exp(logvar / 2) * noise`` (the
+    Parameters are those of `Decoder`. In training z is drawn as ``mu + exp(logvar / 2) * noise`` (the
     reparameterization trick); in evaluation z is `mu`, so that results do not depend on chance.
     """
 
-    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2):
+    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, start: float = 0.5):
         super().__init__()
         self.config = dict(size=size, channels=channels, latent=latent, dims=dims)
         self.encoder = Encoder(**self.config)
-        self.decoder = Decoder(**self.config)
+        self.decoder = Decoder(**self.config, start=start)
 
     def forward(self, x: Tensor) -> VAEOutput:
         """(N, 1, H, W) in [0, 1] to a `VAEOutput`."""
@@ -139,9 +150,8 @@ class MaskDecoder(Decoder):
     """
 
     def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, prevalence=0.01):
-        super().__init__(size, channels, latent, dims)
+        super().__init__(size, channels, latent, dims, start=prevalence)
         self.config = dict(size=size, channels=channels, latent=latent, dims=dims)
-        nn.init.constant_(self.cascade[-1].bias, torch.logit(torch.tensor(prevalence)).item())
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, latent) to logits (N, 1, H, W); no gradient flows back into `z`."""

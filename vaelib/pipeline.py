@@ -25,7 +25,7 @@ RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 
 def train_vae(train, val, *, latent=64, beta=0.01, epochs=25, seed=0, state=None):
     """Train a VAE on the slices of `train` and `val`, both `Stack`; return it with its history."""
     torch.manual_seed(seed)
-    vae = VAE(size=train.images.shape[-1], latent=latent)
+    vae = VAE(size=train.images.shape[-1], latent=latent, start=float(train.images.mean()))
     x, v = (torch.from_numpy(s.images) for s in (train, val))
     return vae, fit(
         vae, vae_step(beta), [x], val=[v], epochs=epochs, seed=seed, augmentation=augment, state=state, label="VAE"
