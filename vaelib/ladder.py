@@ -1,7 +1,6 @@
 """The control ladder of notebook 05: where is accuracy lost? Run ``make results``; it writes `results.json`.
 
-Each arm gives the same mask decoder, with the same budget, another latent of the same length. What changes from
-one rung to the next is only what made the latent:
+Each arm gives the same mask decoder, with the same number of passes, another latent of the same length:
 
 ==========================  =============================================================================
 PCA                         64 principal components: what a linear code of the picture knows
@@ -10,6 +9,9 @@ autoencoder, detached       the encoder of an autoencoder (`beta` 0): no prior
 VAE, detached               the method of this series
 supervised bottleneck       encoder and decoder trained together on the labels: no unsupervised objective
 ==========================  =============================================================================
+
+Two things differ besides. The code of the VAE is taken as it is, since its prior has given it a scale; the first
+three are scaled to variance 1. And the supervised bottleneck learns at half the peak rate of the others.
 """
 
 import json
@@ -23,10 +25,10 @@ import torch
 from sklearn.decomposition import PCA
 
 from vaelib import metrics, pipeline
-from vaelib.cohort import REPOSITORY, cache_folder, data_folder, find_cases, split
-from vaelib.latent import decode, encode
+from vaelib.cohort import REPOSITORY
+from vaelib.latent import copies_of, decode, encode
 from vaelib.models import VAE, MaskDecoder, Supervised
-from vaelib.pyramid import prepare, stack
+from vaelib.pyramid import open_case, stack
 from vaelib.training import augment, fit, mask_step
 
 RESULTS = REPOSITORY / "results.json"
@@ -38,16 +40,14 @@ def from_latent(latent_of, train, sets, seed=0) -> list[np.ndarray]:
     `latent_of` maps images (N, 1, H, W) to (N, latent). Each unit is scaled to variance 1 over the training
     slices, so that no arm suffers from the scale of its code.
     """
-    recipe, generator = pipeline.RECIPE, torch.Generator().manual_seed(seed)
-    x, m = torch.from_numpy(train.images), torch.from_numpy(train.masks)
-    pairs = [(x, m)] + [augment(x, m, generator=generator) for _ in range(recipe["copies"] - 1)]
+    pairs = copies_of(train.images, train.masks, pipeline.RECIPE["copies"], seed)
     first = latent_of(train.images)
     mean, deviation = first.mean(0), first.std(0) + 1e-6
     scaled = lambda images: torch.from_numpy(((latent_of(images) - mean) / deviation).astype(np.float32))  # noqa: E731
     torch.manual_seed(seed)
-    decoder = MaskDecoder(x.shape[-1], latent=first.shape[1], prevalence=float(train.masks.mean()))
+    decoder = MaskDecoder(train.images.shape[-1], latent=first.shape[1], prevalence=float(train.masks.mean()))
     z = torch.cat([scaled(a.numpy()) for a, _ in pairs])
-    fit(decoder, mask_step, [z, torch.cat([b for _, b in pairs])], epochs=recipe["mask_epochs"], seed=seed)
+    fit(decoder, mask_step, [z, torch.cat([b for _, b in pairs])], epochs=pipeline.RECIPE["mask_epochs"], seed=seed)
     return [decode(decoder, scaled(s.images)) for s in sets]
 
 
@@ -70,13 +70,9 @@ def rungs(train, val, test, seed=0) -> dict[str, list[np.ndarray]]:
     )
     torch.manual_seed(seed)
     untrained = VAE(train.images.shape[-1], latent=recipe["latent"])
-    auto, _ = pipeline.train_vae(train, val, latent=recipe["latent"], beta=0.0, epochs=recipe["epochs"], seed=seed)
-    vae, _ = pipeline.train_vae(
-        train, val, latent=recipe["latent"], beta=recipe["beta"], epochs=recipe["epochs"], seed=seed
-    )
-    mask, _ = pipeline.train_mask(
-        vae, train, val, copies=recipe["copies"], mask_epochs=recipe["mask_epochs"], seed=seed
-    )
+    auto, _ = pipeline.train_vae(train, val, beta=0.0, seed=seed, **pipeline.recipe("latent", "epochs"))
+    vae, _ = pipeline.train_vae(train, val, seed=seed, **pipeline.recipe("latent", "beta", "epochs"))
+    mask, _ = pipeline.train_mask(vae, train, val, seed=seed, **pipeline.recipe("copies", "mask_epochs"))
     return {
         "PCA, 64 components": from_latent(lambda x: pca.transform(x.reshape(len(x), -1)), train, sets, seed),
         "random encoder": from_latent(lambda x: encode(untrained, x)[0], train, sets, seed),
@@ -89,24 +85,28 @@ def rungs(train, val, test, seed=0) -> dict[str, list[np.ndarray]]:
 def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
     """Run the whole ladder on the cohort and write one file with every number that the prose may quote."""
     began = time.perf_counter()
-    cases = [c for c in find_cases(data_folder()) if c.mask]
-    shards, parts = prepare(cases, cache_folder()), split([c.patient for c in cases])
+    shards, parts = pipeline.shards_and_split()
     train, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
     methods = pipeline.baselines(shards, train, val, test, level)
     for name, (on_val, on_test) in rungs(train, val, test, seed).items():
         on_val = pipeline.by_patient(on_val, val.patient)
         methods[name] = on_test, metrics.best_thresholds(shards, on_val, level)
     board = {
-        "cohort": cases[0].layout, "patients": {k: len(v) for k, v in parts.items()}, "test": parts["test"],
+        "cohort": open_case(shards, parts["test"][0], level).meta["layout"],
+        "patients": {k: len(v) for k, v in parts.items()}, "test": parts["test"],
         "seed": seed, "recipe": pipeline.RECIPE, "torch": torch.__version__, "python": platform.python_version(),
         "seconds": round(time.perf_counter() - began),
         "methods": pipeline.scoreboard(shards, methods, test.patient, level),
     }  # fmt: skip
-    text = json.dumps(pipeline.finite(board), indent=1)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    tmp.write_text(text + "\n")
-    os.replace(tmp, path)
+    _replace(path, json.dumps(pipeline.finite(board), indent=1) + "\n")
     return board
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put `text` in the place of a file, whole or not at all."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half.write_text(text)
+    os.replace(half, path)
 
 
 def table(board: dict) -> str:
@@ -130,7 +130,7 @@ def into_readme(board: dict, path: Path = REPOSITORY / "README.md") -> None:
     """Put the table between its two markers in the README, so that no number there is typed."""
     before, rest = path.read_text().split("<!-- results -->\n")
     after = rest.split("<!-- end of results -->")[1]
-    path.write_text(f"{before}<!-- results -->\n{table(board)}\n<!-- end of results -->{after}")
+    _replace(path, f"{before}<!-- results -->\n{table(board)}\n<!-- end of results -->{after}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,13 @@ def decode(decoder: Decoder, z: np.ndarray | Tensor, batch_size: int = 256) -> n
     return torch.cat([torch.sigmoid(decoder(b.to(device))).cpu() for b in z.split(batch_size)]).numpy()
 
 
+def copies_of(images, masks, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Images and masks (N, 1, H, W) as they are and, moved together, `copies` - 1 times augmented."""
+    x, m = torch.as_tensor(images), torch.as_tensor(masks)
+    generator = torch.Generator().manual_seed(seed)
+    return [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
+
+
 def encode_copies(vae: VAE, images, masks, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
 
@@ -46,9 +53,7 @@ def encode_copies(vae: VAE, images, masks, copies: int = 8, seed: int = 0) -> tu
     z : Tensor, (copies * N, latent)
     masks : Tensor, (copies * N, 1, H, W)
     """
-    x, m = torch.as_tensor(images), torch.as_tensor(masks)
-    generator = torch.Generator().manual_seed(seed)
-    pairs = [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
+    pairs = copies_of(images, masks, copies, seed)
     z = torch.cat([torch.from_numpy(encode(vae, moved)[0]) for moved, _ in pairs])
     return z, torch.cat([mask for _, mask in pairs])
 

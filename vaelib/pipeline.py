@@ -22,6 +22,11 @@ DETACHED = "VAE, detached decoder"
 RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
 
 
+def recipe(*names: str) -> dict:
+    """The named parts of `RECIPE`, as keyword arguments: ``train_mask(vae, train, val, **recipe("copies"))``."""
+    return {name: RECIPE[name] for name in names}
+
+
 def train_vae(train, val, *, latent=64, beta=0.01, epochs=25, seed=0, state=None):
     """Train a VAE on the slices of `train` and `val`, both `Stack`; return it with its history."""
     torch.manual_seed(seed)
@@ -78,17 +83,15 @@ def trained(train, val, path, *names: str):
         networks, meta = {}, made_by
     missing = [n for n in names if n not in networks]
     if "vae" in missing:
-        networks["vae"], _ = train_vae(train, val, **{k: RECIPE[k] for k in ("latent", "beta", "epochs")})
+        networks["vae"], _ = train_vae(train, val, **recipe("latent", "beta", "epochs"))
     if "mask" in missing:
-        networks["mask"], _ = train_mask(
-            networks["vae"], train, val, **{k: RECIPE[k] for k in ("copies", "mask_epochs")}
-        )
+        networks["mask"], _ = train_mask(networks["vae"], train, val, **recipe("copies", "mask_epochs"))
     if missing:
         save(path, networks, **{k: v for k, v in meta.items() if k != "networks"})
     return [networks[n] for n in names]
 
 
-def _shards(folder: Path | None) -> tuple[Path, dict[str, list[str]]]:
+def shards_and_split(folder: Path | None = None) -> tuple[Path, dict[str, list[str]]]:
     """Prepare the cohort (a moment where it is up to date), and split those of its patients that have a mask."""
     folder = folder or data_folder()
     cases = [c for c in find_cases(folder) if c.mask]
@@ -97,14 +100,14 @@ def _shards(folder: Path | None) -> tuple[Path, dict[str, list[str]]]:
 
 def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, resume=False) -> None:
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`."""
-    shards, parts = _shards(folder)
+    shards, parts = shards_and_split(folder)
     states = {name: out.with_suffix(f".{name}.state") for name in ("vae", "mask")}
     if not resume:
         for path in states.values():
             path.unlink(missing_ok=True)
     train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
     vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, seed=seed, state=states["vae"])
-    mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"])
+    mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"], **recipe("copies", "mask_epochs"))
     probability = by_patient(decode(mask, encode(vae, val.images)[0]), val.patient)
     thresholds = metrics.best_thresholds(shards, probability, level)
     window_used = open_case(shards, parts["val"][0], level).meta["window"]
@@ -120,7 +123,7 @@ def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0
 def evaluate(folder, *, checkpoint: Path, json=False) -> None:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
     networks, meta = load(checkpoint, "vae", "mask")
-    shards, parts = _shards(folder)
+    shards, parts = shards_and_split(folder)
     if set(parts["test"]) & set(meta["patients"]["train"]):
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
     level = meta["level"]

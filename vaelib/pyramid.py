@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
-from tqdm.auto import tqdm
 
 from vaelib.cohort import Case
 from vaelib.errors import InputError
+from vaelib.progress import progress
 from vaelib.volumes import check_mask, read_ct, read_mask
 
 FULL = 9  # the level of a full-size slice, 512 x 512
@@ -197,8 +197,7 @@ def prepare(
     shards = Path(cache) / f"hu_{low:g}_{high:g}"
     todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]
     work = partial(_write_shard, shards=shards, options=options)
-    quiet = bool(os.environ.get("TQDM_DISABLE"))  # which the bar for notebooks does not heed by itself
-    bar = tqdm(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient", disable=quiet)
+    bar = progress(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient")
     workers = min(workers or os.cpu_count() or 1, len(todo))
     with bar:
         if workers > 1:

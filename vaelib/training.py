@@ -12,11 +12,11 @@ from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from vaelib import models
 from vaelib.errors import InputError
 from vaelib.losses import beta_at, mask_loss, vae_loss
+from vaelib.progress import progress as progress_bar
 
 Step = Callable[[nn.Module, Sequence[Tensor], float], dict]
 
@@ -120,16 +120,14 @@ def fit(
     fabric = Fabric(accelerator=accelerator, devices=1)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, n=len(data[0]), patience=patience)
     if any(p.ndim == 4 for p in model.parameters()):
-        model.to(
-            memory_format=torch.channels_last
-        )  # the same numbers in an order that CPUs go through 1.4 times faster
+        # the same numbers in an order that CPUs go through up to 1.4 times faster
+        model.to(memory_format=torch.channels_last)
     bare, optimizer = model, torch.optim.Adam(model.parameters(), lr=lr)
     model, optimizer = fabric.setup(model, optimizer)
     history, best = _resume(state, settings, bare, optimizer)
     per_epoch = -(-len(data[0]) // batch_size)
 
-    quiet = bool(os.environ.get("TQDM_DISABLE"))  # which the bar for notebooks does not heed by itself
-    with tqdm(total=epochs, initial=len(history), desc=label, unit="epoch", disable=quiet) as bar:
+    with progress_bar(total=epochs, initial=len(history), desc=label, unit="epoch") as bar:
         for epoch in range(len(history), epochs):
             if patience and history and len(history) - 1 - best["epoch"] >= patience:
                 break

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from vaelib import InputError, __version__
 from vaelib.dicom import make_uid, write_ct, write_seg
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, scan
+from vaelib.progress import progress
 
 NOTE = """# Synthetic patients
 
@@ -128,8 +128,7 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_write_patient, folder, seed, k + 1, size) for k in range(patients)]
         try:
-            quiet = bool(os.environ.get("TQDM_DISABLE"))  # which the bar for notebooks does not heed by itself
-            for job in tqdm(jobs, desc="synthetic patients", unit="patient", disable=quiet):
+            for job in progress(jobs, desc="synthetic patients", unit="patient"):
                 job.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # the disk is full, or the reader pressed stop

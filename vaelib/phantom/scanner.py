@@ -49,7 +49,7 @@ def plan(body, rng, size):
     dz = max(dz, float(rng.choice([2.5, 3.0, 3.5])))
     count = int(np.clip(np.ceil(need / dz), 40, 48))
     middle = (low + high) / 2 + rng.uniform(-0.35, 0.35) * (count * dz - (high - low))
-    room = max(0.0, 512 * pixel * size / 512 - across) / 2
+    room = max(0.0, pixel * size - across) / 2
     dx, dy = np.clip(rng.normal(0, 9), -room, room), rng.normal(12, 18)
     steps = (np.arange(size) - (size - 1) / 2) * pixel
     centre = (body.back - body.front) / 2
