@@ -14,7 +14,7 @@ from small import OBLIQUE, SPACING, as_image, blob_volume, make_series, same
 
 from vaelib import InputError
 from vaelib.dicom import series_headers, write_ct, write_seg
-from vaelib.volumes import check_mask, describe, read_ct, read_mask
+from vaelib.volumes import describe, read_ct, read_mask
 
 
 def edit(path, **attributes):
@@ -345,18 +345,3 @@ def test_nifti_with_several_values_wants_a_number(series, tmp_path):
     (tmp_path / "text.nii").write_text("hello")
     with bad("not readable as NIfTI", r"text\.nii"):
         read_mask(tmp_path / "text.nii", scan)
-
-
-def test_check_mask_reports_and_warns_of_a_label_flipped_in_silence(series):
-    scan = read_ct(series)
-    mask = read_mask(series.parent / "seg.dcm", scan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = check_mask(scan, mask)
-    assert found.median_hu == 95 and found.soft_fraction == 1 and not found.touches_border
-    assert found.volume_ml == pytest.approx(array_of(mask).sum() * 0.7 * 0.9 * 2.5 / 1000)
-    assert found.slices == array_of(mask).any((1, 2)).sum()
-    with pytest.warns(UserWarning, match="no pancreas"):
-        check_mask(scan, as_image(array_of(mask)[::-1, ::-1].copy(), scan))
-    with pytest.warns(UserWarning, match="the mask is empty"):
-        check_mask(scan, mask * 0)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from vaelib.errors import InputError
 REPOSITORY = Path(__file__).resolve().parents[1]
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
+WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their labels and older copies still go around
+FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Case:
     ct: Path
     mask: Path | None
     layout: str  # "idc", "tcia" or "synthetic"
+    label: Path | None = None  # of an IDC case, TCIA's label for the same scan: a second opinion on `mask`
 
 
 def data_folder():
@@ -52,7 +56,10 @@ def find_cases(folder):
     Three layouts are known (`data/README.md` shows them), up to three folders deep:
     IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
     `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
-    of labels. A TCIA label belongs to the patient of the same number, never to the next in line.
+    of labels. A TCIA label belongs to the patient of the same number, never to the next in line; where the
+    patient has a SEG too, that is the mask and the label stands beside it as `Case.label`.
+
+    What is left out is named in a warning: a label without a scan, and the two withdrawn cases, 25 and 70.
 
     Parameters
     ----------
@@ -73,10 +80,12 @@ def find_cases(folder):
     patients, labels = [], {}
     if folder.is_dir():
         _walk(folder, 3, patients, labels)
-    cases = [case for patient in sorted(patients) for case in _cases(patient, labels, folder)]
+    gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
+    cases = [case for patient in sorted({*patients} - gone) for case in _cases(patient, labels, folder)]
     if not cases:
         what = "no case in it" if folder.is_dir() else "no such folder"
         raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
+    _name_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
     cases.sort(key=lambda case: (case.patient, str(case.ct)))
     for one, two in zip(cases, cases[1:], strict=False):
         if one.patient == two.patient:
@@ -96,21 +105,44 @@ def _walk(folder, depth, patients, labels):
                 _walk(path, depth - 1, patients, labels)
 
 
+def _number(patient):
+    match = PATIENT.match(patient.name)
+    return int(match[1]) if match else None
+
+
+def _is_synthetic(patient, top):
+    return any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
+
+
+def _name_what_is_left_out(folder, gone, labels, numbers):
+    if gone:
+        names = ", ".join(sorted(p.name for p in gone))
+        warnings.warn(f"{folder}: left out {names}: withdrawn by TCIA, being scan 2 cropped", stacklevel=3)
+    spare = [(number, label.name) for number, files in labels.items() for label in files if number not in numbers]
+    if spare:
+        names = ", ".join(name + " (withdrawn)" * (number in WITHDRAWN) for number, name in sorted(spare))
+        warnings.warn(f"{folder}: left out labels without a scan: {names}", stacklevel=3)
+
+
 def _cases(patient, labels, top):
     """The scans of one patient's folder, each with its mask: one, if all is well."""
-    series = sorted(p for p in patient.glob("*/*") if p.is_dir())
+    series = sorted(p for p in patient.glob("*/*") if p.is_dir() and p.name[0] != ".")
     scans = [p for p in series if p.name.startswith("CT_")]
+    own = labels.get(_number(patient), [])
     if scans:
         masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("*.dcm"))]
-        synthetic = any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
-        layout = "synthetic" if synthetic else "idc"
+        layout = "synthetic" if _is_synthetic(patient, top) else "idc"
     else:
-        number = PATIENT.match(patient.name)
-        scans, layout = [p for p in series if not p.name.startswith("SEG_")], "tcia"
-        masks = labels.get(int(number[1]), []) if number else []
-    if len(masks) > 1:
-        raise InputError(f"{masks[0]}: is one of {len(masks)} masks of {patient.name}, beside {masks[1]}; keep one")
-    return [Case(patient.name, scan, masks[0] if masks else None, layout) for scan in scans]
+        scans, layout, masks = [p for p in series if not p.name.startswith("SEG_")], "tcia", own
+    for found, what in ((masks, "masks"), (own, "labels")):
+        if len(found) > 1:
+            raise InputError(
+                f"{found[0]}: is one of {len(found)} {what} of {patient.name}, beside {found[1]}; keep one"
+            )
+    mask, label = (masks or [None])[0], (own or [None])[0]
+    if mask is None:
+        mask = label
+    return [Case(patient.name, scan, mask, layout, label if label != mask else None) for scan in scans]
 
 
 def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
@@ -147,3 +179,42 @@ def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
     names.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
     parts = {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
     return {part: sorted(members) for part, members in parts.items()}
+
+
+def folds(patients, *, count=FOLDS, seed=0):
+    """Share patients out for cross-validation: each is tested once, by a model that never saw them.
+
+    A patient's fold is the SHA-256 of the seed and the name, modulo `count`. It depends on nobody else, so a
+    patient who joins the cohort moves no one; the price is that folds are of roughly, not exactly, equal size.
+    Validation patients (a tenth of the others, and one at least) are chosen by a second hash.
+
+    Parameters
+    ----------
+    patients : iterable of str
+    count : int
+        Number of folds.
+    seed : int
+        Another seed, other folds.
+
+    Returns
+    -------
+    list of dict of str to list
+        For each fold, "train", "val" and "test", each sorted by name. "test" of all together is the cohort.
+
+    Raises
+    ------
+    InputError
+        A fold without test patients, or without two others to train and validate on.
+    """
+    names = sorted(set(patients))
+    draw = {name: hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names}
+    fold = {name: int.from_bytes(draw[name][:8]) % count for name in names}
+    out = []
+    for k in range(count):
+        test = [name for name in names if fold[name] == k]
+        rest = sorted((name for name in names if fold[name] != k), key=lambda name: draw[name][8:])
+        if not test or len(rest) < 2:
+            raise InputError(f"{len(names)} patient(s): fold {k} of {count} has {len(test)} to test; take fewer folds")
+        val = rest[: max(1, sum(draw[name][8] < 26 for name in rest))]  # a byte is below 26 one time in ten
+        out.append({"train": sorted({*rest} - {*val}), "val": sorted(val), "test": test})
+    return out

@@ -1,6 +1,8 @@
-"""The progress bar that every long job of `vaelib` shows."""
+"""The progress bar that every long job of `vaelib` shows, and the workers behind it."""
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 from tqdm.auto import tqdm
 
@@ -11,3 +13,28 @@ def progress(*args, **options):
     tqdm heeds that variable in a terminal only; in a kernel, bars would end up in committed outputs.
     """
     return tqdm(*args, disable=bool(os.environ.get("TQDM_DISABLE")), **options)
+
+
+def each(work, items, *, workers=None, **bar):
+    """Yield ``work(item)`` for each item in order, from `workers` processes (by default one a core) and one bar.
+
+    Fresh processes are started, since forking one that runs threads (torch, a notebook) can hang; so `work` and
+    the items must pickle. What fails raises here, and what has not begun by then never does.
+    """
+    items = list(items)
+    workers = min(workers or os.cpu_count() or 1, len(items))
+    with progress(total=bar.pop("total", len(items)), **bar) as shown:
+        if workers <= 1:
+            for item in items:
+                yield work(item)
+                shown.update()
+            return
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            jobs = [pool.submit(work, item) for item in items]
+            try:
+                for job in jobs:
+                    yield job.result()
+                    shown.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

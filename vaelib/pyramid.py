@@ -7,11 +7,9 @@ are exact (halving adds four numbers and divides by four), so that volume is con
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +19,9 @@ import SimpleITK as sitk
 
 from vaelib.cohort import Case
 from vaelib.errors import InputError
-from vaelib.progress import progress
-from vaelib.volumes import check_mask, read_ct, read_mask
+from vaelib.progress import each
+from vaelib.quality import check_mask
+from vaelib.volumes import read_ct, read_mask
 
 FULL = 9  # the level of a full-size slice, 512 x 512
 VERSION = 1  # raise when what `prepare` writes changes
@@ -197,17 +196,9 @@ def prepare(
     shards = Path(cache) / f"hu_{low:g}_{high:g}"
     todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]
     work = partial(_write_shard, shards=shards, options=options)
-    bar = progress(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient")
-    workers = min(workers or os.cpu_count() or 1, len(todo))
-    with bar:
-        if workers > 1:
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                for _ in pool.map(work, todo):
-                    bar.update()
-        else:
-            for case in todo:
-                work(case)
-                bar.update()
+    bar = dict(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient")
+    for _ in each(work, todo, workers=workers, **bar):
+        pass
     return shards
 
 

@@ -6,7 +6,6 @@ Geometry is DICOM's and ITK's: mm in the patient's LPS frame (left, posterior, s
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -17,8 +16,6 @@ from vaelib.errors import InputError
 
 TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by 0.01 mm if that is more
 POSITION = "ImagePositionPatient"
-PANCREAS_HU = (0, 200)  # 93 +- 20 HU over Pancreas-CT; a median outside of this is no pancreas
-SOFT_TISSUE_HU = (-20, 250)
 
 
 def read_ct(folder):
@@ -147,7 +144,7 @@ def read_mask(path, like, *, segment="Pancreas", reorient=None):
     A label is placed where its header says, and the header has to fit: its voxels are the scan's own
     (all or some, in any order or direction), or another sampling of the scan's own box. Anything else
     is an error that says by how much, and `reorient` is for a caller who knows better than the header.
-    What no header can show, a label flipped inside a right header, is for `check_mask` and the eye.
+    What no header can show, a label flipped inside a right header, is for `quality.check_mask` and the eye.
 
     Parameters
     ----------
@@ -297,42 +294,3 @@ def _reordered(label, like, reorient):
         raise InputError(f"reorient={reorient!r}: choose 'header', 'axes', 'index', or 'flip-' with x, y, z or several")
     axes = set(reorient.removeprefix("flip-")) if reorient != "index" else ()
     return np.flip(array, ["zyx".index(axis) for axis in axes])
-
-
-class MaskCheck(NamedTuple):
-    """What a mask covers: volume (ml), median HU, fraction in soft tissue, slices, whether at the edge."""
-
-    volume_ml: float
-    median_hu: float
-    soft_fraction: float
-    slices: int
-    touches_border: bool
-
-
-def check_mask(scan, mask):
-    """Say what `mask` covers in `scan`, and warn where that can be no pancreas.
-
-    A label flipped inside a right header passes every test of geometry; then its HU may give it away.
-    Look at the overlay all the same.
-
-    Parameters
-    ----------
-    scan, mask : sitk.Image
-        HU, and 0 and 1, on one grid.
-
-    Returns
-    -------
-    MaskCheck
-    """
-    hu, inside = sitk.GetArrayViewFromImage(scan), sitk.GetArrayFromImage(mask) > 0
-    if not inside.any():
-        warnings.warn("the mask is empty", stacklevel=2)
-        return MaskCheck(0.0, float("nan"), float("nan"), 0, False)
-    values = hu[inside]
-    median = float(np.median(values))
-    if not PANCREAS_HU[0] <= median <= PANCREAS_HU[1]:
-        warnings.warn(f"median of {median:.0f} HU under the mask: no pancreas; is it flipped, or not HU?", stacklevel=2)
-    soft = float(np.mean((values >= SOFT_TISSUE_HU[0]) & (values <= SOFT_TISSUE_HU[1])))
-    edge = any(np.take(inside, end, axis).any() for axis in range(3) for end in (0, -1))
-    volume = inside.sum() * np.prod(scan.GetSpacing()) / 1000
-    return MaskCheck(float(volume), median, soft, int(inside.any((1, 2)).sum()), bool(edge))

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from vaelib.dicom import make_uid, write_ct, write_seg
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, scan
-from vaelib.progress import progress
+from vaelib.progress import each
 
 NOTE = """# Synthetic patients
 
@@ -56,7 +55,7 @@ def make_patient(seed, number, *, size=512):
     return Patient(hu, mask, labels, grid.spacing, facts)
 
 
-def _write_patient(folder, seed, number, size):
+def _write_patient(folder, seed, size, number):
     """Make one patient's folder, whole or not at all; one that is there already is kept."""
     import SimpleITK as sitk
 
@@ -123,14 +122,7 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
                          "the folder, or choose another")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(text)
-    workers = min(patients, workers or os.cpu_count() or 1)
-    # fresh processes: forking one that runs threads (torch, a notebook) can hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_write_patient, folder, seed, k + 1, size) for k in range(patients)]
-        try:
-            for job in progress(jobs, desc="synthetic patients", unit="patient"):
-                job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # the disk is full, or the reader pressed stop
-            raise
+    work = partial(_write_patient, folder, seed, size)
+    for _ in each(work, range(1, patients + 1), workers=workers, desc="synthetic patients", unit="patient"):
+        pass
     return folder
