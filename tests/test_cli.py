@@ -11,7 +11,7 @@ from small import make_series
 
 from vaelib import InputError, __main__, pipeline
 
-COMMANDS = ("phantom", "prepare", "train", "evaluate", "segment")
+COMMANDS = ("phantom", "check", "prepare", "train", "evaluate", "folds", "segment")
 
 
 def run(*words):

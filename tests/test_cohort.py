@@ -3,7 +3,7 @@
 import pytest
 
 from vaelib import InputError
-from vaelib.cohort import REPOSITORY, cache_folder, data_folder, find_cases, split
+from vaelib.cohort import REPOSITORY, cache_folder, data_folder, find_cases, folds, split
 
 NAMES = [f"PANCREAS_{n:04d}" for n in range(1, 25)]
 
@@ -35,7 +35,8 @@ def test_tcia_layout_pairs_by_number(tmp_path, manifest):
         touch(tmp_path / manifest / "Pancreas-CT" / f"PANCREAS_{number:04d}" / "1.2" / "1.3" / "1-001.dcm")
     for number in (1, 3, 4):
         touch(tmp_path / "TCIA_pancreas_labels-02-05-2017" / f"label{number:04d}.nii.gz")
-    cases = find_cases(tmp_path)
+    with pytest.warns(UserWarning, match="labels without a scan: label0003.nii.gz$"):
+        cases = find_cases(tmp_path)
     assert [(c.patient[-1], c.mask and c.mask.name) for c in cases] == [
         ("1", "label0001.nii.gz"), ("2", None), ("4", "label0004.nii.gz"),
     ]  # fmt: skip
@@ -97,3 +98,53 @@ def test_data_folder(monkeypatch, tmp_path):
     assert data_folder() == REPOSITORY / "data" / "mine"
     (tmp_path / "data" / "mine").mkdir(parents=True)
     assert data_folder().resolve() == (tmp_path / "data" / "mine").resolve()
+
+
+def test_the_withdrawn_cases_are_left_out_and_named(tmp_path):
+    for number in (2, 25, 70):
+        touch(tmp_path / f"PANCREAS_{number:04d}" / "1.2" / "1.3" / "1-001.dcm")
+        touch(tmp_path / f"label{number:04d}.nii.gz")
+    with pytest.warns(UserWarning) as said:
+        (case,) = find_cases(tmp_path)
+    assert case.patient == "PANCREAS_0002" and case.mask.name == "label0002.nii.gz"
+    assert "left out PANCREAS_0025, PANCREAS_0070: withdrawn" in str(said[0].message)
+    assert "label0025.nii.gz (withdrawn), label0070.nii.gz (withdrawn)" in str(said[1].message)
+
+
+def test_a_synthetic_patient_25_is_as_good_as_any(tmp_path):
+    touch(tmp_path / "SYNTHETIC.md")
+    touch(tmp_path / "PANCREAS_0025" / "1.2" / "CT_1.3" / "1-001.dcm")
+    assert len(find_cases(tmp_path)) == 1
+
+
+def test_a_label_beside_a_seg_is_a_second_opinion(tmp_path):
+    study = tmp_path / "PANCREAS_0003" / "1.2"
+    touch(study / "CT_1.3" / "1-001.dcm")
+    label = touch(tmp_path / "labels" / "label0003.nii.gz")
+    assert find_cases(tmp_path)[0].mask == label and find_cases(tmp_path)[0].label is None
+    seg = touch(study / "SEG_1.4" / "1.dcm")
+    (case,) = find_cases(tmp_path)
+    assert (case.mask, case.label, case.layout) == (seg, label, "idc")
+
+
+def test_every_patient_is_tested_in_one_fold_and_never_by_its_own_model():
+    made = folds(NAMES)
+    assert sorted(sum((fold["test"] for fold in made), [])) == NAMES
+    for fold in made:
+        assert sorted(fold["train"] + fold["val"] + fold["test"]) == NAMES and fold["val"]
+
+
+def test_a_new_patient_moves_no_other():
+    before, after = folds(NAMES), folds([*NAMES, "PANCREAS_0082", "a newcomer"])
+    for old, new in zip(before, after, strict=True):
+        assert set(old["test"]) <= set(new["test"])
+    assert folds(reversed(NAMES)) == before and folds(NAMES, seed=1) != before
+
+
+def test_folds_are_the_same_on_every_machine():
+    assert folds(NAMES)[1]["test"] == [f"PANCREAS_{n:04d}" for n in (7, 10, 17, 18, 20, 21, 22)]
+
+
+def test_a_cohort_too_small_for_four_folds_says_so():
+    with pytest.raises(InputError, match="3 patient.*4 folds: fold 0 would test 2 and leave 1"):
+        folds(NAMES[:3])

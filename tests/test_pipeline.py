@@ -4,6 +4,7 @@ import torch
 
 from vaelib import ladder, pipeline
 from vaelib.pyramid import Stack
+from vaelib.rows import Rows
 from vaelib.training import load
 
 
@@ -66,3 +67,33 @@ def test_numbers_that_json_cannot_hold_become_null():
         "a": [None, 0.1235],
         "b": [1, None],
     }
+
+
+def lazily(s):
+    return s._replace(images=Rows(len(s.images), lambda r: s.images[r]), masks=Rows(len(s.masks), lambda r: s.masks[r]))
+
+
+def test_slices_read_as_they_are_asked_for_train_the_same_vae(quick):
+    train, val = people(["a", "b"]), people(["c"], 1)
+    one, h1 = pipeline.train_vae(train, val, latent=4, epochs=2)
+    two, h2 = pipeline.train_vae(lazily(train), lazily(val), latent=4, epochs=2)
+    assert torch.allclose(
+        one.encoder.mu.weight, two.encoder.mu.weight, atol=1e-4
+    )  # they start from a mean summed otherwise
+    assert h1[-1]["val/total"] == pytest.approx(h2[-1]["val/total"], rel=1e-4)
+    assert pipeline.fingerprint(train, val) == pipeline.fingerprint(lazily(train), lazily(val))
+    mask, _ = pipeline.train_mask(one, train, val, copies=2, mask_epochs=2)
+    np.testing.assert_allclose(
+        pipeline.predicted(one, mask, lazily(val))[3:9], pipeline.predicted(one, mask, val)[3:9], atol=1e-6
+    )
+
+
+def test_a_mask_decoder_learns_from_slices_that_are_not_in_memory(quick):
+    train, val = people(["a", "b", "c"]), people(["d"], 1)
+    vae, _ = pipeline.train_vae(train, val, latent=8, epochs=15)
+    vae.zero_grad(set_to_none=True)
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    mask, history = pipeline.train_mask(vae, lazily(train), lazily(val), copies=4, mask_epochs=4)
+    assert len(history) == 16 and history[-1]["val/total"] < 0.7 * history[0]["val/total"]
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    assert all(p.grad is None for p in vae.parameters())

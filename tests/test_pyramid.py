@@ -1,13 +1,27 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from vaelib import pyramid
 from vaelib.cohort import Case
 from vaelib.dicom import write_ct, write_seg
 from vaelib.errors import InputError
-from vaelib.pyramid import FULL, canonical, downscale, halve, open_case, prepare, stack, to_scan, window
+from vaelib.pyramid import (
+    FULL,
+    SLAB,
+    canonical,
+    downscale,
+    halve,
+    images_at,
+    open_case,
+    prepare,
+    stack,
+    to_scan,
+    window,
+)
 from vaelib.volumes import read_ct
 
 
@@ -151,15 +165,15 @@ def test_a_shard_is_kept_until_what_made_it_changes(case, tmp_path):
 
 
 def test_an_interrupted_shard_is_never_read(case, tmp_path, monkeypatch):
-    real, calls = np.save, []
+    real, calls = pyramid.halve, []
 
-    def save(path, array):
-        calls.append(path)
+    def halve(block):
+        calls.append(block)
         if len(calls) == 2:
-            raise OSError(28, "No space left on device", str(path))
-        real(path, array)
+            raise OSError(28, "No space left on device", "here")
+        return real(block)
 
-    monkeypatch.setattr(np, "save", save)
+    monkeypatch.setattr(pyramid, "halve", halve)
     with pytest.raises(OSError, match="No space"):
         prepare([case], tmp_path / "cache", levels=[5, 6], workers=1)
     with pytest.raises(InputError, match="P1: level 6 is not in the cache; run `vaelib prepare`"):
@@ -174,6 +188,40 @@ def test_a_patient_without_a_mask_is_not_silently_a_negative(case, tmp_path):
     assert open_case(shards, "P2", 6).masks is None
     with pytest.raises(InputError, match="P2: this patient has no mask"):
         stack(shards, ["P2"], 6)
+
+
+def test_slabs_give_what_the_whole_volume_gives():
+    hu = np.random.default_rng(0).integers(-1000, 1000, (2 * SLAB + 3, 512, 512)).astype(np.int16)
+    np.testing.assert_array_equal(images_at(image(hu), 6, -100, 300), downscale(window(hu, -100, 300), 6))
+
+
+def test_a_lazy_stack_holds_the_same_slices(case, tmp_path):
+    shards = prepare([case], tmp_path / "cache", levels=[6, 8], workers=1)
+    eager, lazy = (stack(shards, ["P1", "P1"], 6, lazy=lazy) for lazy in (False, True))
+    for name in ("images", "masks"):
+        assert not isinstance(getattr(lazy, name), np.ndarray)
+        np.testing.assert_array_equal(getattr(lazy, name)[[7, 1, 2]], getattr(eager, name)[[7, 1, 2]])
+    assert lazy.position.tolist() == eager.position.tolist() and len(lazy.patient) == 12
+    assert not isinstance(stack(shards, ["P1"], 8).images, np.ndarray)  # too large for memory by default
+
+
+def test_one_bad_patient_stops_no_other_and_is_named(case, tmp_path):
+    bad = Case("P0", tmp_path / "gone", None, "idc")
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(InputError, match="1 of 3 patients are not prepared.*gone: holds no DICOM"):
+        prepare([bad, case, replace(case, patient="P3")], tmp_path / "cache", levels=[6], workers=1)
+    assert sorted(p.name for p in (tmp_path / "cache" / "hu_-160_240").iterdir()) == ["P1", "P3"]
+
+
+def test_a_warning_from_a_worker_names_the_patient(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramid, "check_mask", lambda scan, mask: pyramid.warnings.warn("no pancreas", stacklevel=1))
+    with pytest.warns(UserWarning, match="^P1: no pancreas$"):
+        prepare([case], tmp_path / "cache", levels=[6], workers=1)
+
+
+def test_how_a_label_was_placed_is_kept_with_it(case, tmp_path):
+    meta = open_case(prepare([case], tmp_path / "cache", levels=[6], workers=1), "P1", 6).meta
+    assert meta["placed"]["rule"] == "header" and meta["placed"]["off_mm"] == 0
 
 
 def test_halving_keeps_the_type():

@@ -14,7 +14,7 @@ from small import OBLIQUE, SPACING, as_image, blob_volume, make_series, same
 
 from vaelib import InputError
 from vaelib.dicom import series_headers, write_ct, write_seg
-from vaelib.volumes import describe, read_ct, read_mask
+from vaelib.volumes import _onto, describe, read_ct, read_mask
 
 
 def edit(path, **attributes):
@@ -345,3 +345,44 @@ def test_nifti_with_several_values_wants_a_number(series, tmp_path):
     (tmp_path / "text.nii").write_text("hello")
     with bad("not readable as NIfTI", r"text\.nii"):
         read_mask(tmp_path / "text.nii", scan)
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "intercept", "kind"),
+    [
+        (np.array([0, 4095], "<u2"), 1, -1024, np.int16),
+        (np.array([0, 65535], "<u2"), 1, -32768, np.int16),
+        (np.array([-32768, 0], "<i2"), 1, -1, np.float32),  # one too low for 16 bits
+        (np.array([0, 20000], "<i2"), 3, -32767, np.int16),  # only on the way is it too large
+        (np.array([0, 60000], "<u2"), 1, 0, np.float32),
+        (np.array([0, 7], "<i2"), 0.5, 0, np.float32),
+        (np.array([0, 8], "<i2"), 0.5, 0, np.int16),
+    ],
+)
+def test_hu_are_exact_in_whichever_type_holds_them(tmp_path, stored, slope, intercept, kind):
+    folder = write_ct(np.zeros((2, 2, 2), np.int16), tmp_path / "ct", spacing=SPACING, patient_id="P", uid="u")
+    for path in folder.iterdir():
+        pixels = np.tile(stored, 2).tobytes()
+        edit(path, PixelRepresentation=int(stored.dtype.kind == "i"), RescaleSlope=slope, RescaleIntercept=intercept)
+        edit(path, PixelData=pixels)
+    hu = array_of(read_ct(folder))
+    assert hu.dtype == kind
+    assert hu[0, 0].tolist() == (stored.astype(float) * slope + intercept).tolist()
+
+
+def test_a_label_on_the_voxels_of_the_scan_is_copied_as_nearest_neighbour_would_put_it():
+    rng = np.random.default_rng(0)
+    scan = sitk.Image([9, 7, 5], sitk.sitkInt16)
+    scan.SetSpacing((0.7, 0.9, 2.5))
+    scan.SetOrigin((-3, 4, 50))
+    scan.SetDirection(OBLIQUE[:3] + OBLIQUE[3:] + tuple(np.cross(OBLIQUE[:3], OBLIQUE[3:])))
+    whole = as_image(rng.integers(0, 2, (5, 7, 9)).astype(np.uint8), scan)
+    for order in itertools.permutations(range(3)):
+        for backward in itertools.product((False, True), repeat=3):
+            label = sitk.Flip(sitk.PermuteAxes(whole, order), backward)
+            part = label[1:, :-1, 1:]
+            for given in (label, part):
+                nearest = sitk.Resample(given, scan, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+                assert same(_onto(given, scan), nearest)
+    beyond = sitk.ConstantPad(whole, (2, 0, 1), (0, 3, 1), 0)
+    assert same(_onto(beyond, scan), whole)

@@ -1,10 +1,11 @@
-"""The command line: `vaelib phantom | prepare | train | evaluate | segment`.
+"""The command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment`.
 
 Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
 runs, so that `vaelib --help` answers at once.
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,11 +47,40 @@ def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, w
     make_cohort(folder, patients=patients, seed=seed, workers=workers)
 
 
-@app.command(sort_key=2)
+@app.command(sort_key=3)
+def check(folder: Path | None = None, *, out: Path | None = None, workers: int | None = None):
+    """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
+
+    Nothing is changed, and nothing leaves this machine.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    out : Path, optional
+        A folder for check.csv and check.png; by default nothing is written.
+    workers : int, optional
+        Processes over patients; by default one a core.
+    """
+    from vaelib.cohort import data_folder, find_cases
+    from vaelib.survey import survey, table, write_csv
+
+    rows = survey(find_cases(folder or data_folder()), workers=workers)
+    print(table(rows))
+    if out is not None:
+        from vaelib.plots import contact_sheet, png
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv(rows, out / "check.csv")
+        (out / "check.png").write_bytes(png(contact_sheet(rows)))
+
+
+@app.command(sort_key=4)
 def prepare(
     folder: Path | None = None,
     *,
     cache: Path | None = None,
+    patient: list[str] | None = None,
     reorient: str | None = None,
     workers: int | None = None,
 ):
@@ -62,8 +92,11 @@ def prepare(
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
     cache : Path, optional
         Where the levels go; by default the cohort's own folder for them.
+    patient : list of str, optional
+        These patients alone.
     reorient : str, optional
         What to believe where a label's header disagrees with its scan: header, axes, index, or flip-y and the like.
+        It is remembered for each patient that it was said of.
     workers : int, optional
         Processes over patients; by default one a core.
     """
@@ -71,10 +104,14 @@ def prepare(
     from vaelib.pyramid import prepare as write_levels
 
     folder = folder or data_folder()
-    write_levels(find_cases(folder), cache or cache_folder(folder), reorient=reorient, workers=workers)
+    cases = find_cases(folder)
+    if unknown := {*(patient or ())} - {case.patient for case in cases}:
+        raise InputError(f"{folder}: no patient {', '.join(sorted(unknown))} in it; name them as their folders are")
+    cases = [case for case in cases if not patient or case.patient in patient]
+    write_levels(cases, cache or cache_folder(folder), reorient=reorient, workers=workers)
 
 
-@app.command(sort_key=3)
+@app.command(sort_key=5)
 def train(
     folder: Path | None = None,
     *,
@@ -84,6 +121,7 @@ def train(
     beta: float = 0.01,
     epochs: int = 25,
     seed: int = 0,
+    fold: int | None = None,
     resume: bool = False,
 ):
     """Train the VAE and its mask decoder on the cohort's training patients.
@@ -104,15 +142,19 @@ def train(
         Passes over the training slices.
     seed : int
         The same seed on the same machine gives the same weights.
+    fold : int, optional
+        Leave out this fold of the cross-validation, 0 to 3, in place of the usual test patients.
     resume : bool
         Go on from where an interrupted run stopped.
     """
     from vaelib import pipeline
 
-    pipeline.train(folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, resume=resume)
+    pipeline.train(
+        folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume
+    )
 
 
-@app.command(sort_key=4)
+@app.command(sort_key=6)
 def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json: bool = False):
     """Score a checkpoint on the held-out patients: 3D Dice, IoU and HD95, beside the baselines.
 
@@ -130,7 +172,50 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json:
     pipeline.evaluate(folder, checkpoint=checkpoint, json=json)
 
 
-@app.command(sort_key=5)
+@app.command(sort_key=7)
+def folds(
+    folder: Path | None = None,
+    *,
+    out: Path | None = None,
+    only: int | None = None,
+    level: int = 6,
+    latent: int = 64,
+    beta: float = 0.01,
+    epochs: int = 25,
+    seed: int = 0,
+):
+    """Cross-validate: train and score four folds, so that every patient is tested once, and report.
+
+    Folds that are finished are kept, and an interrupted one is resumed.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    out : Path, optional
+        Folder of checkpoints, scores and report.json; by default folds/ beside the cohort's other models.
+    only : int, optional
+        Run this fold alone, 0 to 3: with several GPUs, one fold on each.
+    level : int
+        Slices are 2^level pixels a side.
+    latent : int
+        Numbers in the latent of a slice.
+    beta : float
+        Weight of the KL term.
+    epochs : int
+        Passes over the training slices.
+    seed : int
+        The same seed on the same machine gives the same weights.
+    """
+    from vaelib.cohort import models_folder
+    from vaelib.crossval import cross_validate, table
+
+    out = out or models_folder(folder) / "folds"
+    board = cross_validate(folder, out=out, only=only, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
+    print(f"{out}: other folds are still to run" if board is None else table(board))
+
+
+@app.command(sort_key=8)
 def segment(
     series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold: float | None = None, overwrite: bool = False
 ):
@@ -154,10 +239,16 @@ def segment(
     pipeline.segment(series, checkpoint=checkpoint, out=out, threshold=threshold, overwrite=overwrite)
 
 
+def _say(message, *_):
+    print("vaelib: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
     try:
-        app(argv, exit_on_error=False, print_error=False, result_action="return_none")
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            app(argv, exit_on_error=False, print_error=False, result_action="return_none")
     except (InputError, CycloptsError, OSError) as error:
         named = isinstance(error, OSError) and error.filename  # not its number
         message = f"{error.filename}: {error.strerror}" if named else str(error)

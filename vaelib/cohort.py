@@ -214,7 +214,8 @@ def folds(patients, *, count=FOLDS, seed=0):
         test = [name for name in names if fold[name] == k]
         rest = sorted((name for name in names if fold[name] != k), key=lambda name: draw[name][8:])
         if not test or len(rest) < 2:
-            raise InputError(f"{len(names)} patient(s): fold {k} of {count} has {len(test)} to test; take fewer folds")
+            found = f"fold {k} would test {len(test)} and leave {len(rest)} to learn from"
+            raise InputError(f"{len(names)} patient(s) are too few for {count} folds: {found}; add patients")
         val = rest[: max(1, sum(draw[name][8] < 26 for name in rest))]  # a byte is below 26 one time in ten
         out.append({"train": sorted({*rest} - {*val}), "val": sorted(val), "test": test})
     return out

@@ -123,11 +123,17 @@ def write_ct(hu, folder, *, spacing, origin=None, direction=AXIAL, patient_id, u
     return folder
 
 
-def series_headers(folder):
-    """Headers of the CT files in `folder`, without pixels, in ascending position along the slice normal.
+def series_headers(folder, *, pixels=False):
+    """Headers of the CT files in `folder`, in ascending position along the slice normal.
 
     Names carry no meaning. Hidden files, subfolders, a DICOMDIR and files that are no DICOM at all (a
     licence, a list of checksums) are passed over; a damaged file, or one that is not CT, is an error.
+
+    Parameters
+    ----------
+    folder : path
+    pixels : bool
+        Bring the stored pixels along, so that no file is opened twice.
 
     Returns
     -------
@@ -139,7 +145,11 @@ def series_headers(folder):
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         try:
-            ds = pydicom.dcmread(path, stop_before_pixels=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
+                ds = pydicom.dcmread(path, stop_before_pixels=not pixels)
+                if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
+                    ds = pydicom.dcmread(path, stop_before_pixels=True)
         except Exception as error:  # pydicom raises many kinds on damaged files
             if isinstance(error, pydicom.errors.InvalidDicomError) and path.suffix.lower() != ".dcm":
                 continue

@@ -98,11 +98,11 @@ def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
         "seconds": round(time.perf_counter() - began),
         "methods": pipeline.scoreboard(shards, methods, test.patient, level),
     }  # fmt: skip
-    _replace(path, json.dumps(pipeline.finite(board), indent=1) + "\n")
+    replace(path, json.dumps(pipeline.finite(board), indent=1) + "\n")
     return board
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
     """Put `text` in the place of a file, whole or not at all."""
     half = path.with_name(f".{path.name}.{os.getpid()}")
     half.write_text(text)
@@ -130,7 +130,7 @@ def into_readme(board: dict, path: Path = REPOSITORY / "README.md") -> None:
     """Put the table between its two markers in the README, so that no number there is typed."""
     before, rest = path.read_text().split("<!-- results -->\n")
     after = rest.split("<!-- end of results -->")[1]
-    _replace(path, f"{before}<!-- results -->\n{table(board)}\n<!-- end of results -->{after}")
+    replace(path, f"{before}<!-- results -->\n{table(board)}\n<!-- end of results -->{after}")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,16 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from vaelib.models import VAE, Decoder
+from vaelib.rows import Rows, chunks
 from vaelib.training import augment
 
 
 @torch.no_grad()
-def encode(vae: VAE, images: np.ndarray | Tensor, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Encode images (N, 1, H, W) to `mu` and `logvar`, each (N, latent) float32. Nothing is sampled."""
     vae.eval()
     device = next(vae.parameters()).device
-    parts = [vae.encoder(x.to(device)) for x in torch.as_tensor(images).split(batch_size)]
+    parts = [vae.encoder(torch.as_tensor(x).to(device)) for x in chunks(images, batch_size)]
     mu, logvar = (torch.cat(p).cpu().numpy() for p in zip(*parts, strict=True))
     return mu, logvar
 

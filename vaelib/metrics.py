@@ -1,7 +1,7 @@
 """Honest evaluation: per patient, in 3D, with an interval, beside baselines and a ceiling."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -129,13 +129,14 @@ def atlas(train: Stack, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
         From relative positions (N,) to probabilities (N, 1, H, W).
     """
     heights = np.linspace(0, 1, bins)
-    shapes = []
-    for rows in per_patient(train.patient).values():
-        at = np.searchsorted(train.position[rows], heights).clip(1, len(rows) - 1)
-        low, high = train.position[rows][at - 1], train.position[rows][at]
+    owners, total = per_patient(train.patient).values(), 0
+    for rows in owners:
+        position, masks = train.position[rows], train.masks[rows]
+        at = np.searchsorted(position, heights).clip(1, len(rows) - 1)
+        low, high = position[at - 1], position[at]
         w = ((heights - low) / (high - low))[:, None, None, None].astype(np.float32)
-        shapes.append((1 - w) * train.masks[rows][at - 1] + w * train.masks[rows][at])
-    mean = np.mean(shapes, axis=0)  # (bins, 1, H, W)
+        total = total + ((1 - w) * masks[at - 1] + w * masks[at])
+    mean = total / np.float32(len(owners))  # (bins, 1, H, W)
     return lambda position: mean[np.rint(np.asarray(position) * (bins - 1)).astype(int)]
 
 
@@ -150,7 +151,11 @@ def truth_at(shards, patient: str, level: int) -> np.ndarray:
     return np.asarray(open_case(shards, patient, level).masks) >= (0.5 if level == FULL else TRUTH)
 
 
-def best_thresholds(shards, probability: dict[str, np.ndarray], level: int) -> dict[str, float]:
+def _pairs(probability):
+    return probability.items() if isinstance(probability, Mapping) else probability
+
+
+def best_thresholds(shards, probability, level: int) -> dict[str, float]:
     """The best threshold at the level of the maps and at full size, chosen on these (validation) patients.
 
     There are two, because they answer two questions: which coarse pixels hold pancreas, and where its outline
@@ -159,7 +164,7 @@ def best_thresholds(shards, probability: dict[str, np.ndarray], level: int) -> d
     Parameters
     ----------
     shards : path
-    probability : dict of str to ndarray, (S, h, w)
+    probability : dict of str to ndarray, (S, h, w), or such pairs one by one
     level : int
 
     Returns
@@ -167,24 +172,22 @@ def best_thresholds(shards, probability: dict[str, np.ndarray], level: int) -> d
     dict
         ``{"64": 0.2, "512": 0.4}``
     """
-    best = {}
-    for at in (level, FULL):
-        dice_at = [
-            sweep(p if at == level else enlarge(p, 2**at), truth_at(shards, q, at), np.full(len(p), q), THRESHOLDS)[0]
-            for q, p in probability.items()
-        ]
-        best[str(2**at)] = float(THRESHOLDS[np.mean(dice_at, axis=0).argmax()])
-    return best
+    dices = {str(2**at): [] for at in (level, FULL)}
+    for patient, p in _pairs(probability):
+        for at in (level, FULL):
+            at_size = p if at == level else enlarge(p, 2**at)
+            dices[str(2**at)] += [*sweep(at_size, truth_at(shards, patient, at), np.full(len(p), patient), THRESHOLDS)]
+    return {side: float(THRESHOLDS[np.mean(rows, axis=0).argmax()]) for side, rows in dices.items()}
 
 
-def score(shards, probability: dict[str, np.ndarray], level: int, thresholds: dict[str, float]) -> dict:
+def score(shards, probability, level: int, thresholds: dict[str, float]) -> dict:
     """Score a method on whole patients: at the level it works at, and put back at full size.
 
     Parameters
     ----------
     shards : path
         The cache that holds the truth, as `prepare` returns it.
-    probability : dict of str to ndarray, (S, h, w)
+    probability : dict of str to ndarray, (S, h, w), or such pairs one by one
         The method's map for every slice of each patient.
     level : int
         The level of those maps.
@@ -196,14 +199,13 @@ def score(shards, probability: dict[str, np.ndarray], level: int, thresholds: di
     dict
         ``{"64": {"dice": [...], "iou": [...], "hd95": [...]}, "512": {...}}``, one value a patient, HD95 in mm.
     """
-    out = {}
-    for at in (level, FULL):
-        side, factor = str(2**at), 2 ** (FULL - at)
-        rows = out[side] = {"dice": [], "iou": [], "hd95": []}
-        for patient, p in probability.items():
+    out = {str(2**at): {"dice": [], "iou": [], "hd95": []} for at in (level, FULL)}
+    for patient, p in _pairs(probability):
+        for at in (level, FULL):
+            rows, factor = out[str(2**at)], 2 ** (FULL - at)
             dx, dy, dz = open_case(shards, patient, at).meta["spacing"]
             truth = truth_at(shards, patient, at)
-            prediction = (p if at == level else enlarge(p, 2**at)) >= thresholds[side]
+            prediction = (p if at == level else enlarge(p, 2**at)) >= thresholds[str(2**at)]
             rows["dice"].append(dice(prediction, truth))
             rows["iou"].append(iou(prediction, truth))
             rows["hd95"].append(hd95(prediction, truth, (dz, dy * factor, dx * factor)))

@@ -2,6 +2,9 @@
 
 import hashlib
 import json as jsonlib
+import warnings
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +12,13 @@ import SimpleITK as sitk
 import torch
 
 from vaelib import metrics
-from vaelib.cohort import cache_folder, data_folder, find_cases, split
+from vaelib.cohort import cache_folder, data_folder, find_cases, folds, split
 from vaelib.errors import InputError
 from vaelib.export import check_target, write_mask
 from vaelib.latent import decode, encode, encode_copies
 from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import FULL, canonical, downscale, open_case, prepare, stack, to_scan, window
+from vaelib.pyramid import FULL, images_at, open_case, prepare, stack, to_scan
+from vaelib.rows import Rows, chunks, mean
 from vaelib.training import augment, fit, load, mask_step, save, vae_step
 from vaelib.volumes import read_ct
 
@@ -30,26 +34,41 @@ def recipe(*names: str) -> dict:
 def train_vae(train, val, *, latent=64, beta=0.01, epochs=25, seed=0, state=None):
     """Train a VAE on the slices of `train` and `val`, both `Stack`; return it with its history."""
     torch.manual_seed(seed)
-    vae = VAE(size=train.images.shape[-1], latent=latent, start=float(train.images.mean()))
-    x, v = (torch.from_numpy(s.images) for s in (train, val))
+    vae = VAE(size=train.images[:1].shape[-1], latent=latent, start=mean(train.images))
     return vae, fit(
-        vae, vae_step(beta), [x], val=[v], epochs=epochs, seed=seed, augmentation=augment, state=state, label="VAE"
-    )
+        vae, vae_step(beta), [_tensor(train.images)], val=[_tensor(val.images)],
+        epochs=epochs, seed=seed, augmentation=augment, state=state, label="VAE",
+    )  # fmt: skip
+
+
+def _tensor(array):
+    return array if isinstance(array, Rows) else torch.from_numpy(array)
 
 
 def train_mask(vae, train, val, *, copies=8, mask_epochs=4, seed=0, state=None):
     """Train a mask decoder on the detached latents of a VAE that stays as it is.
 
     The training slices are encoded once as they are and ``copies - 1`` times augmented, so that the decoder
-    then learns from pairs of latent and mask alone. Returns the decoder and its history.
+    then learns from pairs of latent and mask alone. `Rows` that are too many for that are augmented and encoded
+    anew in each of as many passes. Returns the decoder and its history.
     """
-    z, m = encode_copies(vae, train.images, train.masks, copies, seed)
     torch.manual_seed(seed)
-    mask = MaskDecoder(**vae.config, prevalence=float(train.masks.mean()))
-    held_out = [torch.from_numpy(encode(vae, val.images)[0]), torch.from_numpy(val.masks)]
-    return mask, fit(
-        mask, mask_step, [z, m], val=held_out, epochs=mask_epochs, seed=seed, state=state, label="mask decoder"
-    )
+    mask = MaskDecoder(**vae.config, prevalence=mean(train.masks))
+    held_out = [torch.from_numpy(encode(vae, val.images)[0]), _tensor(val.masks)]
+    run = partial(fit, mask, mask_step, val=held_out, seed=seed, state=state, label="mask decoder")
+    if isinstance(train.images, Rows):
+        return mask, run([train.images, train.masks], epochs=copies * mask_epochs, augmentation=_augment_encode(vae))
+    return mask, run([*encode_copies(vae, train.images, train.masks, copies, seed)], epochs=mask_epochs)
+
+
+def _augment_encode(vae):
+    def augmentation(x, m):
+        x, m = augment(x, m)
+        with torch.no_grad():
+            return vae.to(x.device).encoder(x)[0], m
+
+    vae.eval()
+    return augmentation
 
 
 def fingerprint(*stacks) -> str:
@@ -57,7 +76,8 @@ def fingerprint(*stacks) -> str:
     digest = hashlib.sha256()
     for s in stacks:
         for array in (s.images, s.masks, s.patient.astype("S")):
-            digest.update(np.ascontiguousarray(array))
+            for block in chunks(array):
+                digest.update(np.ascontiguousarray(block))
     return digest.hexdigest()
 
 
@@ -91,16 +111,24 @@ def trained(train, val, path, *names: str):
     return [networks[n] for n in names]
 
 
-def shards_and_split(folder: Path | None = None) -> tuple[Path, dict[str, list[str]]]:
-    """Prepare the cohort (a moment where it is up to date), and split those of its patients that have a mask."""
+def shards_and_split(folder: Path | None = None, fold: int | None = None) -> tuple[Path, dict[str, list[str]]]:
+    """Prepare the cohort (a moment where it is up to date), and split those of its patients that have a mask.
+
+    With `fold`, the split is that fold of the cross-validation. Patients without a mask are named in a warning.
+    """
     folder = folder or data_folder()
-    cases = [c for c in find_cases(folder) if c.mask]
-    return prepare(cases, cache_folder(folder)), split([c.patient for c in cases])
+    cases = find_cases(folder)
+    if without := [c.patient for c in cases if not c.mask]:
+        warnings.warn(f"{folder}: left out {', '.join(without)}: no mask", stacklevel=2)
+    cases = [c for c in cases if c.mask]
+    patients = [c.patient for c in cases]
+    parts = split(patients) if fold is None else folds(patients)[fold]
+    return prepare(cases, cache_folder(folder)), parts
 
 
-def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, resume=False) -> None:
+def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, fold=None, resume=False) -> None:
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`."""
-    shards, parts = shards_and_split(folder)
+    shards, parts = shards_and_split(folder, fold)
     states = {name: out.with_suffix(f".{name}.state") for name in ("vae", "mask")}
     if not resume:
         for path in states.values():
@@ -108,58 +136,68 @@ def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0
     train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
     vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, seed=seed, state=states["vae"])
     mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"], **recipe("copies", "mask_epochs"))
-    probability = by_patient(decode(mask, encode(vae, val.images)[0]), val.patient)
-    thresholds = metrics.best_thresholds(shards, probability, level)
+    thresholds = metrics.best_thresholds(shards, by_patient(predicted(vae, mask, val), val.patient), level)
     window_used = open_case(shards, parts["val"][0], level).meta["window"]
     save(
-        out, {"vae": vae, "mask": mask}, level=level, window=window_used, beta=beta, seed=seed, patients=parts,
-        data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
+        out, {"vae": vae, "mask": mask}, level=level, window=window_used, beta=beta, seed=seed, fold=fold,
+        patients=parts, data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
     )  # fmt: skip
     for path in states.values():
         path.unlink(missing_ok=True)
     print(f"{out}: trained on {len(parts['train'])} patients; best thresholds on validation {thresholds}")
 
 
-def evaluate(folder, *, checkpoint: Path, json=False) -> None:
+def predicted(vae, mask, s):
+    """Probabilities for the slices of a stack, (N, 1, H, W); those of `Rows` are computed as they are asked for."""
+    if isinstance(s.images, Rows):
+        return s.images.then(lambda x: decode(mask, encode(vae, x)[0]))
+    return decode(mask, encode(vae, s.images)[0])
+
+
+def evaluate(folder, *, checkpoint: Path, json=False) -> dict:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
     networks, meta = load(checkpoint, "vae", "mask")
-    shards, parts = shards_and_split(folder)
+    shards, parts = shards_and_split(folder, meta.get("fold"))
     if set(parts["test"]) & set(meta["patients"]["train"]):
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
     level = meta["level"]
     train_set, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
-    ours = decode(networks["mask"], encode(networks["vae"], test.images)[0])
+    ours = predicted(networks["vae"], networks["mask"], test)
     methods = baselines(shards, train_set, val, test, level) | {DETACHED: (ours, meta["thresholds"])}
-    board = scoreboard(shards, methods, test.patient, level)
+    board = finite(scoreboard(shards, methods, test.patient, level))
     if json:
-        print(jsonlib.dumps(finite(board), indent=1))
-        return
+        print(jsonlib.dumps(board, indent=1))
+        return board
     for name, row in board.items():
         cells = "  ".join(f"Dice {row[s]['dice']['mean']:.3f} at {s}" for s in row if s.isdigit())
         print(f"{name:28s} {cells}")
+    return board
 
 
-def by_patient(array: np.ndarray, patient: np.ndarray) -> dict[str, np.ndarray]:
-    """Take the rows of a stack (N, 1, H, W) apart by patient: (S, H, W) each."""
-    return {q: array[rows, 0] for q, rows in metrics.per_patient(patient).items()}
+def by_patient(array: np.ndarray | Rows, patient: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Take the rows of a stack (N, 1, H, W) apart by patient, one by one: the name and (S, H, W)."""
+    for q, rows in metrics.per_patient(patient).items():
+        yield q, array[rows][:, 0]
 
 
-def baselines(shards, train, val, test, level: int) -> dict[str, tuple[np.ndarray, dict[str, float]]]:
+def baselines(shards, train, val, test, level: int) -> dict[str, tuple[np.ndarray | Rows, dict[str, float]]]:
     """What needs no network, as (probability, thresholds) by name: an empty mask, the atlas, the ceiling.
 
     The ceiling is the true occupancy put back: no method that works at this level can do better.
     """
     atlas = metrics.atlas(train)
-    on_val = {"mean-shape atlas": atlas(val.position), "ceiling of the downscaling": val.masks}
-    on_test = {"mean-shape atlas": atlas(test.position), "ceiling of the downscaling": test.masks}
-    empty = {"empty mask": (np.zeros_like(test.masks), dict.fromkeys((str(2**level), str(2**FULL)), 0.5))}
+    at = lambda s: Rows(len(s.position), lambda rows: atlas(s.position[rows]))  # noqa: E731
+    on_val = {"mean-shape atlas": at(val), "ceiling of the downscaling": val.masks}
+    on_test = {"mean-shape atlas": at(test), "ceiling of the downscaling": test.masks}
+    nothing = Rows(len(test.position), lambda rows: np.zeros_like(test.masks[rows]))
+    empty = {"empty mask": (nothing, dict.fromkeys((str(2**level), str(2**FULL)), 0.5))}
     return empty | {
         name: (on_test[name], metrics.best_thresholds(shards, by_patient(p, val.patient), level))
         for name, p in on_val.items()
     }
 
 
-def scoreboard(shards, methods: dict[str, tuple[np.ndarray, dict]], patient: np.ndarray, level: int) -> dict:
+def scoreboard(shards, methods: dict[str, tuple[np.ndarray | Rows, dict]], patient: np.ndarray, level: int) -> dict:
     """Score methods, given as (probability (N, 1, H, W), thresholds) by name, on the patients of a test stack.
 
     Returns
@@ -196,8 +234,7 @@ def segment(
     check_target(out, overwrite)
     networks, meta = load(checkpoint, "vae", "mask")
     scan = read_ct(series)
-    slices = window(sitk.GetArrayViewFromImage(canonical(scan)), *meta["window"])
-    images = np.stack([downscale(s, meta["level"]) for s in slices])[:, None]
+    images = images_at(scan, meta["level"], *meta["window"])[:, None]
     probability = decode(networks["mask"], encode(networks["vae"], images)[0])[:, 0]
     mask = to_scan(probability, scan, meta["thresholds"][str(2**FULL)] if threshold is None else threshold)
     write_mask(mask, out, series, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)

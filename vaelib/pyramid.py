@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,14 +18,17 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
+from vaelib import rows
 from vaelib.cohort import Case
 from vaelib.errors import InputError
+from vaelib.labels import mask_of
 from vaelib.progress import each
 from vaelib.quality import check_mask
-from vaelib.volumes import read_ct, read_mask
+from vaelib.volumes import read_ct
 
 FULL = 9  # the level of a full-size slice, 512 x 512
-VERSION = 1  # raise when what `prepare` writes changes
+SLAB = 2  # slices worked on at a time: few enough to stay in the processor's cache
+VERSION = 2  # raise when what `prepare` writes changes
 
 
 class Shard(NamedTuple):
@@ -36,21 +40,24 @@ class Shard(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The slices of several patients in memory: images and masks (N, 1, H, W) float32.
+    """The slices of several patients: images and masks (N, 1, H, W) float32, in memory or as `Rows`.
 
     `patient` (N,) names the owner of each slice; `position` (N,) is its place in the scan, from 0 (lowest
     slice) to 1 (highest).
     """
 
-    images: np.ndarray
-    masks: np.ndarray
+    images: np.ndarray | rows.Rows
+    masks: np.ndarray | rows.Rows
     patient: np.ndarray
     position: np.ndarray
 
 
 def window(hu: np.ndarray, low: float = -160, high: float = 240) -> np.ndarray:
     """Clip HU to a window and scale it to [0, 1] as float32. The default shows the abdomen's soft tissue."""
-    return np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)
+    out = hu.astype(np.float32)
+    out -= low
+    out /= high - low
+    return np.clip(out, 0, 1, out=out)
 
 
 def halve(array: np.ndarray) -> np.ndarray:
@@ -84,6 +91,31 @@ def downscale(array: np.ndarray, level: int) -> np.ndarray:
     while array.shape[-1] > 2**level:
         array = halve(array)
     return array
+
+
+def levels_of(array: np.ndarray, lowest: int, first: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple]:
+    """Go through a volume (S, H, W) a few slices at a time, down its levels: yields (slices, level, block).
+
+    `first` makes floats of the stored numbers. Only a slab is ever held as floats, however long the scan is.
+    """
+    for start in range(0, len(array), SLAB):
+        part = slice(start, min(start + SLAB, len(array)))
+        block, level = first(array[part]), array.shape[-1].bit_length() - 1
+        yield part, level, block
+        while level > lowest:
+            block, level = halve(block), level - 1
+            yield part, level, block
+
+
+def images_at(scan: sitk.Image, level: int, low: float = -160, high: float = 240) -> np.ndarray:
+    """Window a scan and downscale its slices: (S, 2^level, 2^level) float32, in canonical order."""
+    grid = canonical(scan)
+    array = sitk.GetArrayViewFromImage(grid)
+    out = np.empty((len(array), 2**level, 2**level), np.float32)
+    for part, at, block in levels_of(array, level, partial(window, low=low, high=high)):
+        if at == level:
+            out[part] = block
+    return out
 
 
 def canonical(image: sitk.Image, size: int = 2**FULL, fill: float = -1024) -> sitk.Image:
@@ -190,15 +222,21 @@ def prepare(
     Raises
     ------
     InputError
-        From `read_ct` and `read_mask`; shards already written are kept.
+        From `read_ct` and `mask_of`, once all the other patients are prepared; it names each that is not.
     """
     cases, options = list(cases), (low, high, tuple(levels), reorient)
     shards = Path(cache) / f"hu_{low:g}_{high:g}"
     todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]
     work = partial(_write_shard, shards=shards, options=options)
     bar = dict(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient")
-    for _ in each(work, todo, workers=workers, **bar):
-        pass
+    failed = []
+    for case, (error, warned) in zip(todo, each(work, todo, workers=workers, **bar), strict=True):
+        failed += [error] if error else []
+        for text in warned:
+            warnings.warn(f"{case.patient}: {text}", stacklevel=2)
+    if failed:
+        more = f"{len(failed)} of {len(cases)} patients are not prepared, the others are: " if len(cases) > 1 else ""
+        raise InputError(more + "; ".join(failed))
     return shards
 
 
@@ -208,40 +246,64 @@ def _is_fresh(case: Case, shard: Path, options: tuple) -> bool:
     return meta.get("key") == identity(case, *rest, reorient or meta.get("reorient"))
 
 
-def _write_shard(case: Case, *, shards: Path, options: tuple) -> None:
+def _write_shard(case: Case, *, shards: Path, options: tuple) -> tuple[str | None, list[str]]:
+    """Write one patient's shard; return why it cannot be, and what was warned of, in words."""
     final = shards / case.patient
     tmp = final.with_name(f".{final.name}.{os.getpid()}")
     shutil.rmtree(tmp, ignore_errors=True)
     tmp.mkdir(parents=True)
     try:
-        _fill_shard(case, tmp, *options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            _fill_shard(case, tmp, *options)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(tmp, final)
+    except InputError as error:
+        return str(error), []
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+    return None, [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
 
 
 def _fill_shard(case: Case, folder: Path, low, high, levels, reorient) -> None:
     key = identity(case, low, high, levels, reorient)
     scan = read_ct(case.ct)
-    grid = canonical(scan)
-    arrays = {"image": window(sitk.GetArrayViewFromImage(grid), low, high)}
+    grid, placed = canonical(scan), None
+    _write_levels(folder, "image", grid, levels, partial(window, low=low, high=high))
     if case.mask:
-        mask = read_mask(case.mask, scan, reorient=reorient)
+        mask, placed = mask_of(case, scan, reorient)
         check_mask(scan, mask)  # warns where the HU under the mask are not those of a pancreas
-        arrays["mask"] = sitk.GetArrayFromImage(canonical(mask, fill=0)).astype(np.float32)
-    for name, array in arrays.items():
-        for level in range(FULL, min(levels) - 1, -1):
-            array = array if level == FULL else halve(array)
-            if level in levels:  # an occupancy is n / 4^(9 - level): float16 holds it exactly down to level 4
-                exact = np.float16 if name == "image" or level >= 4 else np.float32
-                np.save(folder / f"{name}_{level}.npy", array.astype(exact))
+        _write_levels(folder, "mask", canonical(mask, fill=0), levels, np.float32)
     size, spacing, origin, direction = grid.GetSize(), grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
     meta = dict(
         key=key, patient=case.patient, layout=case.layout, window=[low, high], levels=list(levels),
-        reorient=reorient, has_mask=bool(case.mask), size=size, spacing=spacing, origin=origin, direction=direction,
+        reorient=reorient, has_mask=bool(case.mask), placed=placed and placed._asdict(),
+        size=size, spacing=spacing, origin=origin, direction=direction,
     )  # fmt: skip
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+
+
+def _write_levels(folder: Path, name: str, grid: sitk.Image, levels, first) -> None:
+    array, files = sitk.GetArrayViewFromImage(grid), {}
+    try:
+        for level in levels:
+            files[level] = open(folder / f"{name}_{level}.npy", "wb")
+            shape = (len(array), 2**level, 2**level)
+            header = {"descr": _kept_as(name, level).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(files[level], header)
+        for _, level, block in levels_of(array, min(levels), first):
+            if level in files:
+                files[level].write(block.astype(_kept_as(name, level)).tobytes())
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def _kept_as(name: str, level: int) -> np.dtype:
+    """Images as float16. An occupancy is n / 4^(9 - level): 0 or 1 at first, exact in float16 down to level 4."""
+    if name == "mask" and level == FULL:
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32 if name == "mask" and level < 4 else np.float16)
 
 
 def _meta(shard: Path) -> dict:
@@ -267,22 +329,26 @@ def open_case(shards: str | Path, patient: str, level: int) -> Shard:
     return Shard(np.load(folder / f"image_{level}.npy", mmap_mode="r"), masks, meta)
 
 
-def stack(shards: str | Path, patients: Sequence[str], level: int) -> Stack:
-    """Bring the slices of several patients into memory, ready for training.
+def stack(shards: str | Path, patients: Sequence[str], level: int, *, lazy: bool | None = None) -> Stack:
+    """Put the slices of several patients one after the other, ready for training.
+
+    Up to level 7 (128 x 128) they are brought into memory: all of Pancreas-CT at level 6 are 0.6 GB. Above it,
+    images and masks are `Rows`, read from the cache as they are asked for; `lazy` says otherwise.
 
     Raises
     ------
     InputError
         If a patient has no mask, or is not in the cache.
     """
-    parts = []
-    for patient in patients:
-        shard = open_case(shards, patient, level)
+    opened = [open_case(shards, patient, level) for patient in patients]
+    for patient, shard in zip(patients, opened, strict=True):
         if shard.masks is None:
             raise InputError(
                 f"{Path(shards) / patient}: this patient has no mask; leave it out of training and testing"
             )
-        n = len(shard.images)
-        images, masks = (np.asarray(a, dtype=np.float32)[:, None] for a in (shard.images, shard.masks))
-        parts.append((images, masks, np.full(n, patient), np.linspace(0, 1, n)))
-    return Stack(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+    counts = [len(shard.images) for shard in opened]
+    images, masks = rows.of_files([s.images for s in opened]), rows.of_files([s.masks for s in opened])
+    if not (level > 7 if lazy is None else lazy):
+        images, masks = images[:], masks[:]
+    position = np.concatenate([np.linspace(0, 1, n) for n in counts])
+    return Stack(images, masks, np.repeat(np.asarray(patients), counts), position)

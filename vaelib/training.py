@@ -95,8 +95,8 @@ def fit(
     model : nn.Module
     step : callable
         ``step(model, batch, progress)`` returns named scalars; the one named ``total`` is minimized.
-    data, val : sequence of Tensor
-        Tensors of equal length, in memory; a batch takes the same rows of each.
+    data, val : sequence of Tensor or Rows
+        Of equal length; a batch takes the same rows of each, which `Rows` read from disk as they are asked for.
     epochs, batch_size, lr
         Length of training, images a step, and peak learning rate (Adam; see `learning_rate`).
     augmentation : callable, optional
@@ -137,7 +137,7 @@ def fit(
             for i, rows in enumerate(order.split(batch_size)):
                 progress = (epoch + i / per_epoch) / epochs
                 optimizer.param_groups[0]["lr"] = learning_rate(progress, lr)
-                batch = [fabric.to_device(t[rows]) for t in data]
+                batch = [fabric.to_device(torch.as_tensor(t[rows])) for t in data]
                 if augmentation is not None:
                     batch = augmentation(*batch) if len(batch) > 1 else [augmentation(*batch)]
                 parts = step(model, batch, progress)
@@ -167,7 +167,7 @@ def _evaluate(fabric, model, step, val, batch_size, progress) -> dict:
     model.eval()
     sums = {}
     for rows in torch.arange(len(val[0])).split(batch_size):
-        _add(sums, step(model, [fabric.to_device(t[rows]) for t in val], progress), len(rows))
+        _add(sums, step(model, [fabric.to_device(torch.as_tensor(t[rows])) for t in val], progress), len(rows))
     return sums
 
 

@@ -4,11 +4,9 @@ Geometry is DICOM's and ITK's: mm in the patient's LPS frame (left, posterior, s
 """
 
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
 from vaelib.dicom import series_headers, slice_normal
@@ -41,10 +39,10 @@ def read_ct(folder):
         Two series in the folder, mixed size, pixel spacing or orientation, a missing, doubled or sheared
         slice, uneven spacing, a truncated file, no rescale to HU.
     """
-    headers = series_headers(folder)
+    headers = series_headers(folder, pixels=True)
     orientation, spacing = _check_alike(headers, folder)
     distance = _check_positions(headers, slice_normal(orientation))
-    image = sitk.GetImageFromArray(np.stack([_read_hu(ds) for ds in headers]))
+    image = sitk.GetImageFromArray(np.stack([_hu(ds) for ds in headers]))
     image.SetSpacing((spacing[1], spacing[0], distance))  # PixelSpacing is (between rows, between columns)
     image.SetOrigin([float(v) for v in headers[0].ImagePositionPatient])
     axes = [orientation[:3], orientation[3:], slice_normal(orientation)]
@@ -102,26 +100,39 @@ def _check_positions(headers, normal):
     return float(gaps.mean())
 
 
-def _read_hu(header):
-    """HU of one file, (H, W): pydicom where pixels are plain, GDCM (in SimpleITK) where compressed."""
-    name, shape = header.filename, (header.Rows, header.Columns)
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+def _hu(ds):
+    """HU of one file, (H, W), int16 where they are whole numbers; the stored pixels of `ds` are let go."""
+    name, shape = ds.filename, (ds.Rows, ds.Columns)
+    slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
     if slope is None or intercept is None:
         raise InputError(f"{name}: has no RescaleSlope and RescaleIntercept, so no HU; export the scan again")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
-            ds = pydicom.dcmread(name)
-            if len(ds.PixelData) and not ds.file_meta.TransferSyntaxUID.is_compressed:
-                hu = ds.pixel_array.reshape(shape) * float(slope) + float(intercept)
-            else:  # GDCM rescales by itself
-                hu = sitk.GetArrayFromImage(sitk.ReadImage(str(name))).reshape(shape)
+        if len(ds.PixelData) and not ds.file_meta.TransferSyntaxUID.is_compressed:
+            stored, slope, intercept = _stored(ds, shape), float(slope), float(intercept)
+        else:  # GDCM (in SimpleITK) decodes what is compressed, and rescales by itself
+            stored, slope, intercept = sitk.GetArrayFromImage(sitk.ReadImage(str(name))).reshape(shape), 1.0, 0.0
     except Exception:  # each decoder has its own way to give up on a damaged file
         found = f"{Path(name).stat().st_size} bytes for {shape[0]} x {shape[1]} pixels"
         raise InputError(f"{name}: {found} cannot be decoded, truncated? download it again") from None
+    finally:
+        ds.pop("PixelData", None)
+    if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
+        slope, intercept = int(slope), int(intercept)
+        ends = [int(end) * slope + intercept for end in (stored.min(), stored.max())]
+        if max(map(abs, (*ends, slope, intercept))) < 2**15:  # then 16 bits will do, whatever overflows on the way
+            return stored.astype(np.int16) * slope + intercept
+    hu = stored * float(slope) + float(intercept)
     with np.errstate(invalid="ignore"):
         whole = hu.astype(np.int16)
     return whole if np.array_equal(whole, hu) else hu.astype(np.float32)
+
+
+def _stored(ds, shape):
+    """The uncompressed pixels, (H, W): the plain 16 bits of a CT as they lie there, all else by pydicom."""
+    plain = (ds.BitsAllocated, ds.BitsStored, ds.SamplesPerPixel) == (16, 16, 1)
+    if plain and ds.file_meta.TransferSyntaxUID.is_little_endian and len(ds.PixelData) == 2 * shape[0] * shape[1]:
+        return np.frombuffer(ds.PixelData, "<i2" if ds.PixelRepresentation else "<u2").reshape(shape)
+    return ds.pixel_array.reshape(shape)
 
 
 def describe(image):
@@ -180,7 +191,7 @@ def read_mask(path, like, *, segment="Pancreas", reorient=None):
         raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
     if reorient in (None, "header"):
         _check_place(label, like, path, strict=reorient is None)
-        return sitk.Resample(label, like, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+        return _onto(label, like)
     array = _reordered(label, like, reorient)
     size = array.shape[::-1]
     if size != like.GetSize():
@@ -265,6 +276,28 @@ def _check_place(label, like, path, *, strict):
     if beyond.max() > 1e-3:
         axis = "xyz"[int(beyond.argmax())]
         raise InputError(f"{path}: its mask reaches {beyond.max():.1f} mm beyond the scan along {axis}; {remedy}")
+
+
+def _onto(label, like):
+    """The label on the scan's grid: copied where its voxels are the scan's own, else by nearest neighbour."""
+    matrix, shift = _index_map(label, like)
+    steps, first = np.round(matrix), np.round(shift)
+    off = np.abs(matrix - steps) @ label.GetSize() + np.abs(shift - first)
+    if off.max() > 0.1 or not all((np.abs(steps).sum(axis) == 1).all() for axis in (0, 1)):
+        return sitk.Resample(label, like, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    array = sitk.GetArrayFromImage(label).T.transpose(
+        np.abs(steps).argmax(1)
+    )  # the label's axes as the scan's, x first
+    backward, scan = steps.sum(1) < 0, np.array(like.GetSize())
+    array = np.flip(array, np.flatnonzero(backward))
+    low = (first - backward * (np.array(array.shape) - 1)).astype(int)  # where its first voxel lies in the scan
+    start, stop = np.maximum(low, 0), np.minimum(low + array.shape, scan)
+    out = np.zeros(scan[::-1], np.uint8)
+    here = array[tuple(slice(a, b) for a, b in zip(start - low, stop - low, strict=True))]
+    out.T[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = here
+    mask = sitk.GetImageFromArray(out)
+    mask.CopyInformation(like)
+    return mask
 
 
 def _disagreement(label, like):

@@ -102,7 +102,7 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     Parameters
     ----------
     folder : where to write; made if need be.
-    patients : how many.
+    patients : how many, or their numbers: ``(1, 3, 5, 7)``.
     seed : from which every number is drawn.
     workers : processes; by default one for each processor.
     size : pixels a side.
@@ -123,6 +123,7 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(text)
     work = partial(_write_patient, folder, seed, size)
-    for _ in each(work, range(1, patients + 1), workers=workers, desc="synthetic patients", unit="patient"):
+    numbers = range(1, patients + 1) if isinstance(patients, int) else patients
+    for _ in each(work, numbers, workers=workers, desc="synthetic patients", unit="patient"):
         pass
     return folder

@@ -1,0 +1,87 @@
+"""Cross-validation by patient: every patient is tested once, by networks that never saw them."""
+
+import json
+from pathlib import Path
+
+from vaelib import metrics, pipeline
+from vaelib.cohort import FOLDS, data_folder
+from vaelib.errors import InputError
+from vaelib.ladder import replace
+
+
+def cross_validate(folder=None, *, out: Path, only: int | None = None, **training) -> dict | None:
+    """Train and score each fold, and report over all patients together once every fold is there.
+
+    A fold that is finished is kept, and an interrupted one goes on from its last epoch. So the folds may also run
+    in as many processes at once, one a GPU, with `only`; whoever finishes last writes the report.
+
+    Parameters
+    ----------
+    folder : path, optional
+        The cohort; by default `cohort.data_folder()`.
+    out : path
+        Folder of the results: ``fold0.safetensors``, ``fold0.json``, ... and ``report.json``.
+    only : int, optional
+        Run this fold alone.
+    **training
+        For `pipeline.train`: level, latent, beta, epochs, seed.
+
+    Returns
+    -------
+    dict or None
+        The report (see `report`), or None while folds are missing.
+
+    Raises
+    ------
+    InputError
+        A fold in `out` was made with other settings or patients; or no such fold.
+    """
+    folder, out = Path(folder or data_folder()), Path(out)
+    if only is not None and not 0 <= only < FOLDS:
+        raise InputError(f"fold {only}: there are {FOLDS}, from 0 to {FOLDS - 1}")
+    for k in range(FOLDS) if only is None else [only]:
+        checkpoint, scores = out / f"fold{k}.safetensors", out / f"fold{k}.json"
+        asked = {"fold": k, "folder": folder.name} | training
+        if not scores.exists():
+            pipeline.train(folder, out=checkpoint, fold=k, resume=True, **training)
+            _, parts = pipeline.shards_and_split(folder, k)
+            board = pipeline.evaluate(folder, checkpoint=checkpoint)
+            replace(scores, json.dumps({"asked": asked, "test": parts["test"], "methods": board}, indent=1))
+        elif (found := json.loads(scores.read_text())["asked"]) != asked:
+            raise InputError(f"{scores}: was made with {found}, not {asked}; name another folder for the results")
+    made = [out / f"fold{k}.json" for k in range(FOLDS)]
+    if not all(path.exists() for path in made):
+        return None
+    board = report([json.loads(path.read_text()) for path in made])
+    replace(out / "report.json", json.dumps(board, indent=1))
+    return board
+
+
+def report(folds: list[dict]) -> dict:
+    """All folds together: by method, side and metric the values of every patient, their mean and 95% interval.
+
+    The interval resamples patients over all folds. It holds their chance and not that of training: patients of
+    one fold share a model.
+    """
+    patients = [name for fold in folds for name in fold["test"]]
+    methods = {}
+    for name, sides in folds[0]["methods"].items():
+        methods[name] = {side: {} for side in sides if side.isdigit()}
+        for side, rows in methods[name].items():
+            for metric in sides[side]:
+                lists = [fold["methods"][name][side][metric]["values"] for fold in folds]
+                values = [float("inf") if v is None else v for each in lists for v in each]
+                rows[metric] = metrics.bootstrap(values)._asdict() | {"values": values}
+    return pipeline.finite({"patients": patients, "folds": [len(fold["test"]) for fold in folds], "methods": methods})
+
+
+def table(board: dict) -> str:
+    """A report in aligned columns: Dice with its interval at each side, over all patients."""
+    lines = [f"{len(board['patients'])} patients, each tested once, in folds of {board['folds']}"]
+    for name, sides in board["methods"].items():
+        cells = [
+            f"{r['dice']['mean']:.3f} ({r['dice']['low']:.3f} to {r['dice']['high']:.3f}) at {side}"
+            for side, r in sides.items()
+        ]
+        lines.append(f"{name:28s} Dice " + "  ".join(cells))
+    return "\n".join(lines)
