@@ -108,11 +108,12 @@ outputs: synthetic
 	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags $(NOTEBOOKS)
 
 # No hashes: the wheels of torch differ from one platform to the next, and so does what they need.
+# The limit on dateutil is botocore's: unless it is said here, every botocore there is would be tried first.
 lock: | $(BIN)/python
 	$(PIP) install --quiet pip-tools
 	mkdir -p build
-	echo "torch==$(TORCH)" > build/torch.txt
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra=test --constraint=build/torch.txt \
+	printf "%s\n" "torch==$(TORCH)" "python-dateutil<3" > build/constraints.txt
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra=test --constraint=build/constraints.txt \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --output-file=build/requirements.txt pyproject.toml
 	{ echo "# Made by 'make lock' from pyproject.toml: the set that 'make' installs and that the notebooks' outputs"; \

@@ -114,6 +114,8 @@ def main():
     asked = parser.parse_args()
     shutil.rmtree(ROOM, ignore_errors=True)
     try:
+        (ROOM / "cohort").mkdir(parents=True)
+        (ROOM / "cohort" / "SYNTHETIC.md").write_text("Synthetic patients of benchmarks/prepare.py\n")
         for _ in each(partial(make_patient_of, slices=asked.slices), range(1, asked.patients + 1), desc="making"):
             pass
         folders = [c.ct for c in find_cases(ROOM / "cohort")][: max(5, SLICES_BESIDE_MONAI // asked.slices)]

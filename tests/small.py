@@ -44,3 +44,12 @@ def make_series(folder, **options):
     mask = mask if np.array_equal(stored, hu) else mask[::-1]  # the normal may point to the head
     write_seg(as_image(np.ascontiguousarray(mask), scan), folder, folder.parent / "seg.dcm", uid="test")
     return folder
+
+
+def make_patients(folder, numbers):
+    """Write the blob as the scan of several patients, in the layout of the Imaging Data Commons."""
+    for n in numbers:
+        series = folder / f"PANCREAS_{n:04d}" / "study" / "CT_1"
+        make_series(series, patient_id=f"PANCREAS_{n:04d}")
+        (series.parent / "SEG_1").mkdir()
+        (series.parent / "seg.dcm").rename(series.parent / "SEG_1" / "seg.dcm")

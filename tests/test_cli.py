@@ -7,11 +7,11 @@ import sys
 import time
 
 import pytest
-from small import make_series
+from small import make_patients
 
 from vaelib import InputError, __main__, pipeline
 
-COMMANDS = ("phantom", "check", "prepare", "train", "evaluate", "folds", "segment")
+COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment")
 
 
 def run(*words):
@@ -57,14 +57,14 @@ def test_every_option_is_explained(name, capsys):
     assert function.__doc__.splitlines()[0] in said
     explained = inspect.getdoc(function).partition("----------")[2]
     for option in inspect.signature(function).parameters:
-        assert f"--{option}" in said and f"\n{option} : " in explained
+        assert f"--{option.replace(chr(95), chr(45))}" in said and f"\n{option} : " in explained
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "segment"])
 def test_the_pipeline_takes_what_the_command_line_gives(name):
     given = inspect.signature(getattr(__main__, name)).parameters
     taken = inspect.signature(getattr(pipeline, name)).parameters
-    assert set(given) == set(taken)
+    assert set(given) - {"json"} == set(taken)
     for option, parameter in taken.items():
         if parameter.default is not parameter.empty:
             assert parameter.default == given[option].default, f"two defaults for {option}"
@@ -72,14 +72,15 @@ def test_the_pipeline_takes_what_the_command_line_gives(name):
 
 def test_the_defaults_are_passed_on(monkeypatch):
     seen = {}
-    for name in ("train", "evaluate", "segment"):
-        monkeypatch.setattr(pipeline, name, lambda *a, name=name, **k: seen.update({name: (a, k)}))
+    answers = {"train": {"thresholds": {"64": 0.2}, "patients": {"train": []}}, "evaluate": {}, "segment": None}
+    for name, answer in answers.items():
+        monkeypatch.setattr(pipeline, name, lambda *a, n=name, r=answer, **k: seen.update({n: (a, k)}) or r)
     assert __main__.main(["segment", "scan", "--out", "mask.nii.gz", "--overwrite"]) == 0
     assert __main__.main(["train", "--resume", "--beta", "0.5"]) == 0
     assert __main__.main(["evaluate", "cohort", "--json"]) == 0
     assert seen["segment"][1]["overwrite"] is True and seen["segment"][1]["threshold"] is None
     assert seen["train"][0] == (None,) and seen["train"][1]["resume"] is True and seen["train"][1]["beta"] == 0.5
-    assert str(seen["evaluate"][0][0]) == "cohort" and seen["evaluate"][1]["json"] is True
+    assert str(seen["evaluate"][0][0]) == "cohort"
 
 
 def test_no_command_shows_the_help(capsys):
@@ -183,14 +184,36 @@ def test_a_file_that_is_there_stays(name, tmp_path, capsys, saved):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, saved.name])
 
 
+def test_check_writes_a_table_and_a_sheet_and_names_what_is_odd(tmp_path, capsys):
+    make_patients(tmp_path / "cohort", [1, 2])
+    next((tmp_path / "cohort" / "PANCREAS_0002").rglob("1-005.dcm")).unlink()
+    assert __main__.main(["check", str(tmp_path / "cohort"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 to look at" in said and "PANCREAS_0002: cannot be read: 1-0" in said and "missing slice" in said
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["check.csv", "check.png"]
+
+
+def test_prepare_takes_single_patients_and_a_word_on_their_labels(tmp_path, capsys):
+    make_patients(tmp_path / "cohort", [1, 2])
+    options = [str(tmp_path / "cohort"), "--cache", str(tmp_path / "cache"), "--workers", "1"]
+    assert "no patient PANCREAS_0007 in it" in fails(capsys, "prepare", *options, "--patient", "PANCREAS_0007")
+    assert __main__.main(["prepare", *options, "--patient", "PANCREAS_0002", "--reorient", "header"]) == 0
+    (made,) = (tmp_path / "cache").glob("*/*/meta.json")
+    assert made.parent.name == "PANCREAS_0002" and json.loads(made.read_text())["placed"]["rule"] == "header"
+
+
+def test_a_warning_is_one_line_and_no_error(tmp_path, capsys):
+    make_patients(tmp_path / "cohort", [1])
+    (tmp_path / "cohort" / "label0003.nii.gz").touch()
+    assert __main__.main(["check", str(tmp_path / "cohort"), "--workers", "1"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert f"vaelib: warning: {tmp_path / 'cohort'}: left out labels without a scan: label0003.nii.gz" in said
+
+
 def test_json_is_all_that_evaluate_prints(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(pipeline, "cache_folder", lambda folder: tmp_path / "cache")
     weights = tmp_path / "weights.safetensors"
-    for n in range(1, 7):
-        series = tmp_path / "cohort" / f"PANCREAS_{n:04d}" / "study" / "CT_1"
-        make_series(series, patient_id=f"PANCREAS_{n:04d}")
-        (series.parent / "SEG_1").mkdir()
-        (series.parent / "seg.dcm").rename(series.parent / "SEG_1" / "seg.dcm")
+    make_patients(tmp_path / "cohort", range(1, 7))
     small = ["--level", "5", "--latent", "4", "--epochs", "1"]
     assert __main__.main(["train", str(tmp_path / "cohort"), "--out", str(weights), *small]) == 0
     capfd.readouterr()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small import make_series
+from small import make_patients
 
 from vaelib import InputError, crossval, pipeline
 
@@ -14,11 +14,7 @@ FOUR = (1, 3, 5, 7)  # one patient in each fold
 @pytest.fixture
 def cohort(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "cache_folder", lambda folder: tmp_path / "cache")
-    for n in FOUR:
-        series = tmp_path / "cohort" / f"PANCREAS_{n:04d}" / "study" / "CT_1"
-        make_series(series, patient_id=f"PANCREAS_{n:04d}")
-        (series.parent / "SEG_1").mkdir()
-        (series.parent / "seg.dcm").rename(series.parent / "SEG_1" / "seg.dcm")
+    make_patients(tmp_path / "cohort", FOUR)
     return tmp_path / "cohort"
 
 
@@ -36,8 +32,18 @@ def test_each_patient_is_tested_once_and_finished_folds_are_kept(cohort, tmp_pat
     assert board["methods"]["ceiling of the downscaling"]["32"]["dice"]["mean"] == 1
     text = crossval.table(board)
     assert "4 patients, each tested once" in text and pipeline.DETACHED in text
-    with pytest.raises(InputError, match="fold0.json: was made with .*'latent': 4.*'latent': 8.*another folder"):
+    with pytest.raises(
+        InputError, match="fold0.json: was made with {'latent': 4}, not {'latent': 8}; name another folder"
+    ):
         crossval.cross_validate(cohort, out=out, **SMALL | {"latent": 8})
+
+
+def test_a_fold_is_done_anew_where_its_patients_changed(cohort, tmp_path):
+    crossval.cross_validate(cohort, out=tmp_path / "folds", only=1, **SMALL)
+    before = json.loads((tmp_path / "folds" / "fold1.json").read_text())["made_by"]["data"]
+    next(cohort.glob("PANCREAS_0003/*/CT_1/1-001.dcm")).touch()
+    crossval.cross_validate(cohort, out=tmp_path / "folds", only=1, **SMALL)
+    assert json.loads((tmp_path / "folds" / "fold1.json").read_text())["made_by"]["data"] != before
 
 
 def test_a_fold_that_is_none_is_refused(cohort, tmp_path):

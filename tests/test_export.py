@@ -5,7 +5,8 @@ from small import same
 
 from vaelib import InputError
 from vaelib.export import write_mask
-from vaelib.volumes import read_ct, read_mask
+from vaelib.masks import read_mask
+from vaelib.volumes import read_ct
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.dcm"])

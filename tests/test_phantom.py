@@ -12,11 +12,12 @@ from scipy import ndimage
 
 from vaelib import InputError
 from vaelib.cohort import find_cases
+from vaelib.masks import read_mask
 from vaelib.phantom import LABEL, make_cohort, make_patient
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.shapes import Canvas
-from vaelib.volumes import read_ct, read_mask
+from vaelib.volumes import read_ct
 
 SEED = 2026
 

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vaelib import InputError, plots
+from vaelib.quality import MaskCheck
+from vaelib.survey import Row
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((4, 16, 16))
@@ -18,6 +20,14 @@ SHIFTED = np.roll(MASKS, 2, axis=2)
 VOLUME = RNG.integers(-1000, 400, (6, 20, 30)).astype(np.int16)
 HISTORY = [{"epoch": e, "train/kl": 9 - e, "val/kl": 10 - e, "beta": 0.1 * e} for e in range(5)]
 SCORES = RNG.random((5, 4))
+THUMBNAIL = (60 + 100 * RNG.random((128, 128))).astype(np.uint8)
+SPOT = np.zeros((128, 128), bool)
+SPOT[30:40, 20:50] = True
+ROWS = [
+    Row("PANCREAS_0001", check=MaskCheck(78.4, 95, 1, 30, False, ""), image=THUMBNAIL, mask=SPOT),
+    Row("PANCREAS_0002", image=THUMBNAIL, reasons=("no mask",)),
+    Row("PANCREAS_0003", reasons=("cannot be read: 1-005.dcm: is damaged or no DICOM; fetch it again",)),
+]
 
 FIGURES = {
     "slices": lambda: plots.slices(IMAGES, MASKS, SHIFTED, titles=list("abcd"), spacing=(2, 1)),
@@ -37,6 +47,7 @@ FIGURES = {
     "threshold_sweep": lambda: plots.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES),
     "two_rows": lambda: plots.two_rows(IMAGES, MASKS, IMAGES, SHIFTED),
     "agreement": lambda: plots.agreement(IMAGES, MASKS, SHIFTED),
+    "contact_sheet": lambda: plots.contact_sheet(ROWS),
     "scoreboard": lambda: plots.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
     "dice_per_patient": lambda: plots.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
 }
@@ -186,6 +197,7 @@ def test_show_displays_a_png_with_its_alt_text_and_saves_it(monkeypatch, tmp_pat
         lambda: plots.two_rows(IMAGES, MASKS, IMAGES, MASKS[:1]),
         lambda: plots.agreement(IMAGES, MASKS, MASKS[0]),
         lambda: plots.scoreboard([]),
+        lambda: plots.contact_sheet([]),
         lambda: plots.scoreboard([("a", 0.5)]),
         lambda: plots.dice_per_patient(["a"], [0.1, 0.2]),
     ],
@@ -194,3 +206,42 @@ def test_a_wrong_shape_is_one_line(wrong):
     with pytest.raises(InputError) as caught:
         wrong()
     assert "\n" not in str(caught.value)
+
+
+def test_a_contact_sheet_frames_the_flagged_and_says_why():
+    clean, bare, unread = plots.contact_sheet(ROWS).axes
+    titles = [ax.get_title() for ax in (clean, bare, unread)]
+    assert titles == ["PANCREAS_0001\n78 ml", "PANCREAS_0002\nno mask", "PANCREAS_0003\nno scan"]
+    assert clean.get_xlabel() == "" and not clean.spines["left"].get_visible()
+    assert bare.get_xlabel() == "no mask" and unread.get_xlabel().replace("\n", " ").startswith("cannot be read: 1-005")
+    frame = {matplotlib.colors.to_hex(spine.get_edgecolor()).upper() for spine in bare.spines.values()}
+    assert frame == {plots.VERMILLION} and bare.spines["left"].get_visible()
+
+
+def test_a_thumbnail_is_cut_to_the_body_with_its_mask_in_place():
+    image = np.zeros((128, 128), np.uint8)
+    image[24:104, 10:110] = 150
+    (ax,) = plots.contact_sheet([ROWS[0]._replace(image=image, mask=SPOT)]).axes
+    shown = np.asarray(ax.images[0].get_array())
+    assert shown.shape[0] == shown.shape[1] < 112 and shown.sum() == image.astype(float).sum()
+    left, top = np.argwhere(shown)[0][1], np.argwhere(shown)[0][0]
+    x, y = ax.lines[0].get_data()
+    assert (np.nanmin(x) - left, np.nanmax(x) - left) == (20 - 10 - 0.5, 50 - 10 - 0.5)
+    assert (np.nanmin(y) - top, np.nanmax(y) - top) == (30 - 24 - 0.5, 40 - 24 - 0.5)
+    assert _letters(ax) == "RLAP" and ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+@pytest.mark.parametrize("count", [4, 12, 80])
+def test_no_words_of_a_contact_sheet_run_into_each_other(count):
+    long = ROWS[0]._replace(patient="a patient with a long name 0004", reasons=("mask lies better reversed in y",) * 5)
+    fig = plots.contact_sheet([*ROWS, long, *ROWS * 26][:count])
+    assert len(fig.axes) == count and len({round(ax.get_position().x0, 3) for ax in fig.axes}) in (4, 10)
+    fig.draw_without_rendering()
+    boxes = [t.get_window_extent() for ax in fig.axes for t in (ax.title, ax.xaxis.label) if t.get_text()]
+    boxes += [ax.get_window_extent() for ax in fig.axes]
+    edges = np.array([(box.x0, box.x1, box.y0, box.y1) for box in boxes])
+    x0, x1, y0, y1 = edges.T[:, :, None]
+    overlap = (np.minimum(x1, x1.T) - np.maximum(x0, x0.T) > 0.5) & (np.minimum(y1, y1.T) - np.maximum(y0, y0.T) > 0.5)
+    assert not np.triu(overlap, 1).any()
+    assert edges.min() >= -3 and y1.max() <= fig.bbox.height + 1
+    assert min(t.get_fontsize() for ax in fig.axes for t in (ax.title, ax.xaxis.label)) >= 6.5

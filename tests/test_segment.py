@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from vaelib import latent, losses, metrics, pipeline
+from vaelib.masks import read_mask
 from vaelib.models import VAE, MaskDecoder
 from vaelib.pyramid import Stack, downscale, window
 from vaelib.training import save
-from vaelib.volumes import read_ct, read_mask
+from vaelib.volumes import read_ct
 
 
 @pytest.fixture(scope="module")

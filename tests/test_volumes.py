@@ -14,7 +14,8 @@ from small import OBLIQUE, SPACING, as_image, blob_volume, make_series, same
 
 from vaelib import InputError
 from vaelib.dicom import series_headers, write_ct, write_seg
-from vaelib.volumes import _onto, describe, read_ct, read_mask
+from vaelib.masks import _onto, read_mask
+from vaelib.volumes import describe, read_ct
 
 
 def edit(path, **attributes):

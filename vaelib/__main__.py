@@ -7,6 +7,7 @@ runs, so that `vaelib --help` answers at once.
 import sys
 import warnings
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from vaelib import InputError, __version__
 
 SYNTHETIC = Path("data/synthetic")
+PANCREAS_CT = Path("data/pancreas_ct")
 CHECKPOINT = Path("data/models/vae64.safetensors")
 
 app = App(
@@ -45,6 +47,45 @@ def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, w
     from vaelib.phantom import make_cohort
 
     make_cohort(folder, patients=patients, seed=seed, workers=workers)
+
+
+@app.command(sort_key=2)
+def download(folder: Path = PANCREAS_CT, *, patients: str | None = None, dry_run: bool = False):
+    """Fetch Pancreas-CT from the Imaging Data Commons: CT and masks, 10.2 GB, CC BY 3.0 and 4.0.
+
+    What is there and whole is kept, so an interrupted download can be started again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the patients go.
+    patients : str, optional
+        Some of them, by number, such as 1-4 or 1-4,7; by default all.
+    dry_run : bool
+        Say what would be fetched, and stop.
+    """
+    from vaelib.download import download as fetch
+
+    fetch(folder, patients, dry_run=dry_run)
+
+
+@app.command(sort_key=2)
+def labels(archive: Path, folder: Path = PANCREAS_CT):
+    """Unpack TCIA's zip of labels beside the scans of Pancreas-CT.
+
+    Each label goes to the scan of its number; the withdrawn ones, 25 and 70, are left out. Labels that are there
+    already are never overwritten.
+
+    Parameters
+    ----------
+    archive : Path
+        The zip, as downloaded from TCIA: TCIA_pancreas_labels-02-05-2017.zip.
+    folder : Path
+        The cohort, or the folder above the patients'.
+    """
+    from vaelib.labels import unpack
+
+    print(f"{len(unpack(archive, folder))} labels are in {folder}")
 
 
 @app.command(sort_key=3)
@@ -149,9 +190,10 @@ def train(
     """
     from vaelib import pipeline
 
-    pipeline.train(
-        folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume
-    )
+    options = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume)
+    made = pipeline.train(folder, out=out, **options)
+    cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
+    print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
 
 
 @app.command(sort_key=6)
@@ -169,7 +211,13 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json:
     """
     from vaelib import pipeline
 
-    pipeline.evaluate(folder, checkpoint=checkpoint, json=json)
+    board = pipeline.evaluate(folder, checkpoint=checkpoint)
+    if json:
+        print(dumps(board, indent=1))
+        return
+    for name, row in board.items():
+        cells = "  ".join(f"Dice {row[side]['dice']['mean']:.3f} at {side}" for side in row if side.isdigit())
+        print(f"{name:28s} {cells}")
 
 
 @app.command(sort_key=7)

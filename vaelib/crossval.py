@@ -1,5 +1,6 @@
 """Cross-validation by patient: every patient is tested once, by networks that never saw them."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from vaelib import metrics, pipeline
 from vaelib.cohort import FOLDS, data_folder
 from vaelib.errors import InputError
 from vaelib.ladder import replace
+from vaelib.pyramid import FULL, open_case
 
 
 def cross_validate(folder=None, *, out: Path, only: int | None = None, **training) -> dict | None:
@@ -34,27 +36,45 @@ def cross_validate(folder=None, *, out: Path, only: int | None = None, **trainin
     Raises
     ------
     InputError
-        A fold in `out` was made with other settings or patients; or no such fold.
+        A fold in `out` was made with other settings; or no such fold.
     """
     folder, out = Path(folder or data_folder()), Path(out)
     if only is not None and not 0 <= only < FOLDS:
         raise InputError(f"fold {only}: there are {FOLDS}, from 0 to {FOLDS - 1}")
     for k in range(FOLDS) if only is None else [only]:
-        checkpoint, scores = out / f"fold{k}.safetensors", out / f"fold{k}.json"
-        asked = {"fold": k, "folder": folder.name} | training
-        if not scores.exists():
-            pipeline.train(folder, out=checkpoint, fold=k, resume=True, **training)
-            _, parts = pipeline.shards_and_split(folder, k)
-            board = pipeline.evaluate(folder, checkpoint=checkpoint)
-            replace(scores, json.dumps({"asked": asked, "test": parts["test"], "methods": board}, indent=1))
-        elif (found := json.loads(scores.read_text())["asked"]) != asked:
-            raise InputError(f"{scores}: was made with {found}, not {asked}; name another folder for the results")
+        shards, parts = pipeline.shards_and_split(folder, k)
+        made_by = {"fold": k} | training | {"data": _identity(shards, sum(parts.values(), []))}
+        if _finished(out / f"fold{k}.json", made_by):
+            continue
+        checkpoint = out / f"fold{k}.safetensors"
+        pipeline.train(folder, out=checkpoint, fold=k, resume=True, **training)
+        board = pipeline.evaluate(folder, checkpoint=checkpoint)
+        scores = {"made_by": made_by, "test": parts["test"], "methods": board}
+        replace(out / f"fold{k}.json", json.dumps(scores, indent=1))
     made = [out / f"fold{k}.json" for k in range(FOLDS)]
     if not all(path.exists() for path in made):
         return None
     board = report([json.loads(path.read_text()) for path in made])
     replace(out / "report.json", json.dumps(board, indent=1))
     return board
+
+
+def _identity(shards, patients) -> str:
+    """What the shards of these patients were made from, in one hash."""
+    keys = {name: open_case(shards, name, FULL).meta["key"] for name in sorted(patients)}
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
+
+
+def _finished(scores: Path, made_by: dict) -> bool:
+    """Whether a fold is done. Other settings are an error; if the patients have changed, it is done anew."""
+    if not scores.exists():
+        return False
+    found = json.loads(scores.read_text())["made_by"]
+    differing = {key: found.get(key) for key in made_by if key != "data" and found.get(key) != made_by[key]}
+    if differing:
+        asked = {key: made_by[key] for key in differing}
+        raise InputError(f"{scores}: was made with {differing}, not {asked}; name another folder for the results")
+    return found["data"] == made_by["data"]
 
 
 def report(folds: list[dict]) -> dict:

@@ -1,7 +1,6 @@
 """The rooms joined into three jobs, as the command line runs them: train, evaluate, segment."""
 
 import hashlib
-import json as jsonlib
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -126,8 +125,11 @@ def shards_and_split(folder: Path | None = None, fold: int | None = None) -> tup
     return prepare(cases, cache_folder(folder)), parts
 
 
-def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, fold=None, resume=False) -> None:
-    """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`."""
+def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, fold=None, resume=False) -> dict:
+    """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`.
+
+    Returns its metadata.
+    """
     shards, parts = shards_and_split(folder, fold)
     states = {name: out.with_suffix(f".{name}.state") for name in ("vae", "mask")}
     if not resume:
@@ -138,13 +140,14 @@ def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0
     mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"], **recipe("copies", "mask_epochs"))
     thresholds = metrics.best_thresholds(shards, by_patient(predicted(vae, mask, val), val.patient), level)
     window_used = open_case(shards, parts["val"][0], level).meta["window"]
-    save(
-        out, {"vae": vae, "mask": mask}, level=level, window=window_used, beta=beta, seed=seed, fold=fold,
-        patients=parts, data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
+    meta = dict(
+        level=level, window=window_used, beta=beta, seed=seed, fold=fold, patients=parts,
+        data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
     )  # fmt: skip
+    save(out, {"vae": vae, "mask": mask}, **meta)
     for path in states.values():
         path.unlink(missing_ok=True)
-    print(f"{out}: trained on {len(parts['train'])} patients; best thresholds on validation {thresholds}")
+    return meta
 
 
 def predicted(vae, mask, s):
@@ -154,7 +157,7 @@ def predicted(vae, mask, s):
     return decode(mask, encode(vae, s.images)[0])
 
 
-def evaluate(folder, *, checkpoint: Path, json=False) -> dict:
+def evaluate(folder, *, checkpoint: Path) -> dict:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
     networks, meta = load(checkpoint, "vae", "mask")
     shards, parts = shards_and_split(folder, meta.get("fold"))
@@ -164,14 +167,7 @@ def evaluate(folder, *, checkpoint: Path, json=False) -> dict:
     train_set, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
     ours = predicted(networks["vae"], networks["mask"], test)
     methods = baselines(shards, train_set, val, test, level) | {DETACHED: (ours, meta["thresholds"])}
-    board = finite(scoreboard(shards, methods, test.patient, level))
-    if json:
-        print(jsonlib.dumps(board, indent=1))
-        return board
-    for name, row in board.items():
-        cells = "  ".join(f"Dice {row[s]['dice']['mean']:.3f} at {s}" for s in row if s.isdigit())
-        print(f"{name:28s} {cells}")
-    return board
+    return finite(scoreboard(shards, methods, test.patient, level))
 
 
 def by_patient(array: np.ndarray | Rows, patient: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

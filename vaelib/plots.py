@@ -6,6 +6,8 @@ of slices is (N, H, W), or (N, 1, H, W) as the models have it. The truth is a ye
 orange-red fill: they differ in grey too. Nothing here changes its input; a shape that does not fit is an `InputError`.
 """
 
+from textwrap import wrap
+
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgba
 from matplotlib.figure import Figure
@@ -295,3 +297,46 @@ def agreement(images, truth, predictions, *, titles=None, spacing=None, columns=
     patches = [Patch(color=colour, label=name) for name, colour in VERDICTS.items()]
     fig.legend(handles=patches, loc="outside lower center", ncols=3 if len(images) > 1 else 1)
     return fig
+
+
+@style
+def contact_sheet(rows):
+    """A cohort at a glance: for each row of `survey.survey` its thumbnail, patient and ml, the mask outlined.
+
+    What was flagged stands in a frame with its reasons below; what could not be read, in an empty one.
+    """
+    rows = list(rows)
+    if not rows:
+        raise InputError("contact_sheet: no rows; pass what `survey` returns for one case or more")
+    columns = min(len(rows), int(np.clip(np.sqrt(1.3 * len(rows)), 4, 10)))
+    cell, grid = min(WIDTH / columns, 2.6), [rows[k : k + columns] for k in range(0, len(rows), columns)]
+    size = np.interp(cell, (0.9, 1.8), (6.5, 9))
+    pitch, fits = 1.25 * size / 72, int(110 * cell / size)  # inches of a line of text, letters in it
+    notes = [[wrap("; ".join(row.reasons), fits, max_lines=4, placeholder=" ...") for row in line] for line in grid]
+    above, below = 2.4 * pitch + 0.94 * cell, [pitch * (0.6 + max(map(len, texts))) for texts in notes]
+    top = height = len(grid) * above + sum(below)
+    fig = Figure(figsize=(cell * columns, height), dpi=DPI)
+    for across, texts, space in zip(grid, notes, below, strict=True):
+        top -= above
+        for k, (row, text) in enumerate(zip(across, texts, strict=True)):
+            box = ((k + 0.03) / columns, top / height, 0.94 / columns, 0.94 * cell / height)
+            letters = "" if fig.axes else PLANES["axial"][2]
+            _thumbnail(fig.add_axes(box), row, "\n".join(text), size, letters)
+        top -= space
+    return fig
+
+
+def _thumbnail(ax, row, note, size, letters):
+    image, mask = (np.zeros((2, 2)), None) if row.image is None else (row.image, row.mask)
+    body = image > 90  # darker is fat and air
+    window = around(np.outer(*(body.mean(axis) > 0.05 for axis in (1, 0))), 0.03)
+    name = row.patient if len(row.patient) < 15 else "..." + row.patient[-12:]
+    volume = f"{row.check.volume_ml:.0f} ml" if row.check else "no scan" if row.image is None else "no mask"
+    panel = Panel(ax, vmin=0, vmax=255, letter_size=size)
+    panel.draw(image[window], mask if mask is None else mask[window], letters=letters)
+    line = size / 9
+    panel.edge.set(linewidth=line, path_effects=[Stroke(linewidth=2 * line, foreground="black"), Normal()])
+    ax.set_title(f"{name}\n{volume}", fontsize=size, pad=0.25 * size, linespacing=1.1)
+    ax.set_xlabel(note, fontsize=size, labelpad=0.35 * size, linespacing=1.1)
+    if row.reasons:
+        ax.spines[:].set(visible=True, color=VERMILLION, linewidth=2.5)
