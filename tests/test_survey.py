@@ -194,3 +194,12 @@ def test_the_csv_has_a_line_a_case_and_appears_whole_or_not_at_all(tmp_path, cle
     with pytest.raises(AttributeError):
         write_csv([rows[0], "no row"], path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["survey.csv"]
+
+
+def test_a_column_that_nobody_fills_is_left_out():
+    row = Row("P1", (8, 8, 4), (0.7, 0.7, 2.5), "LAI", (-1000, -900, 300, 900))
+    heads = [table([r]).splitlines()[0].split() for r in (row, row._replace(agreement=0.97))]
+    assert heads == [
+        ["patient", "voxels", "mm", "axes", "HU"],
+        ["patient", "voxels", "mm", "axes", "HU", "2nd", "label"],
+    ]

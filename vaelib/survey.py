@@ -264,7 +264,7 @@ def write_csv(rows, path):
 
 def table(rows):
     """The survey as text: a line for each case, flagged ones starred, and below, the reasons."""
-    lines = [("", "patient", "voxels", "mm", "axes", "HU", "   ml", "median", "soft", "placed by", "2nd label")]
+    lines = [("", "patient", "voxels", "mm", "axes", "HU", "   ml", "median", "soft", "placed", "2nd label")]
     for row in rows:
         line = ["*" if row.reasons else "", row.patient, "", "", row.axes, "", "", "", "", "", ""]
         if row.size:
@@ -276,7 +276,9 @@ def table(rows):
         if row.agreement is not None:
             line[10] = f"{row.agreement:.2f}"
         lines.append(line)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    columns = [column for n, column in enumerate(zip(*lines, strict=True)) if n == 0 or any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
     text = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines]
     flagged = [row for row in rows if row.reasons]
     text += ["", f"{len(flagged)} of {len(rows)} to look at" + ":" * bool(flagged)]
