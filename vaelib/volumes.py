@@ -109,7 +109,7 @@ def _hu(ds):
         if len(ds.PixelData) and not ds.file_meta.TransferSyntaxUID.is_compressed:
             stored, slope, intercept = _stored(ds, shape), float(slope), float(intercept)
         else:  # GDCM (in SimpleITK) decodes what is compressed, and rescales by itself
-            stored, slope, intercept = sitk.GetArrayFromImage(sitk.ReadImage(str(name))).reshape(shape), 1.0, 0.0
+            stored, slope, intercept = _decoded(name, shape), 1.0, 0.0
     except Exception:  # each decoder has its own way to give up on a damaged file
         found = f"{Path(name).stat().st_size} bytes for {shape[0]} x {shape[1]} pixels"
         raise InputError(f"{name}: {found} cannot be decoded, truncated? download it again") from None
@@ -124,6 +124,11 @@ def _hu(ds):
     with np.errstate(invalid="ignore"):
         whole = hu.astype(np.int16)
     return whole if np.array_equal(whole, hu) else hu.astype(np.float32)
+
+
+def _decoded(name, shape):
+    image = sitk.ReadImage(str(name), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
+    return sitk.GetArrayFromImage(image).reshape(shape)
 
 
 def _stored(ds, shape):
