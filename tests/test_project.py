@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:1] not in ("", "#")]
 # From the ground up: a room imports only rooms that stand before it here.
-ROOMS = """errors __init__ progress dicom volumes masks quality phantom cohort labels client download rows pyramid
+ROOMS = """errors __init__ files progress dicom volumes masks quality phantom cohort labels client download rows pyramid
 survey models losses training latent metrics charts plots widgets export pipeline ladder crossval __main__""".split()
 OUTERMOST = {"charts", "plots", "widgets", "export"}  # what only a person's eyes or disk get to see
 MAY_USE_THEM = {"charts": set(), "plots": {"charts"}, "widgets": {"charts", "plots"}}

@@ -109,11 +109,11 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
     rows = survey(find_cases(folder or data_folder()), workers=workers)
     print(table(rows))
     if out is not None:
+        from vaelib.files import replace
         from vaelib.plots import contact_sheet, png
 
-        out.mkdir(parents=True, exist_ok=True)
         write_csv(rows, out / "check.csv")
-        (out / "check.png").write_bytes(png(contact_sheet(rows)))
+        replace(out / "check.png", png(contact_sheet(rows)))
 
 
 @app.command(sort_key=4)

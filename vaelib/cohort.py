@@ -145,6 +145,11 @@ def _cases(patient, labels, top):
     return [Case(patient.name, scan, mask, layout, label if label != mask else None) for scan in scans]
 
 
+def _draw(seed, name) -> bytes:
+    """The lot of a patient, the same on every machine: the SHA-256 of the seed and the name."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
 def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
     """Share patients out between training, validation and test; never slices, so no one is in two sets.
 
@@ -176,7 +181,7 @@ def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
     train = len(names) - val - test
     if train < 1:
         raise InputError(f"{len(names)} patient(s): too few to train, validate and test on; three is the least")
-    names.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+    names.sort(key=lambda name: _draw(seed, name))
     parts = {"train": names[:train], "val": names[train : train + val], "test": names[train + val :]}
     return {part: sorted(members) for part, members in parts.items()}
 
@@ -207,7 +212,7 @@ def folds(patients, *, count=FOLDS, seed=0):
         A fold without test patients, or without two others to train and validate on.
     """
     names = sorted(set(patients))
-    draw = {name: hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names}
+    draw = {name: _draw(seed, name) for name in names}
     fold = {name: int.from_bytes(draw[name][:8]) % count for name in names}
     out = []
     for k in range(count):

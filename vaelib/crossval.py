@@ -7,7 +7,7 @@ from pathlib import Path
 from vaelib import metrics, pipeline
 from vaelib.cohort import FOLDS, data_folder
 from vaelib.errors import InputError
-from vaelib.ladder import replace
+from vaelib.files import replace
 from vaelib.pyramid import FULL, open_case
 
 

@@ -20,6 +20,7 @@ import pydicom
 
 from vaelib.client import AGAIN, alone, end_s5cmd, idc, reach, scratch
 from vaelib.errors import InputError
+from vaelib.files import replace
 from vaelib.progress import progress
 
 COLLECTION, RESULT = "pancreas_ct", "pancreas_ct_seg"
@@ -140,9 +141,7 @@ def download(folder, patients=None, *, dry_run=False):
     if lacking:
         reach(lacking[0])
     with alone(folder):
-        half = folder / ".ATTRIBUTION.md"
-        half.write_text(ATTRIBUTION, encoding="utf-8")
-        os.replace(half, folder / "ATTRIBUTION.md")
+        replace(folder / "ATTRIBUTION.md", ATTRIBUTION)
         if lacking:
             _transfer(folder, wanted, lacking)
     print(f"{folder}: {wanted['PatientID'].nunique()} patient(s) are here, whole")

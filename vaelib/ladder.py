@@ -15,7 +15,6 @@ three are scaled to variance 1. And the supervised bottleneck learns at half the
 """
 
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from sklearn.decomposition import PCA
 
 from vaelib import metrics, pipeline
 from vaelib.cohort import REPOSITORY
+from vaelib.files import replace
 from vaelib.latent import copies_of, decode, encode
 from vaelib.models import VAE, MaskDecoder, Supervised
 from vaelib.pyramid import open_case, stack
@@ -100,13 +100,6 @@ def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
     }  # fmt: skip
     replace(path, json.dumps(pipeline.finite(board), indent=1) + "\n")
     return board
-
-
-def replace(path: Path, text: str) -> None:
-    """Put `text` in the place of a file, whole or not at all."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(text)
-    os.replace(half, path)
 
 
 def table(board: dict) -> str:

@@ -149,12 +149,9 @@ def _onto(label, like):
     off = np.abs(matrix - steps) @ label.GetSize() + np.abs(shift - first)
     if off.max() > 0.1 or not all((np.abs(steps).sum(axis) == 1).all() for axis in (0, 1)):
         return sitk.Resample(label, like, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
-    array = sitk.GetArrayFromImage(label).T.transpose(
-        np.abs(steps).argmax(1)
-    )  # the label's axes as the scan's, x first
-    backward, scan = steps.sum(1) < 0, np.array(like.GetSize())
-    array = np.flip(array, np.flatnonzero(backward))
-    low = (first - backward * (np.array(array.shape) - 1)).astype(int)  # where its first voxel lies in the scan
+    array, scan = _turned(label, steps), np.array(like.GetSize())
+    # where its first voxel lies in the scan
+    low = (first - (steps.sum(1) < 0) * (np.array(array.shape) - 1)).astype(int)
     start, stop = np.maximum(low, 0), np.minimum(low + array.shape, scan)
     out = np.zeros(scan[::-1], np.uint8)
     here = array[tuple(slice(a, b) for a, b in zip(start - low, stop - low, strict=True))]
@@ -162,6 +159,12 @@ def _onto(label, like):
     mask = sitk.GetImageFromArray(out)
     mask.CopyInformation(like)
     return mask
+
+
+def _turned(label, matrix):
+    """The label's array with its axes in the order and direction of the scan's, x first."""
+    along = np.abs(matrix).argmax(1)
+    return np.flip(sitk.GetArrayFromImage(label).T.transpose(along), np.flatnonzero(matrix[range(3), along] < 0))
 
 
 def _disagreement(label, like):
@@ -181,12 +184,9 @@ def _reordered(label, like, reorient):
     array = sitk.GetArrayFromImage(label)
     if reorient == "axes":
         matrix, _ = index_map(label, like)
-        along = np.abs(matrix).argmax(1)
-        if sorted(along) != [0, 1, 2]:
+        if sorted(np.abs(matrix).argmax(1)) != [0, 1, 2]:
             raise InputError(f"reorient='axes': the label's axes {axes_of(label)} fit no axes of the scan; use 'index'")
-        backward = matrix[range(3), along] < 0
-        array = array.transpose(2, 1, 0).transpose(along)
-        return np.flip(array, np.flatnonzero(backward)).transpose(2, 1, 0)
+        return _turned(label, matrix).T
     if reorient != "index" and not re.fullmatch("flip-[xyz]{1,3}", str(reorient)):
         raise InputError(f"reorient={reorient!r}: choose 'header', 'axes', 'index', or 'flip-' with x, y, z or several")
     axes = set(reorient.removeprefix("flip-")) if reorient != "index" else ()

@@ -4,19 +4,20 @@ A flag is a reason to look, not a verdict. The limits are wide, for a survey tha
 """
 
 import csv
+import io
 import os
 import warnings
 from collections import Counter, defaultdict
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
 from vaelib.errors import InputError
+from vaelib.files import replace as replace_file
 from vaelib.labels import Placement, mask_of
 from vaelib.progress import each
 from vaelib.pyramid import canonical, downscale, window
@@ -246,20 +247,12 @@ def _cells(row):
 
 def write_csv(rows, path):
     """Write one line a case, the columns of `COLUMNS`, to `path`; it appears whole or not at all."""
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        with half.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            for row in rows:
-                cells = _cells(row)
-                writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in cells])
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
-    return path
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in _cells(row)])
+    return replace_file(path, text.getvalue())
 
 
 def table(rows):
