@@ -13,6 +13,12 @@ lie in the ranges usual 70 s after injection (liver 100 to 120, spleen 115 to 13
 200, aorta 140 to 170, portal vein 150 to 180, muscle 55 to 65, fat -123 to -89): for what sets them see Bae,
 "Intravenous contrast medium administration and scan timing at CT", Radiology 2010;256:32, and for aorta,
 portal trunk and liver in this phase Kanematsu et al., Open J Radiol 2013;3:112, doi 10.4236/ojrad.2013.33018.
+
+Without contrast medium all of them come down to 30 to 60 HU. Liver: 58.8 in 3,357 adults, Boyce et al., "Hepatic
+steatosis (fatty liver disease) in asymptomatic adults identified by unenhanced low-dose CT", AJR 2010;194:623.
+Spleen: below the healthy liver by 1 to 18, Park et al., "Biopsy-proven nonsteatotic liver in adults", Radiology
+2011;258:760. The others lie in the ranges usual there (pancreas 40 to 50, blood 40 to 45, muscle 50 to 60, renal
+parenchyma 30 to 35), as they differ between scanners: Lamba et al., AJR 2014;203:1013.
 """
 
 from dataclasses import dataclass, field
@@ -33,6 +39,10 @@ HU = {  # mean and spread between patients, portal-venous phase
     "aorta": (155, 8), "cava": (140, 10), "portal": (166, 8), "pancreas": (99, 20), "gut": (78, 10),
     "gallbladder": (12, 4),
 }  # fmt: skip
+UNENHANCED = HU | {
+    "muscle": (54, 3), "liver": (58, 6), "spleen": (49, 4), "kidney": (32, 3), "aorta": (42, 2), "cava": (42, 2),
+    "portal": (42, 2), "pancreas": (43, 8), "gut": (40, 6),
+}  # fmt: skip
 
 
 @dataclass
@@ -47,9 +57,12 @@ class Part:
 
 
 class Anatomy:
-    """Everything about patient `number` under `seed`: `parts` in painting order, and `facts`."""
+    """Everything about patient `number` under `seed`: `parts` in painting order, and `facts`.
 
-    def __init__(self, seed, number):
+    `enhanced` says whether contrast medium runs in the vessels; what was drunk is there in either case.
+    """
+
+    def __init__(self, seed, number, enhanced=True):
         self.rng = rng = np.random.default_rng([seed, number])
         n, u = rng.normal, rng.uniform
         self.stature = float(np.clip(n(1, 0.04), 0.91, 1.09))
@@ -63,7 +76,9 @@ class Anatomy:
         self.muscle = st * u(8.5, 12.5)
         self.period = st * 35  # a vertebra with its disc
         self.phase = u(0, 1)
-        self.hu = {name: mean + spread * float(np.clip(n(), -2, 2)) for name, (mean, spread) in HU.items()}
+        self.enhanced = enhanced
+        usual = HU if enhanced else UNENHANCED
+        self.hu = {name: mean + spread * float(np.clip(n(), -2, 2)) for name, (mean, spread) in usual.items()}
         self.warp = Waves(rng, 110, 12), Waves(rng, 110, 12)
         self.warp_mm = u(1.5, 3.5)
         self.fields = {mm: Waves(rng, mm, 28) for mm in (9, 14, 24, 45)}

@@ -36,20 +36,32 @@ class Patient(NamedTuple):
     facts: dict
 
 
-def make_patient(seed, number, *, size=512):
+def make_patient(seed, number, *, size=512, scanner=None, enhanced=True, scale=1.0, view=1.0):
     """Draw patient `number` (from 1) of the cohort `seed` and scan it with `size` x `size` pixels.
+
+    What follows `size` is for scans that the cohort does not have: the same patient, in the same place.
+
+    Parameters
+    ----------
+    seed, number, size : int
+    scanner : Scanner, by default one of `SCANNERS` by the patient's number.
+    enhanced : whether contrast medium was given into a vein.
+    scale : every length of the patient, relative to the cohort's.
+    view : the field of view, relative to the one chosen for the patient.
 
     Returns
     -------
     Patient. The anatomy is the same at every `size`; `facts` holds the volume (ml), the diameters drawn
-    (mm), the pancreas' HU, the scanner's model, and more.
+    (mm), the pancreas' HU, the scanner, and more.
     """
-    body = Anatomy(seed, number)
-    scanner = SCANNERS[number % len(SCANNERS)]
+    body = Anatomy(seed, number, enhanced)
+    scanner = scanner or SCANNERS[number % len(SCANNERS)]
+    rng = np.random.default_rng([seed, number, 1])
     with threadpool_limits(1):  # its matrices are small: more threads would only wait for each other
-        hu, mask, labels, grid = scan(body, np.random.default_rng([seed, number, 1]), scanner, paint, size)
+        hu, mask, labels, grid = scan(body, rng, scanner, paint, size, scale=scale, view=view)
+    lengths = {name: value * scale if name.endswith("_mm") else value for name, value in body.facts.items()}
     facts = dict(
-        body.facts, volume_ml=float(mask.sum() * np.prod(grid.spacing) / 1000), pancreas_hu=body.hu["pancreas"],
+        lengths, volume_ml=float(mask.sum() * np.prod(grid.spacing) / 1000), pancreas_hu=body.hu["pancreas"],
         fat=body.fat, scanner=scanner, origin=(float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
     )  # fmt: skip
     return Patient(hu, mask, labels, grid.spacing, facts)

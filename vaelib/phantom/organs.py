@@ -35,7 +35,11 @@ def solid_organs(body):
     for x in (-1, 1):  # adrenals, psoas and crura
         top = at((x * 30 - (x < 0) * 4, 16, 40))
         for limb in (-1, 1):
-            add("adrenal", Tube.along([top, top + (limb * 6, 9, -6), top + (limb * 9, 17, -16)], [2.6, 2.1, 1.7]), 80)
+            add(
+                "adrenal",
+                Tube.along([top, top + (limb * 6, 9, -6), top + (limb * 9, 17, -16)], [2.6, 2.1, 1.7]),
+                80 if body.enhanced else 25,
+            )
         psoas = at((x * 27, 34, 30), (x * 34, 40, -10), (x * 42, 40, -60), (x * 48, 38, -120))
         add("muscle", Tube.along(psoas, np.array([4, 10, 14.5, 19]) * st))
         for dx, y in ((-5, 1), (0, 10), (3, 20)):  # a crus drapes the aorta's side
@@ -128,6 +132,7 @@ def vessels(body):
     """Great vessels, renal and splanchnic branches, the portal system, and the twigs in the mesentery."""
     at, n, u = body.place, body.rng.normal, body.rng.uniform
     artery, vein = body.hu["aorta"], body.hu["cava"]
+    renal, twig = (15, 30) if body.enhanced else (0, 0)  # renal veins are brighter than the cava, twigs fainter
 
     def add(name, points, radii, hu=None, **more):
         body.add(name, Tube.along(points, radii), hu, **more)
@@ -136,8 +141,8 @@ def vessels(body):
     add("cava", cava, u(9, 12), kind="flat")
     left, right = body.left_kidney + (-22, -8, 0), body.right_kidney + (20, -8, 0)
     before = [at((22, -3, -3)), at((4, -5, -3))]  # between the aorta and the superior mesenteric artery
-    add("cava", [left, *before, cava[2] + (4, -3, -12)], [5, 5, 3.8, 5], vein + 15)
-    add("cava", [right, 0.5 * (right + cava[2]) + (0, 2, -6), cava[2] + (0, 2, -14)], 5, vein + 15)
+    add("cava", [left, *before, cava[2] + (4, -3, -12)], [5, 5, 3.8, 5], vein + renal)
+    add("cava", [right, 0.5 * (right + cava[2]) + (0, 2, -6), cava[2] + (0, 2, -14)], 5, vein + renal)
     for kidney in (left, right):
         root = at((7, 10, -8))
         add("vessel", [kidney + (0, 5, 2), 0.5 * (kidney + root) + (0, 6, 0), root], 2.8, artery)
@@ -162,7 +167,7 @@ def vessels(body):
         start = root[0] + (root[1] - root[0]) * u(0, 1) + n(0, 4, 3)
         end = at((n(30, 55), -52 + n(0, 14), -45 + n(0, 32)))
         middle = 0.5 * (start + end) + n(0, 8, 3)
-        add("vessel", [start, middle, end], [u(1.2, 2.4), 1.4, 0.8], artery - u(0, 30))
+        add("vessel", [start, middle, end], [u(1.2, 2.4), 1.4, 0.8], artery - u(0, twig))
 
 
 def liver_tree(body):

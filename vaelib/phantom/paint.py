@@ -161,7 +161,8 @@ def kidney(c, body, part, box, d):
     halo = halo * np.clip((e.radii[2] - abs(c.z - e.centre[2])) / 12, 0, 1)  # none above the pole
     c.paint(box, np.maximum(d - halo, c.wall[box] + 3), body.hu["fat"], LABEL["fat"])
     medulla = c.waves(body.fields[14], box) > 0.1
-    hu = part.hu + 3 * c.waves(body.fields[24], box) - 38 * medulla * np.clip((-d - 5.5) / 2, 0, 1)
+    darker = 38 if body.enhanced else 0
+    hu = part.hu + 3 * c.waves(body.fields[24], box) - darker * medulla * np.clip((-d - 5.5) / 2, 0, 1)
     c.paint(box, d, hu, LABEL["kidney"])
     X, Y = c.X[box] - e.centre[0], c.Y[box] - e.centre[1]
     deep = (c.z - e.centre[2]) / (0.5 * e.radii[2])

@@ -11,7 +11,7 @@ from vaelib.phantom.shapes import Canvas
 @dataclass(frozen=True)
 class Scanner:
     """A make of scanner: its names, noise (HU at the centre of an average patient) and sharpness
-    (cycles per mm at which its kernel lets most noise through), and its kind of table.
+    (cycles per mm at which its kernel lets most noise through), and its kind of table: 1 or 2 curved, 0 flat.
     """
 
     model: str
@@ -39,31 +39,42 @@ class Grid:
     spacing: tuple  # (dz, dy, dx)
 
 
-def plan(body, rng, size):
-    """Choose field of view, pixel size, slices and the patient's place in the picture."""
-    across = 2 * (body.width + body.muscle + body.subcutaneous) + 12
+def plan(body, rng, size, *, scale=1.0, view=1.0):
+    """Choose field of view, pixel size, slices and the patient's place in the picture.
+
+    Every length of the patient is `scale` times that of `body`; the field of view is `view` times the usual one.
+    """
+    across = scale * (2 * (body.width + body.muscle + body.subcutaneous) + 12)
     pixel = float(np.clip((across + rng.uniform(20, 130)) / 512, 0.66, 0.98)) * 512 / size
-    low, high = body.extent
+    low, high = (scale * z for z in body.extent)
+    most = round(48 * scale)  # slices
     need = high - low + rng.uniform(22, 36)
-    dz = float(min(step for step in (2.5, 3.0, 3.5, 4.0, 4.5) if step * 48 >= need or step == 4.5))
+    dz = float(min(step for step in (2.5, 3.0, 3.5, 4.0, 4.5) if step * most >= need or step == 4.5))
     dz = max(dz, float(rng.choice([2.5, 3.0, 3.5])))
-    count = int(np.clip(np.ceil(need / dz), 40, 48))
+    count = int(np.clip(np.ceil(need / dz), 40, most))
     middle = (low + high) / 2 + rng.uniform(-0.35, 0.35) * (count * dz - (high - low))
     room = max(0.0, pixel * size - across) / 2
     dx, dy = np.clip(rng.normal(0, 9), -room, room), rng.normal(12, 18)
+    pixel *= view
     steps = (np.arange(size) - (size - 1) / 2) * pixel
-    centre = (body.back - body.front) / 2
+    centre = scale * (body.back - body.front) / 2
     return Grid(steps + dx, steps + centre + dy, middle + (np.arange(count) - (count - 1) / 2) * dz, (dz, pixel, pixel))
 
 
-def table(canvas, scanner, back):
-    """The table under the patient: one or two thin shells, curved up at the sides (`back` mm: its top)."""
-    X, Y = canvas.x[None], canvas.y[:, None]
-    top = back - X * X / 900
-    shells = [(top, 205, 1.0, 130), (top + 26 + X * X / 4000, 205 if scanner.table == 1 else 150, 1.1, 60)]
+def table(canvas, scanner, back, scale=1.0):
+    """The table under the patient: two thin shells, curved up at the sides or flat (`back` mm: its top).
+
+    The canvas has the lengths of a patient `scale` times smaller than the one who lies on the table.
+    """
+    X, Y = canvas.x[None] * scale, canvas.y[:, None] * scale
+    if scanner.table:
+        top = back - X * X / 900
+        shells = [(top, 205, 1.0, 130), (top + 26 + X * X / 4000, 205 if scanner.table == 1 else 150, 1.1, 60)]
+    else:
+        shells = [(back, 215, 1.5, 60), (back + 50, 215, 1.5, 60)]
     for y, half, thick, hu in shells:
         d = np.maximum(np.abs(Y - y) - thick, np.abs(X) - half)
-        canvas.paint((slice(None), slice(None)), d, float(hu))
+        canvas.paint((slice(None), slice(None)), d / scale, float(hu))
 
 
 def noise(rng, scanner, shape, pixel):
@@ -76,18 +87,22 @@ def noise(rng, scanner, shape, pixel):
     return grain / grain.std()
 
 
-def scan(body, rng, scanner, paint, size):
-    """Scan `body` (Anatomy): returns (hu int16 (S, H, W), mask uint8, labels uint8, grid), canonical order."""
-    grid = plan(body, rng, size)
+def scan(body, rng, scanner, paint, size, *, scale=1.0, view=1.0):
+    """Scan `body` (Anatomy): returns (hu int16 (S, H, W), mask uint8, labels uint8, grid), canonical order.
+
+    `scale` and `view` as in `plan`. A larger patient is painted as himself, on a grid that is smaller by as much.
+    """
+    grid = plan(body, rng, size, scale=scale, view=view)
     warp = [lambda x, y, z, w=w: w(x, y, z) * np.float32(body.warp_mm) for w in body.warp]
-    back = body.back + body.muscle + 17 + body.subcutaneous * 1.2 + rng.uniform(2, 22)
-    level = scanner.noise * ((body.width + body.front + body.subcutaneous) / 240) ** 1.5 * rng.uniform(0.8, 1.2)
+    back = scale * (body.back + body.muscle + 17 + body.subcutaneous * 1.2) + rng.uniform(2, 22)
+    thick = scale * (body.width + body.front + body.subcutaneous)
+    level = scanner.noise * (thick / 240) ** 1.5 * rng.uniform(0.8, 1.2)
     level *= np.sqrt(3.0 / grid.spacing[0])
     shape = (len(grid.z), size, size)
     hu, mask, labels = np.empty(shape, np.int16), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     for k, z in enumerate(grid.z):
-        canvas = Canvas(grid.x, grid.y, z, warp)
-        table(canvas, scanner, back)
+        canvas = Canvas(grid.x / scale, grid.y / scale, z / scale, warp)
+        table(canvas, scanner, back, scale)
         mask[k] = paint(canvas, body)
         depth = np.exp(-((canvas.X / 150) ** 2) - (canvas.Y / 120) ** 2)  # noisiest where rays are longest
         canvas.hu += noise(rng, scanner, shape[1:], grid.spacing[2]) * (level * (0.45 + 0.6 * depth))
