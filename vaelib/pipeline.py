@@ -215,12 +215,12 @@ def scoreboard(shards, methods: dict[str, tuple[np.ndarray | Rows, dict]], patie
 def finite(value):
     """Round for JSON, which has no infinity: null stands for the HD95 of an empty mask."""
     if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
         return [finite(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 4) if np.isfinite(value) else None
-    return value
+    if isinstance(value, float | np.floating):
+        return round(float(value), 4) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def segment(

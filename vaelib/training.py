@@ -13,19 +13,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vaelib import models
 from vaelib.errors import InputError
 from vaelib.losses import beta_at, mask_loss, vae_loss
+from vaelib.models import VAE, MaskDecoder, Supervised
 from vaelib.progress import progress as progress_bar
+from vaelib.residual import ResidualMaskDecoder, ResidualVAE
+from vaelib.unet import UNet
+
+NETWORKS = {c.__name__: c for c in (VAE, MaskDecoder, Supervised, ResidualVAE, ResidualMaskDecoder, UNet)}
 
 Step = Callable[[nn.Module, Sequence[Tensor], float], dict]
 
 
 def vae_step(beta: float, warmup: float = 0.2) -> Step:
-    """The step of a `VAE` on batches ``(x,)``: reconstruction, KL and their weighted sum."""
+    """The step of a `VAE` on batches ``(x,)``: reconstruction, KL and their weighted sum.
+
+    On batches ``(seen, x)`` it reads one and reconstructs the other (a denoising VAE, Im et al. 2017,
+    arXiv:1511.06406).
+    """
 
     def step(model, batch, progress):
-        return vae_loss(model(batch[0]), batch[0], beta_at(progress, beta, warmup))._asdict()
+        return vae_loss(model(batch[0]), batch[-1], beta_at(progress, beta, warmup))._asdict()
 
     return step
 
@@ -49,8 +57,8 @@ def augment(x: Tensor, mask: Tensor | None = None, *, shift=0.08, scale=0.12, de
 
     Parameters
     ----------
-    x, mask : Tensor, (N, 1, H, W)
-        Images in [0, 1], and masks to move along with them.
+    x, mask : Tensor, (N, C, H, W)
+        Images in [0, 1], and masks to move along with them; all channels of an image move as one.
     shift, scale : float
         Largest shift as a share of the image, and largest relative change of size.
     degrees : float
@@ -69,7 +77,25 @@ def augment(x: Tensor, mask: Tensor | None = None, *, shift=0.08, scale=0.12, de
     theta[:, :, 2] = draw[:, 2:] * 2 * shift
     both = x if mask is None else torch.cat([x, mask], 1)
     moved = F.grid_sample(both, F.affine_grid(theta, list(both.shape), False), align_corners=False)
-    return moved if mask is None else (moved[:, :1], moved[:, 1:])
+    return moved if mask is None else (moved[:, : x.shape[1]], moved[:, x.shape[1] :])
+
+
+def jitter(x: Tensor) -> Tensor:
+    """Change the grey values of each image at random, as if another scanner, or another dose, had made it.
+
+    Contrast (0.7 to 1.2 times), brightness (0.1 up or down), a blur over 3 x 3 pixels mixed in, and noise (a standard
+    deviation of up to 0.06). What lies below the window, air, stays black. It needs no labels, as `augment`.
+
+    Parameters
+    ----------
+    x : Tensor, (N, C, H, W)
+        In [0, 1]; all channels of an image are changed alike.
+    """
+    draw = torch.rand(4, len(x), 1, 1, 1, device=x.device)
+    y = x + draw[0] * (F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) - x)
+    y = 0.5 + (y - 0.5) * (0.7 + 0.5 * draw[1]) + 0.2 * (draw[2] - 0.5)
+    y = y + 0.06 * draw[3] * torch.randn_like(x)
+    return (y * (x > 0)).clamp(0, 1)
 
 
 def fit(
@@ -240,18 +266,22 @@ def _first_line(e: Exception) -> str:
     return " ".join(str(e).split())[:200]
 
 
-def save(path: str | Path, networks: dict[str, nn.Module], **metadata) -> Path:
+def save(path: str | Path, networks: dict[str, nn.Module], *, half: bool = False, **metadata) -> Path:
     """Save networks to one safetensors file with all that is needed to rebuild them.
 
     Parameters
     ----------
     path : path
     networks : dict of str to nn.Module
-        For instance ``{"vae": vae, "mask": decoder}``; each class is one of `vaelib.models`.
+        For instance ``{"vae": vae, "mask": decoder}``; each class is one of `NETWORKS`.
+    half : bool
+        Keep the weights as float16, half the size; they are float32 again when loaded.
     **metadata
         Anything JSON can hold: the data's identity, the window, the metrics.
     """
     tensors = {f"{name}/{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
     _write(Path(path), tensors, {"networks": classes, **metadata})
     return Path(path)
@@ -284,9 +314,9 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
         )
     networks = {}
     for name, (kind, config) in classes.items():
-        if kind not in ("VAE", "MaskDecoder", "Supervised"):
+        if kind not in NETWORKS:
             raise InputError(f"{path}: network {name!r} is a {kind!r}, which this vaelib does not know; update vaelib")
-        networks[name] = getattr(models, kind)(**config)
+        networks[name] = NETWORKS[kind](**config)
         prefix = f"{name}/"
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         _load_weights(path, networks[name], weights)

@@ -1,0 +1,91 @@
+"""What a step takes is counted before it is taken, and where there is too little, the error says what would fit."""
+
+import re
+
+import pytest
+import torch
+
+from vaelib import memory
+from vaelib.errors import InputError
+from vaelib.models import VAE
+from vaelib.residual import ResidualVAE
+from vaelib.training import vae_step
+
+STEP = vae_step(0.01)
+
+
+def batch(n, size=64):
+    return [torch.zeros(1, 1, size, size).expand(n, -1, -1, -1)]
+
+
+def test_a_watch_sees_what_is_alive_at_once_and_not_what_was_there_before():
+    old = torch.rand(1000)
+    with memory.Watch() as watch:
+        for _ in range(5):
+            new = old * 2  # one at a time, and for a moment the next one beside it
+        view = new[:10]
+    assert watch.peak == 2 * old.nbytes and view.shape == (10,)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_is_foretold_is_what_a_step_takes(recompute):
+    torch.manual_seed(0)
+    vae, x = ResidualVAE(64, 4, 4, 8, recompute=recompute), torch.rand(4, 1, 64, 64)
+    with memory.Watch() as watch:
+        STEP(vae, [x], 0.5)["total"].backward()
+    weights = sum(p.nbytes for p in vae.parameters())
+    assert memory.need(vae, STEP, [x]) == pytest.approx(watch.peak + x.nbytes + 3 * weights, rel=0.02)
+    assert all(p.device.type == "cpu" for p in vae.parameters())
+
+
+def test_foretelling_touches_neither_the_weights_nor_their_gradients():
+    vae = VAE(32, 2, 4)
+    before = [p.clone() for p in vae.parameters()]
+    memory.need(vae, STEP, batch(10**6, 32))  # four terabytes of pictures
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, vae.parameters(), strict=True))
+
+
+def test_recomputing_needs_less():
+    kept, again = (memory.need(ResidualVAE(128, 4, 4, 8, recompute=r), STEP, batch(8, 128)) for r in (False, True))
+    assert again < 0.6 * kept
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+])  # fmt: skip
+def test_out_of_memory_becomes_a_word_of_what_would_fit(error, monkeypatch):
+    vae, x = ResidualVAE(64, 8, 4, 8), batch(64)
+    room = memory.need(vae, STEP, batch(20))
+    monkeypatch.setattr(memory, "free", lambda device: room)
+    with pytest.raises(InputError, match="64 images of 64 x 64") as caught, memory.explained(vae, STEP, x, "VAE"):
+        raise error
+    said = str(caught.value)
+    assert said.startswith("VAE: out of memory") and "use batch_size=16 " in said and "recompute=True" in said
+    assert "\n" not in said
+
+
+def test_what_has_no_room_for_one_image_says_so(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 1000)
+    with (
+        pytest.raises(InputError, match="not even one image fits"),
+        memory.explained(VAE(32, 2, 4), STEP, batch(8, 32)),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_where_nobody_knows_what_is_free_half_is_advised(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: None)
+    said = memory.what_fits(VAE(32, 2, 4), STEP, batch(8, 32), None)
+    assert "use batch_size=4" in said and "free" not in said and "recompute" not in said
+
+
+def test_another_error_is_let_through():
+    with pytest.raises(RuntimeError, match="shapes"), memory.explained(VAE(32, 2, 4), STEP, batch(8, 32)):
+        raise RuntimeError("shapes do not match")
+
+
+def test_a_batch_that_no_machine_holds_is_explained():
+    vae, x = VAE(512, 2, 4), batch(2**30, 512)
+    with pytest.raises(InputError, match=re.escape("1073741824 images of 512 x 512")), memory.explained(vae, STEP, x):
+        STEP(vae, x, 0.5)

@@ -1,0 +1,115 @@
+import ipywidgets as ui
+import numpy as np
+import pytest
+
+from vaelib import surface
+from vaelib.charts import png
+from vaelib.errors import InputError
+
+SPACING, RADIUS = (3.0, 1.5, 1.2), 20.0  # mm: no two alike, so that no mix-up goes unseen
+
+
+def ball(soft=True, at=(0, 0, 0)):
+    """A ball of 20 mm in a volume of (23, 33, 41) voxels; its middle is `at` mm from the middle one."""
+    axes = [(np.arange(n) - n // 2) * d - a for n, d, a in zip((23, 33, 41), SPACING, at, strict=True)]
+    r = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij")))
+    return 1 / (1 + np.exp((r - RADIUS) / 2)) if soft else r <= RADIUS
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_area_and_volume_of_a_ball(soft):
+    found = surface.mesh(ball(soft), 0.5, SPACING)
+    assert surface.area(found) == pytest.approx(4 * np.pi * RADIUS**2 / 100, rel=0.05)
+    assert surface.volume(found) == pytest.approx(4 / 3 * np.pi * RADIUS**3 / 1000, rel=0.05)  # and not negative
+
+
+def test_vertices_are_in_millimetres_left_back_and_up():
+    found = surface.mesh(ball(at=(9, 3, -6)), 0.5, SPACING, origin=(-100, 50, 7))
+    middle = np.array([20 * 1.2 - 6 - 100, 16 * 1.5 + 3 + 50, 11 * 3 + 9 + 7])  # x, y, z from (slice, row, column)
+    np.testing.assert_allclose(surface.box([found]).mean(0), middle, atol=0.6)
+    np.testing.assert_allclose(np.ptp(surface.box([found]), axis=0), 2 * RADIUS, atol=2)
+
+
+def test_faces_look_outward_and_the_surface_is_closed():
+    found = surface.mesh(ball(), 0.5, SPACING)
+    a, b, c = found.vertices[found.faces].transpose(1, 0, 2)
+    outward = (a + b + c) / 3 - found.vertices.mean(0)
+    assert (np.einsum("ij,ij->i", np.cross(b - a, c - a), outward) > 0).mean() > 0.99
+    edges = np.sort(np.concatenate([found.faces[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+
+
+def test_what_lies_at_the_border_is_closed_there():
+    block = np.zeros((10, 30, 30))
+    block[:4, :20, 5:25] = 1  # 9 to 12 mm high, at the lower end of the volume
+    found = surface.mesh(block, 0.5, SPACING, smooth=1)
+    edges = np.sort(np.concatenate([found.faces[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    assert surface.volume(found) > 4
+
+
+def test_a_single_voxel_is_no_error():
+    one = np.zeros((9, 9, 9))
+    one[4, 4, 4] = 1
+    assert surface.volume(surface.mesh(one, 0.5, SPACING)) > 0
+
+
+def test_nothing_above_the_threshold_is_refused():
+    with pytest.raises(InputError, match=r"no voxel reaches 0.9, the highest is 0.5: .* lower the threshold"):
+        surface.mesh(np.full((4, 4, 4), 0.5), 0.9, SPACING)
+    with pytest.raises(InputError, match=r"found the shape \(4, 4\); pass a volume"):
+        surface.mesh(np.ones((4, 4)), 0.5, SPACING)
+
+
+def test_the_figure_has_a_view_in_each_cell_and_is_the_same_twice():
+    meshes = {"truth": surface.mesh(ball(), 0.5, SPACING), "2D": surface.mesh(ball(at=(0, 5, 0)), 0.5, SPACING)}
+    fig = surface.surfaces(meshes)
+    assert len(fig.axes) == 8
+    assert all(ax.get_box_aspect() is not None and ax.get_proj() is not None for ax in fig.axes)
+    assert png(fig) == png(surface.surfaces(meshes))
+
+
+@pytest.mark.parametrize(("view", "hidden"), [((-90, 0), "AP"), ((0, 0), "LR"), ((-90, -90), "IS"), ((-45, 20), "")])
+def test_letters_that_point_at_the_viewer_are_hidden(view, hidden):
+    fig = surface.surfaces({"a": surface.mesh(ball(), 0.5, SPACING)}, {"this": view})
+    texts = {t.get_text(): t.get_visible() for t in fig.axes[0].texts}
+    assert set(texts) == set("RLAPIS")
+    assert {k for k, shown in texts.items() if not shown} == set(hidden)
+
+
+def test_seen_from_the_front_the_left_of_the_patient_is_at_the_right():
+    from mpl_toolkits.mplot3d.proj3d import proj_transform
+
+    fig = surface.surfaces({"a": surface.mesh(ball(), 0.5, SPACING)}, {"front": (-90, 0), "below": (-90, -90)})
+    front, below = (
+        {t.get_text(): proj_transform(*t.get_position_3d(), ax.get_proj())[:2] for t in ax.texts} for ax in fig.axes
+    )
+    assert front["L"][0] > front["R"][0] and front["S"][1] > front["I"][1]
+    assert below["L"][0] > below["R"][0] and below["A"][1] > below["P"][1]  # as a slice is shown
+
+
+def test_the_turntable_follows_its_sliders_over_their_whole_range():
+    box = surface.turntable({"a": surface.mesh(ball(), 0.5, SPACING)})
+    azimuth, elevation, picture, caption = box.children
+    assert isinstance(azimuth, ui.IntSlider) and isinstance(elevation, ui.IntSlider)
+    before = picture.value
+    for slider in (azimuth, elevation):
+        for value in (slider.min, 0, slider.max):
+            slider.value = value
+    assert picture.value != before and picture.value[:4] == b"\x89PNG"
+    assert "from above" in caption.value
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        ((-90, 0), "seen from the front"),
+        ((0, 5), "seen from the left"),
+        ((180, 0), "seen from the right"),
+        ((-180, 0), "seen from the right"),
+        ((90, 40), "seen from the back and above"),
+        ((10, -90), "seen from below, as a slice is"),
+    ],
+)
+def test_a_view_has_words(view, words):
+    assert surface.where(*view) == words

@@ -1,0 +1,134 @@
+"""A patient as a whole: as a sequence of slices for a recurrent mask decoder, or as a cube for 3D convolutions.
+
+The 2D model decodes each slice as if it were alone. `SequenceDecoder` reads the latents of a patient's slices from
+the lowest to the highest and back, and decodes each slice from its own latent and from what both readings know at
+that place. `to_cube` brings a scan of any number of slices to the cube that the models of `vaelib.models` take with
+``dims=3``, and `from_cube` puts what they say back onto the slices.
+
+References
+----------
+Cho et al., *Learning Phrase Representations using RNN Encoder-Decoder*, 2014, arXiv:1406.1078; Schuster & Paliwal,
+*Bidirectional Recurrent Neural Networks*, 1997, doi 10.1109/78.650093.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+from vaelib.errors import InputError
+from vaelib.models import Decoder, widths
+
+
+class SequenceDecoder(nn.Module):
+    """Latents of all slices of a patient to pancreas logits. They are detached, as in `MaskDecoder`.
+
+    A bidirectional GRU reads the latents in order; what it knows at a slice is added to the latent of that slice,
+    and the sum goes through the cascade of `Decoder`. The addition begins at zero, so that before training the
+    neighbours have no say.
+
+    Parameters
+    ----------
+    size, channels, latent : int
+        As in `vaelib.models.Decoder`.
+    hidden : int
+        Numbers that each of the two readings carries from slice to slice.
+    prevalence : float
+        Expected share of pancreas pixels, as in `vaelib.models.MaskDecoder`.
+    """
+
+    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, hidden: int = 64, prevalence=0.01):
+        super().__init__()
+        self.config = dict(size=size, channels=channels, latent=latent, hidden=hidden)
+        self.gru = nn.GRU(latent, hidden, bidirectional=True)
+        self.join = nn.Linear(2 * hidden, latent)
+        nn.init.zeros_(self.join.weight)
+        nn.init.zeros_(self.join.bias)
+        self.decoder = Decoder(size, channels, latent, start=prevalence)
+
+    def context(self, z: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """Each latent with what its neighbours know added: (N, latent) to (N, latent); see `forward`."""
+        counts = [len(z)] if counts is None else list(counts)
+        if sum(counts) != len(z):
+            raise InputError(f"{len(z)} latents for patients of {counts} slices, {sum(counts)} in all: pass every "
+                             "slice of each patient, and how many each has")  # fmt: skip
+        z = z.detach()
+        read, _ = self.gru(pack_sequence(z.split(counts), enforce_sorted=False))  # nothing crosses a border
+        return z + self.join(torch.cat(unpack_sequence(read)))
+
+    def forward(self, z: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """Latents to logits; no gradient flows back into `z`.
+
+        Parameters
+        ----------
+        z : Tensor, (N, latent)
+            The slices of one or several whole patients, each from inferior to superior.
+        counts : sequence of int, optional
+            Slices of each patient; their sum is N. All belong to one patient where it is left out.
+
+        Returns
+        -------
+        Tensor, (N, 1, H, W)
+
+        Raises
+        ------
+        InputError
+            If the counts do not add up to the latents.
+        """
+        return self.decoder(self.context(z, counts))
+
+
+def receptive_field(size: int) -> int:
+    """Pixels of the input that one number of the smallest map of `Encoder` sees along each axis: 22 at 32, 46 at 64.
+
+    Each layer of kernel 4 and stride 2 adds three of its own pixels, and these double from layer to layer.
+    """
+    return 1 + 3 * (2 ** len(widths(size, 1)) - 1)
+
+
+def to_cube(volume: Tensor, size: int) -> Tensor:
+    """Resample the slices of a scan, so that there are as many of them as pixels a side.
+
+    The extent of the scan along z, whatever it is in mm, is stretched linearly over `size` slices: the first and the
+    last slice stay where they are. In the plane nothing changes.
+
+    Parameters
+    ----------
+    volume : Tensor, (..., S, size, size)
+        Images or occupancy, from inferior to superior.
+
+    Returns
+    -------
+    Tensor, (..., size, size, size)
+
+    Raises
+    ------
+    InputError
+        If the slices are not `size` pixels a side, or fewer than `receptive_field` sees: the cube would then consist
+        of interpolation, and every number of the latent would see past both ends of the scan.
+    """
+    slices, needed = volume.shape[-3], receptive_field(size)
+    if volume.shape[-2:] != (size, size):
+        raise InputError(f"slices of {tuple(volume.shape[-2:])} pixels do not fit a cube of {size}: take the level of "
+                         f"{size} pixels a side")  # fmt: skip
+    if slices < needed:
+        fits = [n for n in (32, 64, 128, 256, 512) if receptive_field(n) <= slices]
+        instead = f"size={fits[-1]} (needs {receptive_field(fits[-1])})" if fits else "the 2D model (dims=2)"
+        raise InputError(f"the volume has {slices} slices and a cube of {size} needs {needed}, the receptive field of "
+                         f"its encoder: what would fit is {instead}")  # fmt: skip
+    return resample(volume, size)
+
+
+def from_cube(cube: Tensor, slices: int) -> Tensor:
+    """Put a cube (..., size, size, size) back onto the slices it was made of: (..., slices, size, size)."""
+    return resample(cube, slices)
+
+
+def resample(volume: Tensor, slices: int) -> Tensor:
+    """Interpolate along z to so many slices, both ends in their places: (..., S, H, W) to (..., slices, H, W)."""
+    flat = volume.flatten(-2).transpose(-1, -2)  # (..., H * W, S)
+    lead = flat.shape[:-1]
+    moved = F.interpolate(flat.reshape(1, -1, flat.shape[-1]), size=slices, mode="linear", align_corners=True)
+    return moved.reshape(*lead, slices).transpose(-1, -2).unflatten(-1, volume.shape[-2:])

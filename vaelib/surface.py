@@ -1,0 +1,200 @@
+"""From a mask to its surface: marching cubes in mm, area and volume, a shaded figure, and a turntable for a notebook.
+
+Meshes are in mm along the scan's canonical axes, LPS: x to the patient's left, y to the back, z to the head. Seen from
+the front (azimuth -90, elevation 0) the patient's left is therefore at the right, as in every picture of this series.
+
+References
+----------
+Lewiner et al., *Efficient Implementation of Marching Cubes' Cases with Topological Guarantees*, 2003,
+doi 10.1080/10867651.2003.10487582, as scikit-image has it.
+"""
+
+import html
+from typing import NamedTuple
+
+import ipywidgets as ui
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from scipy.ndimage import gaussian_filter, zoom
+from skimage.measure import marching_cubes, mesh_surface_area
+
+from vaelib.charts import DPI, GREEN, GREY, SKY, VERMILLION, WIDTH, YELLOW, png, style
+from vaelib.errors import InputError
+
+VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
+COLOURS = (YELLOW, VERMILLION, SKY, GREEN)  # the truth first, as everywhere
+LETTERS = "RLAPIS"  # at the low and the high end of x, y and z
+BAR = 50  # mm, length of the bar under each view
+STEP = 2.5  # mm between the points that the surface is drawn through
+
+
+class Mesh(NamedTuple):
+    """A closed surface: `vertices` (V, 3) in mm, LPS, and `faces` (F, 3), counter-clockwise seen from outside."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+
+
+def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth: float = 2.5) -> Mesh:
+    """The surface on which a mask or a probability crosses a threshold.
+
+    The values are interpolated to cubes of `STEP` mm and smoothed a little first, so that slices and pixels do not
+    show as stairs. What lies at the border of the volume is closed there.
+
+    Parameters
+    ----------
+    values : array (S, H, W), canonical
+        Probability, occupancy, or a mask of 0 and 1.
+    threshold : float
+        The surface encloses what is at least this.
+    spacing : (dz, dy, dx) in mm
+    origin : (x, y, z) in mm
+        Where the centre of the first voxel is.
+    smooth : float
+        Standard deviation of the smoothing, in mm; 0 for none.
+
+    Raises
+    ------
+    InputError
+        If nothing reaches the threshold, or the array is not (S, H, W).
+    """
+    values, spacing = np.asarray(values, np.float32), np.asarray(spacing, float)
+    if values.ndim != 3:
+        raise InputError(f"mesh: found the shape {values.shape}; pass a volume (S, H, W)")
+    if not (values >= threshold).any():
+        raise InputError(f"mesh: no voxel reaches {threshold:g}, the highest is {values.max(initial=0):g}: there is no "
+                         "surface; lower the threshold")  # fmt: skip
+    inside = np.argwhere(values >= threshold)
+    low, high = (inside.min(0) - 2).clip(0), (inside.max(0) + 3).clip(None, values.shape)
+    part = np.pad(values[tuple(map(slice, low, high))], 2)  # air around, for the surface to close in
+    count = np.rint((np.array(part.shape) - 1) * spacing / STEP).astype(int) + 1
+    fine = zoom(part, count / part.shape, order=1)
+    step = (np.array(part.shape) - 1) * spacing / (np.array(fine.shape) - 1)
+    fine = gaussian_filter(fine, smooth / step)
+    found, faces, *_ = marching_cubes(fine, min(threshold, float(fine.max()) * 0.999), spacing=tuple(step))
+    found = found + (low - 2) * spacing
+    return Mesh(found[:, ::-1] + np.asarray(origin, float), faces)
+
+
+def area(surface: Mesh) -> float:
+    """Area of a mesh in square centimetres."""
+    return float(mesh_surface_area(surface.vertices, surface.faces)) / 100
+
+
+def volume(surface: Mesh) -> float:
+    """Volume that a closed mesh encloses, in millilitres: the sum of the signed tetrahedra under its faces."""
+    a, b, c = (surface.vertices - surface.vertices.mean(0))[surface.faces].transpose(1, 0, 2)
+    return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6000
+
+
+def box(meshes) -> np.ndarray:
+    """The lowest and the highest x, y and z of several meshes, (2, 3) in mm."""
+    every = np.concatenate([m.vertices for m in meshes])
+    return np.array([every.min(0), every.max(0)])
+
+
+class View:
+    """One mesh in one 3D axes, at one scale for x, y and z. Made once; `turn` shades it for another view."""
+
+    def __init__(self, ax, surface: Mesh, colour: str, limits: np.ndarray):
+        triangles = surface.vertices[surface.faces]  # (F, 3, 3)
+        normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+        self.normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+        self.ax, self.colour = ax, np.array(to_rgb(colour))
+        self.body = ax.add_collection3d(Poly3DCollection(triangles, linewidths=0.3))
+        half = np.ptp(limits, axis=0) / 2
+        self.middle, self.letters = limits.mean(0), []
+        reach = self.reach = half.max()
+        for k, letter in enumerate(LETTERS):
+            direction = np.eye(3)[k // 2] * (2 * (k % 2) - 1)
+            at = self.middle + direction * (half.clip(reach if k < 4 else 0.6 * reach) + 9)
+            text = ax.text(*at, letter, color=GREY, ha="center", va="center", fontsize=10)
+            self.letters.append((direction, text))
+        (self.bar,) = ax.plot([], [], [], color=GREY, lw=1.5)
+        ax.set(xlim=limits[:, 0], ylim=limits[:, 1], zlim=limits[:, 2])
+        ax.set_proj_type("ortho")
+        ax.set_box_aspect(np.ptp(limits, axis=0), zoom=1.12)
+        ax.set_axis_off()
+
+    def turn(self, azimuth: float, elevation: float) -> "View":
+        """Look from `azimuth` and `elevation`, in degrees: (-90, 0) is from the front, (0, 0) from the left."""
+        self.ax.view_init(elevation, azimuth)
+        a, e = np.deg2rad([azimuth, elevation])
+        eye = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+        right = np.array([-np.sin(a), np.cos(a), 0])
+        up = np.cross(eye, right)
+        ends = [self.middle - up * (self.reach + 18) + right * x for x in (-BAR / 2, BAR / 2)]
+        self.bar.set_data_3d(*np.transpose(ends))
+        light = eye + 0.5 * up - 0.5 * right  # from above the viewer's left shoulder
+        shade = 0.35 + 0.65 * (self.normal @ (light / np.linalg.norm(light))).clip(0)
+        colours = shade[:, None] * self.colour
+        self.body.set(facecolor=colours, edgecolor=colours)
+        for direction, text in self.letters:
+            text.set_visible(abs(direction @ eye) < 0.8)  # the two that point at the viewer say nothing
+        return self
+
+
+@style
+def surfaces(meshes: dict[str, Mesh], views: dict | None = None):
+    """Meshes by name, one row each, from several sides, all at one scale; the first is the truth.
+
+    `views` are (azimuth, elevation) in degrees by name, by default those of `VIEWS`.
+    """
+    views, limits = views or VIEWS, box(meshes.values())
+    side, rows = (WIDTH - 0.3) / len(views), len(meshes)
+    tall = side * rows + 0.3  # inches: cells, and a line of titles above and beside them
+    fig = Figure(figsize=(WIDTH, tall), dpi=DPI)
+    for row, (name, surface) in enumerate(meshes.items()):
+        bottom = (rows - 1 - row) * side / tall
+        for column, angles in enumerate(views.values()):
+            cell = ((0.3 + column * side) / WIDTH, bottom, side / WIDTH, side / tall)
+            ax = fig.add_axes(cell, projection="3d")
+            View(ax, surface, COLOURS[row % len(COLOURS)], limits).turn(*angles)
+        fig.text(0.012, bottom + side / tall / 2, name, rotation=90, ha="center", va="center", fontsize=11)
+    for column, view in enumerate(views):
+        fig.text((0.3 + (column + 0.5) * side) / WIDTH, 1, view, ha="center", va="top", fontsize=11)
+    fig.text(0.01, 0, f"bar: {BAR} mm", color=GREY, fontsize=10, va="bottom")
+    return fig
+
+
+def turntable(meshes: dict[str, Mesh], azimuth: int = -90, elevation: int = 15):
+    """Turn one or several meshes with two sliders: azimuth, and elevation. Returns a box of ipywidgets.
+
+    The sliders work by keyboard (Tab, then the arrows); a caption says in words from where one looks.
+    """
+    limits = box(meshes.values())
+    fig = Figure(figsize=(3.6 * len(meshes), 3.9), dpi=DPI)
+    FigureCanvasAgg(fig)
+    views = []
+    for k, (name, surface) in enumerate(meshes.items()):
+        ax = fig.add_axes((k / len(meshes), 0, 1 / len(meshes), 0.93), projection="3d")
+        views.append(View(ax, surface, COLOURS[k % len(COLOURS)], limits))
+        fig.text((k + 0.5) / len(meshes), 0.99, name, ha="center", va="top", fontsize=11)
+    look = {"layout": ui.Layout(width="440px"), "style": {"description_width": "130px"}}
+    sliders = [ui.IntSlider(azimuth, min=-180, max=180, step=5, description="azimuth", **look),
+               ui.IntSlider(elevation, min=-90, max=90, step=5, description="elevation", **look)]  # fmt: skip
+    names = ", ".join(meshes)
+    picture, caption = ui.Image(format="png", tooltip=f"surfaces of {names}, turned by the sliders"), ui.HTML()
+
+    def draw(_=None):
+        for view in views:
+            view.turn(*(slider.value for slider in sliders))
+        picture.value = png(fig, fast=True)
+        caption.value = f'<span role="status">{html.escape(where(*(s.value for s in sliders)))}</span>'
+
+    for slider in sliders:
+        slider.observe(draw, "value")
+    draw()
+    return ui.VBox([*sliders, picture, caption])
+
+
+def where(azimuth: float, elevation: float) -> str:
+    """A view in words: ``where(-90, 0) == "seen from the front"``."""
+    if abs(elevation) > 60:
+        return "seen from above" if elevation > 0 else "seen from below, as a slice is"
+    sides = ("the left", "the back", "the right", "the front")
+    around = f"seen from {sides[round(azimuth / 90) % 4]}"
+    return around if abs(elevation) < 20 else f"{around} and {'above' if elevation > 0 else 'below'}"
