@@ -1,0 +1,1 @@
+"""The measurements that the notebooks report: each study trains, scores, and puts its numbers into `results.json`."""

@@ -1,0 +1,13 @@
+"""Make the numbers anew: ``python -m vaelib.studies [NAME ...]``, all without a name. Trained networks are kept."""
+
+import sys
+from importlib import import_module
+
+STUDIES = ("against", "gap", "sizes", "volumes", "only")
+
+if __name__ == "__main__":
+    if unknown := {*sys.argv[1:]} - {*STUDIES}:
+        sys.exit(f"no study is called {', '.join(sorted(unknown))}: there are {', '.join(STUDIES)}")
+    for name in sys.argv[1:] or STUDIES:
+        import_module(f"vaelib.studies.{name}").run()
+        print(f"{name}: done", flush=True)

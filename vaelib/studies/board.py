@@ -1,0 +1,23 @@
+"""The file that every number in prose comes from: `results.json`, written section by section."""
+
+import json
+from pathlib import Path
+
+from vaelib.cohort import REPOSITORY
+from vaelib.files import replace
+from vaelib.pipeline import finite
+
+RESULTS = REPOSITORY / "results.json"
+CHECKPOINTS = REPOSITORY / "notebooks" / "checkpoints"  # small enough to be committed, stored in half precision
+
+
+def get(section: str, file: Path = RESULTS) -> dict:
+    """A section of the results, empty where it has not been made."""
+    return json.loads(file.read_text()).get(section, {}) if file.exists() else {}
+
+
+def put(section: str, value: dict, file: Path = RESULTS) -> None:
+    """Put a section into the results in place of the old one; the file is written whole."""
+    board = json.loads(file.read_text()) if file.exists() else {}
+    board[section] = finite(value)
+    replace(file, json.dumps(board, indent=1) + "\n")
