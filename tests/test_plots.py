@@ -29,6 +29,7 @@ ROWS = [
     Row("PANCREAS_0003", reasons=("cannot be read: 1-005.dcm: is damaged or no DICOM; fetch it again",)),
 ]
 
+SPAN = {"mean": 0.5, "low": 0.4, "high": 0.7}
 FIGURES = {
     "slices": lambda: plots.slices(IMAGES, MASKS, SHIFTED, titles=list("abcd"), spacing=(2, 1)),
     "slices, one": lambda: plots.slices(IMAGES[0], MASKS[0]),
@@ -49,6 +50,7 @@ FIGURES = {
     "agreement": lambda: plots.agreement(IMAGES, MASKS, SHIFTED),
     "contact_sheet": lambda: plots.contact_sheet(ROWS),
     "scoreboard": lambda: plots.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
+    "forest": lambda: plots.forest({"x": {"a": SPAN, "b": SPAN}, "y": {"b": SPAN}}, zero=0),
     "dice_per_patient": lambda: plots.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
 }
 
@@ -70,7 +72,9 @@ def test_same_bytes_twice_and_inputs_untouched(name):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", ["histogram", "curves", "latent_scatter", "bars", "threshold_sweep", "scoreboard"])
+@pytest.mark.parametrize(
+    "name", ["histogram", "curves", "latent_scatter", "bars", "threshold_sweep", "scoreboard", "forest"]
+)
 def test_charts_name_their_axes_in_legible_letters(name):
     fig = FIGURES[name]()
     assert fig.axes[-1].get_xlabel() or fig.axes[-1].get_ylabel()
@@ -165,6 +169,14 @@ def test_sweep_and_board_mark_what_they_measure_against():
     assert ax.get_legend().texts[0].get_text() == "atlas 0.30"
 
 
+def test_a_forest_has_one_mark_for_each_series_that_is_on_a_line():
+    (ax,) = FIGURES["forest"]().axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"]
+    marks = {line.get_label(): line.get_ydata() for line in ax.lines if not line.get_label().startswith("_")}
+    assert len(marks["a"]) == 1 and len(marks["b"]) == 2
+    assert marks["a"][0] < marks["b"][0] < 0.5 < marks["b"][1] < 1.5
+
+
 def test_show_displays_a_png_with_its_alt_text_and_saves_it(monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
@@ -199,6 +211,7 @@ def test_show_displays_a_png_with_its_alt_text_and_saves_it(monkeypatch, tmp_pat
         lambda: plots.scoreboard([]),
         lambda: plots.contact_sheet([]),
         lambda: plots.scoreboard([("a", 0.5)]),
+        lambda: plots.forest({}),
         lambda: plots.dice_per_patient(["a"], [0.1, 0.2]),
     ],
 )

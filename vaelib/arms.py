@@ -24,7 +24,7 @@ from vaelib.latent import decode, encode
 from vaelib.models import Supervised
 from vaelib.pyramid import Stack
 from vaelib.residual import ResidualMaskDecoder, ResidualVAE, neighbours
-from vaelib.training import augment, fit, jitter, mask_step, vae_step
+from vaelib.training import Step, augment, fit, jitter, mask_step, vae_step
 from vaelib.unet import UNet
 
 PASSES = pipeline.RECIPE["epochs"] + pipeline.RECIPE["copies"] * pipeline.RECIPE["mask_epochs"]  # over the slices
@@ -61,7 +61,7 @@ def spatial(train: Stack, val: Stack, seed: int, recipe: dict = SPATIAL) -> dict
     return {"vae": vae, "mask": spatial_mask(vae, train, seed, recipe)}
 
 
-def spatial_vae(train: Stack, seed: int, recipe: dict = SPATIAL) -> ResidualVAE:
+def spatial_vae(train: Stack, seed: int, recipe: dict = SPATIAL, step: Step | None = None) -> ResidualVAE:
     """The VAE alone; no label is read."""
     torch.manual_seed(seed)
     images = torch.from_numpy(train.images)
@@ -69,13 +69,13 @@ def spatial_vae(train: Stack, seed: int, recipe: dict = SPATIAL) -> ResidualVAE:
         images.shape[-1], latent=recipe["latent"], grid=recipe["grid"], start=float(images.mean())
     )  # fmt: skip
     fit(
-        vae, vae_step(recipe["beta"]), [images, images], epochs=recipe["epochs"], seed=seed, label="VAE",
+        vae, step or vae_step(recipe["beta"]), [images, images], epochs=recipe["epochs"], seed=seed, label="VAE",
         augmentation=partial(_seen_and_meant, recipe["jitter"]),
     )  # fmt: skip
     return vae
 
 
-def spatial_mask(vae: ResidualVAE, train: Stack, seed: int, recipe: dict = SPATIAL, step=mask_step):
+def spatial_mask(vae: ResidualVAE, train: Stack, seed: int, recipe: dict = SPATIAL, step: Step = mask_step):
     """The mask decoder of a VAE that stays as it is."""
     torch.manual_seed(seed)
     images, masks = torch.from_numpy(train.images), torch.from_numpy(train.masks)

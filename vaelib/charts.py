@@ -262,6 +262,35 @@ def scoreboard(rows, *, references=None, label="Dice", limits=(0, 1)):
 
 
 @style
+def forest(rows, *, label="Dice", limits=None, zero=None):
+    """Several series on every line: a mark for the mean, a line for its interval, each series in its own colour.
+
+    `rows` are, by the name of a line and then of a series, dicts with ``mean``, ``low`` and ``high``; a series may be
+    absent from a line. `zero` is a vertical line, of no difference.
+    """
+    series = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if not series:
+        raise InputError("forest: there is nothing to draw; pass at least one line with one series")
+    fig, ax = _ladder(list(rows), f"{label}: mean over patients and 95% interval", limits)
+    fig.set_figheight(1.1 + 0.17 * len(rows) * max(2, len(series)))
+    for k, name in enumerate(series):
+        at = [n for n, row in enumerate(rows.values()) if name in row]
+        values = [[row[name][key] for key in ("mean", "low", "high")] for row in rows.values() if name in row]
+        mean, low, high = numbers(values, f"forest: {name}", (None, 3)).T
+        y = np.array(at) + (k - (len(series) - 1) / 2) * 0.8 / len(series)
+        colour = CYCLE[k % len(CYCLE)]
+        ax.hlines(y, low, high, color=colour, lw=2, clip_on=False)
+        ax.plot(mean, y, MARKERS[k % len(MARKERS)], color=colour, ms=6, label=name, clip_on=False)
+    if zero is not None:
+        ax.axvline(zero, color=GREY, ls="--", lw=1.5)
+    for edge in np.arange(len(rows) - 1) + 0.5:
+        ax.axhline(edge, color="#E4E4E4", lw=1)
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(3, len(series)))
+    return fig
+
+
+@style
 def dice_per_patient(patients, values, *, label="Dice", limits=(0, 1)):
     """One line per patient, best on top; `values` (P,), or several methods by name, the first of which orders them."""
     methods = values if isinstance(values, dict) else {"": values}

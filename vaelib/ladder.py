@@ -98,7 +98,8 @@ def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
         "seconds": round(time.perf_counter() - began),
         "methods": pipeline.scoreboard(shards, methods, test.patient, level),
     }  # fmt: skip
-    replace(path, json.dumps(pipeline.finite(board), indent=1) + "\n")
+    others = json.loads(path.read_text()) if path.exists() else {}  # the sections of `vaelib.studies` stay
+    replace(path, json.dumps(others | pipeline.finite(board), indent=1) + "\n")
     return board
 
 
@@ -107,26 +108,27 @@ def table(board: dict) -> str:
     lines = ["| method | Dice at 64 | Dice at 512 | IoU at 512 | HD95 at 512 (mm) |", "|---|---|---|---|---|"]
     for name, row in board["methods"].items():
         cells = [(row["64"]["dice"], ".2f"), (row["512"]["dice"], ".2f"), (row["512"]["iou"], ".2f")]
-        texts = [_cell(*cell) for cell in [*cells, (row["512"]["hd95"], ".0f")]]
+        texts = [cell(*pair) for pair in [*cells, (row["512"]["hd95"], ".0f")]]
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 
-def _cell(interval: dict, digits: str) -> str:
+def cell(interval: dict, digits: str) -> str:
+    """A mean with its interval, as a table has it: "0.58 (0.54 to 0.62)"."""
     if interval["mean"] is None or not np.isfinite(interval["mean"]):
         return "infinite"
     mean, low, high = (format(interval[k], digits) for k in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
 
 
-def into_readme(board: dict, path: Path = REPOSITORY / "README.md") -> None:
-    """Put the table between its two markers in the README, so that no number there is typed."""
-    before, rest = path.read_text().split("<!-- results -->\n")
-    after = rest.split("<!-- end of results -->")[1]
-    replace(path, f"{before}<!-- results -->\n{table(board)}\n<!-- end of results -->{after}")
+def into_readme(text: str, mark: str = "results", path: Path = REPOSITORY / "README.md") -> None:
+    """Put a table between its two marks in the README, so that no number there is typed."""
+    before, rest = path.read_text().split(f"<!-- {mark} -->\n")
+    after = rest.split(f"<!-- end of {mark} -->")[1]
+    replace(path, f"{before}<!-- {mark} -->\n{text}\n<!-- end of {mark} -->{after}")
 
 
 if __name__ == "__main__":
     made = results()
-    into_readme(made)
+    into_readme(table(made))
     print(table(made))

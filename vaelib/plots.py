@@ -133,7 +133,20 @@ def _slices(values, name, like=None):
     return arrays
 
 
-def _sheet(images, truths, fills, *, columns, titles=None, labels=(), spacing=None, vmin=None, vmax=None, **panel):
+def _sheet(
+    images,
+    truths,
+    fills,
+    *,
+    columns,
+    titles=None,
+    labels=(),
+    spacing=None,
+    vmin=None,
+    vmax=None,
+    plane="axial",
+    **panel,
+):
     """A grid of panels with `titles` above them and `labels` beside the rows: the figure and its panels."""
     if vmin is None and vmax is None:
         vmin, vmax = limits(*images)
@@ -148,7 +161,7 @@ def _sheet(images, truths, fills, *, columns, titles=None, labels=(), spacing=No
     panel |= {"vmin": vmin, "vmax": vmax, "letter_size": 9 if cell > 1.2 else 7, "line": 1.3 if cell > 2.5 else 0.9}
     panels = [Panel(ax, **panel) for ax in axes.flat[: len(images)]]
     for k, box in enumerate(panels):
-        letters = PLANES["axial"][2] if k == 0 or cell > 2 else ""
+        letters = PLANES[plane][2] if k == 0 or cell > 2 else ""
         title = titles[k] if k < len(titles) else None
         box.draw(images[k], truths[k], fills[k], aspect=aspect, letters=letters, title=title)
     for ax in axes.flat[len(images) :]:
@@ -284,13 +297,17 @@ def two_rows(images, truth, recons, predictions, *, titles=None, spacing=None):
 
 
 @style
-def agreement(images, truth, predictions, *, titles=None, spacing=None, columns=4, vmin=None, vmax=None):
-    """Found, invented and missed pixels of one or several slices (N, H, W), each in its colour, the truth outlined."""
+def agreement(images, truth, predictions, *, titles=None, spacing=None, columns=4, vmin=None, vmax=None, plane="axial"):
+    """Found, invented and missed pixels of one or several slices (N, H, W), each in its colour, the truth outlined.
+
+    They are cuts along `plane`, as `cut` makes them.
+    """
     images = _slices(images, "agreement: images")
     truth = _slices(truth, "agreement: truth", images)
     predictions = _slices(predictions, "agreement: predictions", images)
     fills = [verdict(t, p) for t, p in zip(truth, predictions, strict=True)]
     look = {"columns": columns, "titles": titles, "spacing": spacing, "vmin": vmin, "vmax": vmax, "opacity": 0.85}
+    look["plane"] = plane
     fig, panels = _sheet(images, truth, fills, fill="verdicts", edge="white", **look)
     for panel in panels:
         panel.edge.set(path_effects=[], linewidth=1)

@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-STUDIES = ("against", "gap", "sizes", "volumes", "only")
+STUDIES = ("against", "gap", "sizes", "volumes", "only", "bugs")
 
 if __name__ == "__main__":
     if unknown := {*sys.argv[1:]} - {*STUDIES}:
@@ -11,3 +11,4 @@ if __name__ == "__main__":
     for name in sys.argv[1:] or STUDIES:
         import_module(f"vaelib.studies.{name}").run()
         print(f"{name}: done", flush=True)
+    import_module("vaelib.studies.tables").write()

@@ -6,20 +6,30 @@ from pathlib import Path
 import numpy as np
 
 from vaelib import metrics, pipeline
-from vaelib.arms import ARMS, PASSES, parameters, predict
+from vaelib.arms import ARMS, PASSES, SPATIAL, parameters, predict
 from vaelib.cohort import models_folder
+from vaelib.files import replace
 from vaelib.pyramid import stack
 from vaelib.shifts import SHIFTS, stack_shifted
 from vaelib.studies import board
 from vaelib.training import load, save
 
-LEVEL, SEEDS, RIVAL = 6, (0, 1, 2), "U-Net"
+LEVEL, SEEDS, RIVAL, OURS = 6, (0, 1, 2), "U-Net", "spatial VAE, detached"
+ONCE = ("U-Net, skips cut", "U-Net, three slices", "U-Net, jittered")  # controls, of one seed
+COSTS = {  # the gap between the method and the U-Net, taken apart: (this) minus (that)
+    "the unsupervised objective": ("supervised bottleneck", pipeline.DETACHED),
+    "the missing skips": ("U-Net", "supervised bottleneck"),
+    "the skips of the U-Net": ("U-Net", "U-Net, skips cut"),
+    "all of it": ("U-Net", pipeline.DETACHED),
+}
+KEPT = {RIVAL: "06_unet", OURS: "06_spatial"}  # the first seed's, for the notebook
 
 
 def contestant(name: str, train, val, seed: int, folder: Path | None = None) -> tuple[dict, dict]:
     """The networks of an arm with their metadata: from their checkpoint if these slices made it, or else trained."""
-    path = (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
+    path = checkpoint(name, seed, folder)
     made_by = {"arm": name, "seed": seed, "passes": PASSES, "data": pipeline.fingerprint(train, val)}
+    made_by |= {"recipe": SPATIAL} if name == OURS else {}
     if path.exists():
         networks, meta = load(path)
         if {k: meta.get(k) for k in made_by} == made_by:
@@ -32,6 +42,11 @@ def contestant(name: str, train, val, seed: int, folder: Path | None = None) -> 
     return load(path)
 
 
+def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
+    """Where the networks of an arm are kept."""
+    return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
+
+
 def choose(probability, val) -> float:
     """The threshold that is best on the validation patients."""
     return metrics.best_threshold(probability, val.masks >= metrics.TRUTH, val.patient)
@@ -39,8 +54,12 @@ def choose(probability, val) -> float:
 
 def dices(networks: dict, threshold: float, s) -> np.ndarray:
     """3D Dice of each patient of a stack, (patients,)."""
-    at = np.array([threshold])
-    return metrics.sweep(predict(networks, s), s.masks >= metrics.TRUTH, s.patient, at)[:, 0]
+    return dice_of(predict(networks, s), threshold, s)
+
+
+def dice_of(probability: np.ndarray, threshold: float, s) -> np.ndarray:
+    """The same of probabilities (N, 1, H, W)."""
+    return metrics.sweep(probability, s.masks >= metrics.TRUTH, s.patient, np.array([threshold]))[:, 0]
 
 
 def summary(values: np.ndarray) -> dict:
@@ -56,23 +75,30 @@ def run(names=tuple(ARMS), seeds=SEEDS) -> dict:
     sets = {"none": test} | {shift: stack_shifted(shift, parts["test"], shards, LEVEL) for shift in SHIFTS}
     scores, facts = {}, {}
     for name in names:
-        for seed in seeds:
+        fact = facts[name] = {"seeds": list(seeds[:1] if name in ONCE else seeds), "cpu seconds": [], "thresholds": []}
+        for seed in fact["seeds"]:
             networks, meta = contestant(name, train, val, seed)
             for shift, s in sets.items():
                 scores.setdefault(shift, {}).setdefault(name, []).append(dices(networks, meta["threshold"], s))
-            fact = facts.setdefault(name, {"parameters": parameters(networks), "cpu seconds": [], "thresholds": []})
             fact["cpu seconds"].append(round(meta["cpu seconds"]))
             fact["thresholds"].append(meta["threshold"])
-    section = {"seeds": list(seeds), "level": LEVEL, "passes": PASSES, "test": parts["test"], "arms": facts}
+            if seed == 0 and name in KEPT:
+                replace(board.CHECKPOINTS / f"{KEPT[name]}.safetensors", checkpoint(name, seed).read_bytes())
+        passes = SPATIAL["epochs"] + SPATIAL["passes"] if name == OURS else PASSES
+        fact |= {"parameters": parameters(networks), "passes": passes}
+        fact["cpu seconds a pass"] = float(np.mean(fact["cpu seconds"]) / passes)
+    section = {"seeds": list(seeds), "level": LEVEL, "test": parts["test"], "recipe": SPATIAL, "arms": facts}
     section |= {"dice": {}, "minus U-Net": {}, "drop": {}}
     for shift, by in scores.items():
         section["dice"][shift] = {n: summary(np.array(v)) for n, v in by.items()}
         section["minus U-Net"][shift] = {n: paired(v, by[RIVAL]) for n, v in by.items() if n != RIVAL}
         section["drop"][shift] = {n: paired(v, scores["none"][n]) for n, v in by.items()}
+    section["costs"] = {name: paired(*(scores["none"][n] for n in two)) for name, two in COSTS.items()}
     board.put("against", section)
     return section
 
 
 def paired(ours: list, theirs: list) -> dict:
-    """The mean difference over patients, each compared with itself, with its 95% interval."""
-    return metrics.bootstrap(np.mean(ours, 0) - np.mean(theirs, 0))._asdict()
+    """The mean difference over patients, each compared with itself, with its 95% interval; by the seeds both have."""
+    n = min(len(ours), len(theirs))
+    return metrics.bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
