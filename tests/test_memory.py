@@ -9,7 +9,7 @@ from vaelib import memory
 from vaelib.errors import InputError
 from vaelib.models import VAE
 from vaelib.residual import ResidualVAE
-from vaelib.training import vae_step
+from vaelib.training import fit, vae_step
 
 STEP = vae_step(0.01)
 
@@ -53,6 +53,8 @@ def test_recomputing_needs_less():
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.0 GB). Tried to allocate 1.0 GB on private pool."),
 ])  # fmt: skip
 def test_out_of_memory_becomes_a_word_of_what_would_fit(error, monkeypatch):
     vae, x = ResidualVAE(64, 8, 4, 8), batch(64)
@@ -89,3 +91,24 @@ def test_a_batch_that_no_machine_holds_is_explained():
     vae, x = VAE(512, 2, 4), batch(2**30, 512)
     with pytest.raises(InputError, match=re.escape("1073741824 images of 512 x 512")), memory.explained(vae, STEP, x):
         STEP(vae, x, 0.5)
+
+
+@pytest.mark.parametrize(("look", "said"), [
+    (lambda total: total, "VAE: out of memory; a step with 4 images of 32 x 32 needs .* are free: use batch_size=2 "),
+    (lambda total: total + 0 * total.item(), "VAE: out of memory; use a batch_size below 4"),
+])  # fmt: skip
+def test_training_that_runs_out_of_memory_says_what_would_fit(look, said, monkeypatch):
+    """Here the CPU really refuses: four petabytes are more than an address can reach."""
+    vae, x = VAE(32, 2, 4), torch.rand(4, 1, 32, 32)
+    room = memory.need(vae, STEP, batch(2, 32))
+    monkeypatch.setattr(memory, "free", lambda device: room)
+
+    def greedy(model, parts, progress):
+        losses = STEP(model, parts, progress)
+        if len(parts[0]) == 4 and parts[0].device.type == "cpu":
+            torch.empty(2**50)
+        return losses | {"total": look(losses["total"])}
+
+    with pytest.raises(InputError, match=said) as caught:
+        fit(vae, greedy, [x], epochs=1, batch_size=4, accelerator="cpu", label="VAE")
+    assert "\n" not in str(caught.value)

@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 MARKER = "# NBVAL_IGNORE_OUTPUT"
-WIDGETS = {"slice_browser", "latent_explorer", "threshold_explorer"}
+WIDGETS = {"slice_browser", "latent_explorer", "threshold_explorer", "turntable"}
 LONGEST, LONGEST_SETUP, LARGEST = 12, 15, 1_000_000
 PLACE = re.compile(r"\bNotebook (\d+) of (\d+)\b")
 TIME = re.compile(r"^\W*Time\W+.*\d+(\.\d+)? (s|seconds|min|minutes)\b", re.MULTILINE)

@@ -9,7 +9,7 @@ import pytest
 
 from vaelib.ladder import RESULTS, table
 from vaelib.pipeline import DETACHED, RECIPE
-from vaelib.studies.tables import TABLES
+from vaelib.studies.tables import TABLES, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARD = json.loads(RESULTS.read_text())
@@ -98,3 +98,14 @@ def test_every_other_score_in_bold_is_in_the_table_of_methods(path):
     means = {(m, s): row[s]["dice"]["mean"] for m, row in BOARD["methods"].items() for s in ("64", "512")}
     gaps = {abs(a - b) for (_, s), a in means.items() for (_, t), b in means.items() if s == t}
     assert quoted <= {f"{v:.2f}" for v in [*means.values(), *gaps]}
+
+
+def test_a_difference_is_a_win_only_where_its_interval_says_so():
+    intervals = {"ahead": (0.01, 0.05), "behind": (-0.05, -0.01), "level": (-0.01, 0.05)}
+    assert [verdict({"low": low, "high": high}) for low, high in intervals.values()] == list(intervals)
+
+
+def test_the_parts_of_the_gap_add_up():
+    costs = {name: gap["mean"] for name, gap in BOARD["against"]["costs"].items()}
+    parts = costs["the unsupervised objective"] + costs["the missing skips"]
+    assert parts == pytest.approx(costs["all of it"], abs=2e-3)

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from vaelib.errors import InputError
 from vaelib.models import VAE, MaskDecoder
-from vaelib.training import augment, fit, learning_rate, load, mask_step, save, vae_step
+from vaelib.training import augment, fit, jitter, learning_rate, load, mask_step, save, vae_step
 
 
 class Interrupted(Exception):
@@ -133,3 +133,26 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path):
     save_file(load_file(path), tmp_path / "odd", {"networks": json.dumps({"vae": ["Popen", config]})})
     with pytest.raises(InputError, match="odd: network 'vae' is a 'Popen'"):
         load(tmp_path / "odd")
+
+
+def test_jitter_changes_grey_values_and_no_air_and_all_channels_alike():
+    torch.manual_seed(0)
+    x = torch.rand(4, 2, 16, 16) * 0.5 + 0.2
+    x[:, :, :4] = 0
+    x[:, 1] = x[:, 0]
+    y = jitter(x)
+    assert 0 <= y.min() and y.max() <= 1 and (y[:, :, :3] == 0).all()
+    assert not torch.allclose(y[:, :, 6:], x[:, :, 6:], atol=0.02)
+    means = y[:, :, 8:].mean((2, 3))
+    torch.testing.assert_close(means[:, 0], means[:, 1], atol=0.02, rtol=0)  # but for the noise
+    assert means[:, 0].std() > x[:, :, 8:].mean((1, 2, 3)).std()  # each image in its own way
+
+
+def test_a_denoising_step_is_held_against_what_was_meant():
+    torch.manual_seed(0)
+    net, x = VAE(32, 4, 2).eval(), torch.rand(3, 1, 32, 32)
+    seen = (x + 0.3).clamp(0, 1)
+    step = vae_step(0.0)
+    expected = 0.5 * (net(seen).recon - x).square().flatten(1).sum(1).mean()
+    assert float(step(net, [seen, x], 1.0)["recon"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert step(net, [x], 1.0)["recon"] == step(net, [x, x], 1.0)["recon"]

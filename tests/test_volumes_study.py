@@ -44,6 +44,16 @@ def test_a_patient_is_read_alone():
     np.testing.assert_allclose(volumes.read(net, vae, s)[24:], volumes.read(net, vae, last), atol=1e-5)
 
 
+def test_smoothing_stays_within_a_patient_and_keeps_what_there_is():
+    s = stack()
+    soft = volumes.smooth(s.masks, s.patient)
+    assert soft[4].max() > 0 and soft[24:28].max() < 0.02  # the block of the second patient begins at slice 30
+    edge = np.zeros_like(s.masks)
+    edge[23] = 1  # the last slice of the first patient
+    assert not volumes.smooth(edge, s.patient)[24:].any()
+    np.testing.assert_allclose(soft[:24].sum(), s.masks[:24].sum(), rtol=1e-4)
+
+
 def test_cubes_move_with_their_masks_and_keep_head_up():
     x, m = volumes.cubes(stack())
     assert x.shape == m.shape == (2, 1, 32, 32, 32)
@@ -66,8 +76,18 @@ def test_consistency_of_known_masks():
     mask = np.zeros((10, 8, 8), bool)
     mask[2:8, 2:4, 2:6] = True
     ends = 2  # at each end a pair of something and nothing, and five pairs within
-    assert volumes.consistency(mask) == {"neighbours": 5 / (5 + ends), "gaps": 0, "pieces": 1}
+    assert volumes.consistency(mask) == {"neighbours": 5 / (5 + ends), "gaps": 0, "pieces": 1, "jitter": 0}
     mask[4] = False
     found = volumes.consistency(mask)
     assert found["gaps"] == 1 and found["pieces"] == 2 and found["neighbours"] == 3 / 7
-    assert volumes.consistency(np.zeros((5, 8, 8), bool)) == {"neighbours": 0.0, "gaps": 0, "pieces": 0}
+    nothing = {"neighbours": 0.0, "gaps": 0, "pieces": 0, "jitter": 0.0}
+    assert volumes.consistency(np.zeros((5, 8, 8), bool)) == nothing
+
+
+def test_jitter_is_what_leaves_the_line():
+    mask = np.zeros((9, 12, 12), bool)
+    for s in range(9):
+        mask[s, s : s + 3, 4:6] = True  # along a line
+    assert volumes.consistency(mask)["jitter"] < 1e-9
+    mask[4] = np.roll(mask[4], 2, axis=1)  # 2 pixels off, and both its neighbours 1 pixel off the middle of theirs
+    np.testing.assert_allclose(volumes.consistency(mask)["jitter"], (2 + 1 + 1) / 7)

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from vaelib.errors import InputError
 
+OUT = ("out of memory", "can't allocate memory", "not enough memory")  # as GPUs, and as CPUs, say it
 ADAM = 3  # a weight and Adam's two means of its gradient; the gradient itself comes and goes with the step
 
 
@@ -104,12 +105,16 @@ def explained(model: nn.Module, step: Callable, batch: Sequence[Tensor], label: 
     Raises
     ------
     InputError
-        In place of `torch.OutOfMemoryError`, or of the RuntimeError by which a CPU says the same.
+        In place of `torch.OutOfMemoryError`, or of the RuntimeError by which a CPU, or Apple's GPU, says the same.
     """
     try:
         yield
     except RuntimeError as e:
-        if not isinstance(e, torch.OutOfMemoryError) and "can't allocate memory" not in str(e):
+        if not any(words in str(e) for words in OUT):
             raise
         traceback.clear_frames(e.__traceback__)  # what the broken step still held
-        raise InputError(f"{label}: out of memory; {what_fits(model, step, batch, free(batch[0].device))}") from None
+        try:
+            advice = what_fits(model, step, batch, free(batch[0].device))
+        except RuntimeError:  # a step that looks at numbers, of which the meta device has none
+            advice = f"use a batch_size below {len(batch[0])}, or a smaller size"
+        raise InputError(f"{label}: out of memory; {advice}") from None

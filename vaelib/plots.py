@@ -133,20 +133,7 @@ def _slices(values, name, like=None):
     return arrays
 
 
-def _sheet(
-    images,
-    truths,
-    fills,
-    *,
-    columns,
-    titles=None,
-    labels=(),
-    spacing=None,
-    vmin=None,
-    vmax=None,
-    plane="axial",
-    **panel,
-):
+def _sheet(images, truths, fills, *, columns, titles=None, labels=(), spacing=None, vmin=None, vmax=None, **panel):
     """A grid of panels with `titles` above them and `labels` beside the rows: the figure and its panels."""
     if vmin is None and vmax is None:
         vmin, vmax = limits(*images)
@@ -158,10 +145,11 @@ def _sheet(
     fig = Figure(figsize=(cell * columns + 0.3, height * rows + 0.3), dpi=DPI, layout="compressed")
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.045 if len(titles) > columns else 0.02, wspace=0, hspace=0)
     axes = fig.subplots(rows, columns, squeeze=False)
+    sides = PLANES[panel.pop("plane", "axial")][2]
     panel |= {"vmin": vmin, "vmax": vmax, "letter_size": 9 if cell > 1.2 else 7, "line": 1.3 if cell > 2.5 else 0.9}
     panels = [Panel(ax, **panel) for ax in axes.flat[: len(images)]]
     for k, box in enumerate(panels):
-        letters = PLANES[plane][2] if k == 0 or cell > 2 else ""
+        letters = sides if k == 0 or cell > 2 else ""
         title = titles[k] if k < len(titles) else None
         box.draw(images[k], truths[k], fills[k], aspect=aspect, letters=letters, title=title)
     for ax in axes.flat[len(images) :]:

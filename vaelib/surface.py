@@ -21,12 +21,13 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from scipy.ndimage import gaussian_filter, zoom
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from vaelib.charts import DPI, GREEN, GREY, SKY, VERMILLION, WIDTH, YELLOW, png, style
+from vaelib.charts import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, png, style
 from vaelib.errors import InputError
 
 VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
 COLOURS = (YELLOW, VERMILLION, SKY, GREEN)  # the truth first, as everywhere
 LETTERS = "RLAPIS"  # at the low and the high end of x, y and z
+INK = "#303030"
 BAR = 50  # mm, length of the bar under each view
 STEP = 2.5  # mm between the points that the surface is drawn through
 
@@ -42,14 +43,14 @@ def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth
     """The surface on which a mask or a probability crosses a threshold.
 
     The values are interpolated to cubes of `STEP` mm and smoothed a little first, so that slices and pixels do not
-    show as stairs. What lies at the border of the volume is closed there.
+    show as stairs; the surface then encloses as much as the voxels do. It is closed at the border of the volume.
 
     Parameters
     ----------
     values : array (S, H, W), canonical
         Probability, occupancy, or a mask of 0 and 1.
     threshold : float
-        The surface encloses what is at least this.
+        The surface encloses the volume of the voxels that are at least this.
     spacing : (dz, dy, dx) in mm
     origin : (x, y, z) in mm
         Where the centre of the first voxel is.
@@ -61,20 +62,23 @@ def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth
     InputError
         If nothing reaches the threshold, or the array is not (S, H, W).
     """
-    values, spacing = np.asarray(values, np.float32), np.asarray(spacing, float)
+    values, spacing = np.asarray(values, float), np.asarray(spacing, float)
     if values.ndim != 3:
         raise InputError(f"mesh: found the shape {values.shape}; pass a volume (S, H, W)")
     if not (values >= threshold).any():
         raise InputError(f"mesh: no voxel reaches {threshold:g}, the highest is {values.max(initial=0):g}: there is no "
                          "surface; lower the threshold")  # fmt: skip
     inside = np.argwhere(values >= threshold)
-    low, high = (inside.min(0) - 2).clip(0), (inside.max(0) + 3).clip(None, values.shape)
+    margin = np.ceil(4 * smooth / spacing).astype(int) + 2  # as far as the smoothing reaches
+    low, high = (inside.min(0) - margin).clip(0), (inside.max(0) + margin + 1).clip(None, values.shape)
     part = np.pad(values[tuple(map(slice, low, high))], 2)  # air around, for the surface to close in
     count = np.rint((np.array(part.shape) - 1) * spacing / STEP).astype(int) + 1
     fine = zoom(part, count / part.shape, order=1)
     step = (np.array(part.shape) - 1) * spacing / (np.array(fine.shape) - 1)
-    fine = gaussian_filter(fine, smooth / step)
-    found, faces, *_ = marching_cubes(fine, min(threshold, float(fine.max()) * 0.999), spacing=tuple(step))
+    fine = gaussian_filter(fine, smooth / step, mode="constant")
+    count = round((values >= threshold).sum() * np.prod(spacing) / np.prod(step))
+    level = np.sort(fine, axis=None)[-count - 1 :][:2].mean()  # the smoothing alone would shrink what is round
+    found, faces, *_ = marching_cubes(fine, min(level, 0.999 * fine.max()), spacing=tuple(step))
     found = found + (low - 2) * spacing
     return Mesh(found[:, ::-1] + np.asarray(origin, float), faces)
 
@@ -106,18 +110,18 @@ class View:
         self.ax, self.colour = ax, np.array(to_rgb(colour))
         self.body = ax.add_collection3d(Poly3DCollection(triangles, linewidths=0.3))
         half = np.ptp(limits, axis=0) / 2
-        self.middle, self.letters = limits.mean(0), []
-        reach = self.reach = half.max()
+        reach = half.max()
+        self.middle, self.half, self.letters = limits.mean(0), half.clip([reach, 0.6 * reach, 0.6 * reach]), []
         for k, letter in enumerate(LETTERS):
-            direction = np.eye(3)[k // 2] * (2 * (k % 2) - 1)
-            at = self.middle + direction * (half.clip(reach if k < 4 else 0.6 * reach) + 9)
-            text = ax.text(*at, letter, color=GREY, ha="center", va="center", fontsize=10)
-            self.letters.append((direction, text))
-        (self.bar,) = ax.plot([], [], [], color=GREY, lw=1.5)
-        ax.set(xlim=limits[:, 0], ylim=limits[:, 1], zlim=limits[:, 2])
+            text = ax.text(*self.middle, letter, color=INK, ha="center", va="center", fontsize=10)
+            self.letters.append((np.eye(3)[k // 2] * (2 * (k % 2) - 1), text))
+        (self.bar,) = ax.plot([], [], [], color=INK, lw=1.5)
+        cube = np.add.outer(self.middle, [-reach - 16, reach + 16])
+        ax.set(xlim=cube[0], ylim=cube[1], zlim=cube[2])
         ax.set_proj_type("ortho")
-        ax.set_box_aspect(np.ptp(limits, axis=0), zoom=1.12)
+        ax.set_box_aspect((1, 1, 1), zoom=1.64)  # the cube's face fills the axes
         ax.set_axis_off()
+        ax.patch.set_visible(False)  # it would cover what neighbours draw
 
     def turn(self, azimuth: float, elevation: float) -> "View":
         """Look from `azimuth` and `elevation`, in degrees: (-90, 0) is from the front, (0, 0) from the left."""
@@ -126,7 +130,7 @@ class View:
         eye = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
         right = np.array([-np.sin(a), np.cos(a), 0])
         up = np.cross(eye, right)
-        ends = [self.middle - up * (self.reach + 18) + right * x for x in (-BAR / 2, BAR / 2)]
+        ends = [self.beside(-up, 18) + right * x for x in (-BAR / 2, BAR / 2)]
         self.bar.set_data_3d(*np.transpose(ends))
         light = eye + 0.5 * up - 0.5 * right  # from above the viewer's left shoulder
         shade = 0.35 + 0.65 * (self.normal @ (light / np.linalg.norm(light))).clip(0)
@@ -134,7 +138,13 @@ class View:
         self.body.set(facecolor=colours, edgecolor=colours)
         for direction, text in self.letters:
             text.set_visible(abs(direction @ eye) < 0.8)  # the two that point at the viewer say nothing
+            text.set_position_3d(self.beside(direction - direction @ eye * eye, 9))
         return self
+
+    def beside(self, direction: np.ndarray, gap: float) -> np.ndarray:
+        """The point that is `gap` mm beside the body, taken as an ellipsoid, in a direction of the picture."""
+        unit = direction / max(np.linalg.norm(direction), 1e-9)
+        return self.middle + unit * (np.linalg.norm(unit * self.half) + gap)
 
 
 @style
@@ -145,10 +155,11 @@ def surfaces(meshes: dict[str, Mesh], views: dict | None = None):
     """
     views, limits = views or VIEWS, box(meshes.values())
     side, rows = (WIDTH - 0.3) / len(views), len(meshes)
-    tall = side * rows + 0.3  # inches: cells, and a line of titles above and beside them
+    pitch = 0.8 * side  # square axes overlap a little: organs are wider than high
+    tall = pitch * rows + 0.3  # inches: cells, and a line of titles above and beside them
     fig = Figure(figsize=(WIDTH, tall), dpi=DPI)
     for row, (name, surface) in enumerate(meshes.items()):
-        bottom = (rows - 1 - row) * side / tall
+        bottom = ((rows - 1 - row) * pitch - 0.1 * side) / tall
         for column, angles in enumerate(views.values()):
             cell = ((0.3 + column * side) / WIDTH, bottom, side / WIDTH, side / tall)
             ax = fig.add_axes(cell, projection="3d")
@@ -156,7 +167,7 @@ def surfaces(meshes: dict[str, Mesh], views: dict | None = None):
         fig.text(0.012, bottom + side / tall / 2, name, rotation=90, ha="center", va="center", fontsize=11)
     for column, view in enumerate(views):
         fig.text((0.3 + (column + 0.5) * side) / WIDTH, 1, view, ha="center", va="top", fontsize=11)
-    fig.text(0.01, 0, f"bar: {BAR} mm", color=GREY, fontsize=10, va="bottom")
+    fig.text(0.01, 0, f"bar: {BAR} mm", color=INK, fontsize=10, va="bottom")
     return fig
 
 

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from vaelib.errors import InputError
 from vaelib.losses import beta_at, mask_loss, vae_loss
+from vaelib.memory import explained
 from vaelib.models import VAE, MaskDecoder, Supervised
 from vaelib.progress import progress as progress_bar
 from vaelib.residual import ResidualMaskDecoder, ResidualVAE
+from vaelib.sequence import SequenceDecoder
 from vaelib.unet import UNet
 
-NETWORKS = {c.__name__: c for c in (VAE, MaskDecoder, Supervised, ResidualVAE, ResidualMaskDecoder, UNet)}
+CLASSES = (VAE, MaskDecoder, Supervised, ResidualVAE, ResidualMaskDecoder, SequenceDecoder, UNet)
+NETWORKS = {c.__name__: c for c in CLASSES}
 
 Step = Callable[[nn.Module, Sequence[Tensor], float], dict]
 
@@ -139,7 +142,7 @@ def fit(
     Raises
     ------
     InputError
-        If `state` belongs to a run with other settings.
+        If `state` belongs to a run with other settings, or a step runs out of memory: it says what would fit.
     FloatingPointError
         If the loss is not finite; the last good state is kept on disk.
     """
@@ -166,12 +169,13 @@ def fit(
                 batch = [fabric.to_device(torch.as_tensor(t[rows])) for t in data]
                 if augmentation is not None:
                     batch = augmentation(*batch) if len(batch) > 1 else [augmentation(*batch)]
-                parts = step(model, batch, progress)
-                if not torch.isfinite(parts["total"]):
-                    raise FloatingPointError(f"{label}: the loss is {parts['total']} in epoch {epoch}, batch {i}")
-                optimizer.zero_grad(set_to_none=True)
-                fabric.backward(parts["total"])
-                optimizer.step()
+                with explained(bare, step, batch, label):
+                    parts = step(model, batch, progress)
+                    if not torch.isfinite(parts["total"]):
+                        raise FloatingPointError(f"{label}: the loss is {parts['total']} in epoch {epoch}, batch {i}")
+                    optimizer.zero_grad(set_to_none=True)
+                    fabric.backward(parts["total"])
+                    optimizer.step()
                 _add(sums, parts, len(rows))
             record = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **_mean(sums, "train")}
             if val is not None:

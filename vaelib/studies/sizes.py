@@ -16,7 +16,6 @@ import copy
 import shutil
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ def spend(minutes: float, model, step, data, seed: int, **options) -> int:
     64 x 64, 8 of 512 x 512.
     """
     batch = min(64, 4096 // data[0][:1].shape[-1])
-    trial = [Rows(4 * batch, lambda rows, a=a: np.asarray(a[rows])) for a in data]
+    trial = [Rows(4 * batch, lambda rows, a=a: np.asarray(a[rows % len(a)])) for a in data]
     for _ in range(2):  # the first warms up
         began = time.process_time()
         fit(copy.deepcopy(model), step, trial, epochs=1, batch_size=batch, **options)
@@ -109,14 +108,14 @@ def grey_error(vae, s, full) -> float:
     return float(np.sqrt(np.mean((metrics.enlarge(recon, 2**FULL) - full.images[rows][:, 0]) ** 2)))
 
 
-def cell(at: tuple, minutes: float, seed: int = 0, folder: Path | None = None) -> dict:
-    """One cell of the table, trained and scored unless its checkpoint is there: the metadata of that checkpoint."""
+def cell(at: tuple, minutes: float, seed: int = 0, kept: str | None = None) -> dict:
+    """The scores of one cell of the table, which is trained unless its checkpoint is there; copied where `kept`."""
     level, kind, numbers = at
     shards, parts = pipeline.shards_and_split()
     coarse = [stack(shards, parts[name], 6) for name in ("train", "val")]
     made_by = {"study": "python -m vaelib.studies sizes", "cell": list(at), "minutes": minutes, "seed": seed,
                "cohort": "synthetic", "data": pipeline.fingerprint(*coarse)}  # fmt: skip
-    path = (folder or models_folder() / "sizes") / f"{2**level}_{kind}_{numbers}_{minutes:g}_{seed}.safetensors"
+    path = models_folder() / "sizes" / f"{2**level}_{kind}_{numbers}_{minutes:g}_{seed}.safetensors"
     meta = load(path)[1] if path.exists() else {}
     if {k: meta.get(k) for k in made_by} != made_by:
         trained, val, test = (stack(shards, parts[name], level) for name in ("train", "val", "test"))
@@ -130,9 +129,9 @@ def cell(at: tuple, minutes: float, seed: int = 0, folder: Path | None = None) -
             "passes": passes, "parameters": sum(p.numel() for net in networks.values() for p in net.parameters()),
         }  # fmt: skip
         save(path, networks, half=True, **made_by, thresholds=thresholds, scores=pipeline.finite(scores))
-    if name := (KEPT.get(at) if minutes == MINUTES else None) or ("07_full_size" if minutes > MINUTES else None):
+    if kept:
         board.CHECKPOINTS.mkdir(exist_ok=True)
-        shutil.copyfile(path, board.CHECKPOINTS / f"{name}.safetensors")
+        shutil.copyfile(path, board.CHECKPOINTS / f"{kept}.safetensors")
     return load(path)[1]["scores"]
 
 
@@ -183,14 +182,40 @@ def _row(size: int, kind: str, numbers: int, wide: int) -> dict:
     return row | {"bfloat16": step_cost(make(), size, few, torch.bfloat16)}
 
 
+def gains(cells: dict) -> dict:
+    """What one cell has over another in Dice at full size: the mean over patients of their difference, its interval.
+
+    Parameters
+    ----------
+    cells : dict
+        As in the section "sizes": by side, kind, and numbers. Pairs that are not in it are left out.
+    """
+    pairs = {f"spatial over vector, {n} numbers": ((6, "spatial", n), (6, "vector", n)) for n in (64, 256, 1024)}
+    pairs |= {"residual over plain, 64 numbers": ((6, "vector", 64), (6, "plain", 64))}
+    pairs |= {f"1024 over 64 numbers, {k}": ((6, k, 1024), (6, k, 64)) for k in ("vector", "spatial")}
+    for kind, n in (("plain", 64), ("spatial", 1024)):
+        pairs |= {f"{2**level} over 64 pixels, {kind}": ((level, kind, n), (6, kind, n)) for level in (7, 8, 9)}
+    found = {}
+    for name, pair in pairs.items():
+        try:
+            ours, theirs = (cells[str(2**side)][k][str(n)]["dice"][str(2**FULL)]["values"] for side, k, n in pair)
+            found[name] = metrics.bootstrap(np.subtract(ours, theirs))._asdict()
+        except KeyError:
+            continue
+    return found
+
+
 def run(minutes: float = MINUTES, seed: int = 0, cells=CELLS) -> dict:
     """Measure the cost, train and score what is missing, and put it all into the section "sizes"."""
     section = {"minutes": minutes, "seed": seed, "beta": BETA, "grid": GRID, "torch": torch.__version__,
-               "cost": board.get("sizes").get("cost") or cost(), "cells": {}, "long": {}}  # fmt: skip
+               "cost": board.get("sizes").get("cost") or cost(), "cells": {}, "gains": {}, "long": {}}  # fmt: skip
     for at in cells:
-        level, kind, numbers = at
-        section["cells"].setdefault(str(2**level), {}).setdefault(kind, {})[str(numbers)] = cell(at, minutes, seed)
+        (level, kind, numbers), kept = at, KEPT.get(at) if minutes == MINUTES else None
+        row = section["cells"].setdefault(str(2**level), {}).setdefault(kind, {})
+        row[str(numbers)] = cell(at, minutes, seed, kept)
         board.put("sizes", section)
-    section["long"] = cell(LONG, LONG_MINUTES * minutes / MINUTES, seed) | {"minutes": LONG_MINUTES}
+    long = LONG_MINUTES * minutes / MINUTES
+    section["gains"] = gains(section["cells"])
+    section["long"] = cell(LONG, long, seed, "07_full_size") | {"minutes": long}
     board.put("sizes", section)
     return section

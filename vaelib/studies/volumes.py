@@ -2,6 +2,7 @@
 
 =====================  ==========================================================================================
 2D                     the method of this series, slice by slice
+2D, smoothed           the same probabilities, smoothed along z: what needs no training to agree with its neighbours
 recurrent              the same encoder; `SequenceDecoder` reads the latents of all slices of a patient
 2D at 32               the method of this series at 32 x 32
 3D at 32               the same classes with ``dims=3``, on the scan as a cube of 32
@@ -11,12 +12,14 @@ ceiling of 32          the true occupancy at 32 x 32, put back: what no method a
 All are scored at 64 x 64 on the patient's own slices; maps of 32 are enlarged first.
 """
 
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import label
+from scipy.ndimage import gaussian_filter1d, label
 from torch.nn.utils.rnn import pad_sequence
 
 from vaelib import metrics, pipeline
@@ -32,7 +35,8 @@ from vaelib.studies.against import choose, contestant, paired, summary
 from vaelib.training import augment, fit, load, mask_step, save, vae_step
 
 LEVEL, COARSE, SEEDS = 6, 5, (0, 1, 2)
-SLICES, RECURRENT, COARSE_SLICES, CUBES, CEILING = "2D", "recurrent", "2D at 32", "3D at 32", "ceiling of 32"
+SLICES, SMOOTHED, RECURRENT = "2D", "2D, smoothed", "recurrent"
+COARSE_SLICES, CUBES, CEILING = "2D at 32", "3D at 32", "ceiling of 32"
 CUBE = {"channels": 8, "latent": 128, "beta": 0.01, "epochs": 200, "mask_epochs": 200}
 
 
@@ -140,9 +144,14 @@ def from_cubes(vae, mask, s) -> np.ndarray:
     return out
 
 
+def place(name: str, seed: int) -> Path:
+    """Where the checkpoint of an arm lies."""
+    return models_folder() / "volumes" / f"{name.replace(' ', '_')}_{seed}.safetensors"
+
+
 def kept(name: str, seed: int, data: str, make) -> tuple[dict, dict]:
     """Networks with their metadata: from their checkpoint if these slices made it, or else from `make()`, and kept."""
-    path = models_folder() / "volumes" / f"{name.replace(' ', '_')}_{seed}.safetensors"
+    path = place(name, seed)
     made_by = {"arm": name, "seed": seed, "data": data, "cohort": "synthetic", "recipe": CUBE if name == CUBES else {},
                "command": "python -m vaelib.studies volumes"}  # fmt: skip
     if not path.exists() or {k: load(path)[1].get(k) for k in made_by} != made_by:
@@ -160,6 +169,14 @@ def by_slices(train, val, seed: int) -> dict:
         vae, mask = pipeline.trained(train, val, models_folder() / "vae64.safetensors", "vae", "mask")
         return {"vae": vae, "mask": mask}
     return contestant(pipeline.DETACHED, train, val, seed)[0]
+
+
+def smooth(probability: np.ndarray, patient: np.ndarray, sigma: float = 1) -> np.ndarray:
+    """Probabilities (N, 1, H, W), smoothed along z within each patient by a Gaussian of `sigma` slices."""
+    out = np.empty_like(probability)
+    for rows in metrics.per_patient(patient).values():
+        out[rows] = gaussian_filter1d(probability[rows], sigma, axis=0, mode="constant")
+    return out
 
 
 def fullsize(probability: np.ndarray) -> np.ndarray:
@@ -183,6 +200,7 @@ def predictions(seed: int, fine: dict, coarse: dict) -> dict[str, dict]:
     out = {}
     for name, networks, says in (
         (SLICES, two, lambda part: pipeline.predicted(vae, two["mask"], fine[part])),
+        (SMOOTHED, two, lambda part: smooth(pipeline.predicted(vae, two["mask"], fine[part]), fine[part].patient)),
         (RECURRENT, recurrent, lambda part: read(recurrent["mask"], vae, fine[part])),
         (COARSE_SLICES, small, lambda part: fullsize(pipeline.predicted(small["vae"], small["mask"], coarse[part]))),
         (CUBES, solid, lambda part: fullsize(from_cubes(solid["vae"], solid["mask"], coarse[part]))),
@@ -200,7 +218,8 @@ def consistency(mask: np.ndarray) -> dict[str, float]:
     dict
         ``neighbours``: the mean Dice of two neighbouring slices, over all pairs that are not both empty.
         ``gaps``: empty slices between the lowest and the highest that is not. ``pieces``: connected parts in 3D, voxels
-        that touch by a corner being connected.
+        that touch by a corner being connected. ``jitter``: how far the centre of a slice lies from the middle between
+        the centres of its neighbours, the mean in pixels; unlike the others it cares little for the size of a mask.
     """
     area = mask.sum((1, 2))
     both = (mask[1:] & mask[:-1]).sum((1, 2))
@@ -209,7 +228,11 @@ def consistency(mask: np.ndarray) -> dict[str, float]:
     there = np.flatnonzero(area)
     gaps = (area[there[0] : there[-1]] == 0).sum() if len(there) else 0
     pieces = label(mask, np.ones((3, 3, 3)))[1]
-    return {"neighbours": float(fit_.mean()) if len(fit_) else 0.0, "gaps": int(gaps), "pieces": int(pieces)}
+    centre = np.einsum("shw,khw->sk", mask, np.indices(mask.shape[1:])) / np.maximum(area, 1)[:, None]
+    off = np.linalg.norm(centre[1:-1] - (centre[2:] + centre[:-2]) / 2, axis=1)
+    off = off[np.minimum(np.minimum(area[2:], area[:-2]), area[1:-1]) > 0]
+    return {"neighbours": float(fit_.mean()) if len(fit_) else 0.0, "gaps": int(gaps), "pieces": int(pieces),
+            "jitter": float(off.mean()) if len(off) else 0.0}  # fmt: skip
 
 
 def examine(shards, probability: np.ndarray, threshold: float, s) -> dict[str, list]:
@@ -226,7 +249,7 @@ def examine(shards, probability: np.ndarray, threshold: float, s) -> dict[str, l
 
 
 def run(seeds=SEEDS) -> dict:
-    """Train what is missing, score everything, and put it into the section "volumes"."""
+    """Train what is missing, score everything, and put it into the section "volumes"; commit the first 3D model."""
     shards, parts = pipeline.shards_and_split()
     fine, coarse = ({n: stack(shards, parts[n], level) for n in parts} for level in (LEVEL, COARSE))
     val, test, scores, facts = fine["val"], fine["test"], {}, {}
@@ -244,9 +267,10 @@ def run(seeds=SEEDS) -> dict:
     }
     section["truth"] = {k: metrics.bootstrap(v) for k, v in examine(shards, test.masks, metrics.TRUTH, test).items()}
     section["truth"] = {k: v._asdict() for k, v in section["truth"].items()}
-    for rival, names in ((SLICES, (RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
+    for rival, names in ((SLICES, (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
         section[f"minus {rival}"] = {n: {m: paired(by[n], by[rival]) for m, by in scores.items()} for n in names}
     board.put("volumes", section)
+    shutil.copyfile(place(CUBES, seeds[0]), board.CHECKPOINTS / "08_cubes.safetensors")
     return section
 
 

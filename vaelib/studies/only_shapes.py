@@ -1,0 +1,94 @@
+"""Are masks drawn by way of the latent plausible pancreases, and what lies halfway between two patients?"""
+
+from itertools import combinations
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt as edt
+from sklearn.decomposition import PCA
+
+from vaelib import latent, metrics, prior
+from vaelib.studies.only_anomalies import COMPONENTS
+
+SAMPLES = 1000
+PATHS = {"straight": latent.interpolate, "arc": prior.slerp}
+
+
+def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
+    """A linear model of shape: samples (n, 1, H, W) of a normal fitted to the principal components of masks."""
+    flat = masks.reshape(len(masks), -1)
+    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
+    drawn = pca.inverse_transform(prior.fitted(pca.transform(flat), n))
+    return drawn.reshape(-1, *masks.shape[1:]) >= metrics.TRUTH
+
+
+def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.ndarray]:
+    """Points to decode, (n, D) each: from the prior, and from normals fitted to all codes, or to `some`."""
+    return {
+        "the prior N(0, 1)": latent.sample(n, mu.shape[1]),
+        "a normal fitted to all slices": prior.fitted(mu, n),
+        "a normal fitted to slices with pancreas": prior.fitted(mu[some], n),
+    }
+
+
+def measure_shapes(runs, train, test) -> dict:
+    """The share of plausible masks among real ones, samples by way of the latent, and samples of a linear model."""
+    real_train, real_test = (s.masks >= metrics.TRUTH for s in (train, test))
+    usual, some = prior.real(real_train), real_train.any((1, 2, 3))
+    drawn = {
+        "real slices of test patients": [real_test[real_test.any((1, 2, 3))]],
+        "PCA of the masks": [masks_by_pca(train.masks[some])],
+    }
+    for run in runs:
+        drawn.setdefault("predictions for those slices", []).append(
+            run["test"][real_test.any((1, 2, 3))] >= run["threshold"]
+        )
+        for name, z in codes(latent.encode(run["vae"], train.images)[0], some).items():
+            drawn.setdefault(name, []).append(latent.decode(run["mask"], z) >= run["threshold"])
+    return {name: shares([prior.plausible(m, usual) for m in many]) for name, many in drawn.items()}
+
+
+def shares(tests: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """The share of masks that pass each test, the mean over several seeds."""
+    return {key: float(np.mean([t[key].mean() for t in tests])) for key in tests[0]}
+
+
+def signed_distance(masks: np.ndarray) -> np.ndarray:
+    """How deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, without end if empty."""
+    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
+
+
+def between(run: dict, first, second, ends) -> dict[str, np.ndarray]:
+    """Masks halfway between codes (N, D) by each path, and between the predictions at the ends by two rivals.
+
+    A cross-fade averages the probabilities; the other averages the signed distances of the two outlines (Raya & Udupa,
+    *Shape-based interpolation of multidimensional objects*, IEEE Trans Med Imaging 1990;9:32).
+    """
+    at = run["threshold"]
+    middles = {name: np.stack([path(*pair, 3)[1] for pair in zip(first, second, strict=True)])
+               for name, path in PATHS.items()}  # fmt: skip
+    return {name: latent.decode(run["mask"], z) >= at for name, z in middles.items()} | {
+        "cross-fade": (ends[0] + ends[1]) / 2 >= at,
+        "signed distances": sum(signed_distance(e >= at) for e in ends) > 0,
+    }
+
+
+def measure_paths(runs, test) -> dict:
+    """Halfway between each two patients at matching levels: is it one piece, and of a size between the two?"""
+    owners = [*metrics.per_patient(test.patient).values()]
+    at = [r[prior.same_levels(test.masks[r] >= metrics.TRUTH)] for r in owners]
+    values: dict = {}
+    for run in runs:
+        mu = latent.encode(run["vae"], test.images)[0]
+        for a, b in combinations(range(len(at)), 2):
+            ends = [run["test"][at[k]] for k in (a, b)]
+            size = np.mean([(e >= run["threshold"]).sum() for e in ends])
+            whole = np.logical_and(*(prior.pieces(e >= run["threshold"]) == 1 for e in ends))
+            for name, found in between(run, mu[at[a]], mu[at[b]], ends).items():
+                one = (prior.pieces(found) == 1)[whole].mean() if whole.any() else np.nan
+                for k in (a, b):
+                    values.setdefault(name, {}).setdefault(k, []).append((one, found.sum() / size))
+    per = {name: np.array([np.nanmean(by[k], 0) for k in sorted(by)]) for name, by in values.items()}
+    return {
+        name: {key: metrics.bootstrap(v[:, column])._asdict() for column, key in enumerate(("one piece", "volume"))}
+        for name, v in per.items()
+    }
