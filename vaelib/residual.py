@@ -205,6 +205,8 @@ def checkerboard(images: Tensor) -> float:
 
     A pattern that repeats every second pixel lies, in the Fourier transform, exactly at the highest frequency of the
     rows, of the columns, or of both. The power there is held against the median of the highest quarter.
+    Give it errors (reconstructions less their originals) rather than reconstructions: these may be so smooth that there
+    is nothing else to hold it against, while the errors have the noise of the scan in them.
 
     Parameters
     ----------

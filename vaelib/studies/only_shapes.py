@@ -4,12 +4,13 @@ from itertools import combinations
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt as edt
+from scipy.ndimage import shift
 from sklearn.decomposition import PCA
 
 from vaelib import latent, metrics, prior
 from vaelib.studies.only_anomalies import COMPONENTS
 
-SAMPLES = 1000
+SAMPLES, REACH = 1000, 5  # masks drawn; pixels from the outline beyond which all is equally far
 PATHS = {"straight": latent.interpolate, "arc": prior.slerp}
 
 
@@ -19,6 +20,29 @@ def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
     pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
     drawn = pca.inverse_transform(prior.fitted(pca.transform(flat), n))
     return drawn.reshape(-1, *masks.shape[1:]) >= metrics.TRUTH
+
+
+def signed_distance(masks: np.ndarray) -> np.ndarray:
+    """How deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, without end if empty."""
+    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
+
+
+def moved(distances: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Maps (N, 1, H, W), each moved by its row of `by` (N, 2): rows down, columns to the right."""
+    return np.stack([shift(d, (0, *b), order=1, mode="nearest") for d, b in zip(distances, by, strict=True)])
+
+
+def masks_by_distances(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
+    """A linear model as it should be made: outlines are centred first, and place and shape drawn each by itself.
+
+    The shape is that of the principal components of signed distances (Leventon et al., *Statistical shape influence in
+    geodesic active contours*, CVPR 2000). Masks (N, 1, H, W) of bool, none empty.
+    """
+    at = prior.centres(masks)
+    flat = moved(signed_distance(masks), at.mean(0) - at).clip(-REACH, REACH).reshape(len(masks), -1)
+    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
+    drawn = pca.inverse_transform(prior.fitted(pca.transform(flat), n)).reshape(-1, *masks.shape[1:])
+    return moved(drawn, prior.fitted(at, n, seed=1) - at.mean(0)) > 0
 
 
 def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.ndarray]:
@@ -37,6 +61,7 @@ def measure_shapes(runs, train, test) -> dict:
     drawn = {
         "real slices of test patients": [real_test[real_test.any((1, 2, 3))]],
         "PCA of the masks": [masks_by_pca(train.masks[some])],
+        "PCA of centred distances": [masks_by_distances(real_train[some])],
     }
     for run in runs:
         drawn.setdefault("predictions for those slices", []).append(
@@ -52,23 +77,35 @@ def shares(tests: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return {key: float(np.mean([t[key].mean() for t in tests])) for key in tests[0]}
 
 
-def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """How deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, without end if empty."""
-    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
+def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Masks (N, 1, H, W) between two, by the mean of their signed distances, both moved to a centre halfway.
+
+    After Raya & Udupa, *Shape-based interpolation of multidimensional objects*, IEEE Trans Med Imaging 1990;9:32.
+    Empty where one of the two is.
+    """
+    ends, out = (first, second), np.zeros_like(first)
+    there = np.logical_and(*(e.any((1, 2, 3)) for e in ends))
+    if there.any():
+        at = [prior.centres(e[there]) for e in ends]
+        out[there] = (
+            sum(moved(signed_distance(e[there]), (at[0] + at[1]) / 2 - a) for e, a in zip(ends, at, strict=True)) > 0
+        )
+    return out
 
 
 def between(run: dict, first, second, ends) -> dict[str, np.ndarray]:
-    """Masks halfway between codes (N, D) by each path, and between the predictions at the ends by two rivals.
+    """Masks halfway between codes (N, D) by each path, and between the predictions at the ends by three rivals.
 
-    A cross-fade averages the probabilities; the other averages the signed distances of the two outlines (Raya & Udupa,
-    *Shape-based interpolation of multidimensional objects*, IEEE Trans Med Imaging 1990;9:32).
+    A cross-fade averages the probabilities; signed distances are averaged as they lie, or centred first.
     """
     at = run["threshold"]
     middles = {name: np.stack([path(*pair, 3)[1] for pair in zip(first, second, strict=True)])
                for name, path in PATHS.items()}  # fmt: skip
+    cut = [e >= at for e in ends]
     return {name: latent.decode(run["mask"], z) >= at for name, z in middles.items()} | {
         "cross-fade": (ends[0] + ends[1]) / 2 >= at,
-        "signed distances": sum(signed_distance(e >= at) for e in ends) > 0,
+        "signed distances": sum(signed_distance(e) for e in cut) > 0,
+        "centred distances": halfway(*cut),
     }
 
 
