@@ -174,6 +174,7 @@ def test_a_forest_has_one_mark_for_each_series_that_is_on_a_line():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y"]
     marks = {line.get_label(): line.get_ydata() for line in ax.lines if not line.get_label().startswith("_")}
     assert len(marks["a"]) == 1 and len(marks["b"]) == 2
+    assert ax.get_xlim()[0] < 0 and ax.get_xlim()[1] > 0.7  # zero, and the end of every interval
     assert marks["a"][0] < marks["b"][0] < 0.5 < marks["b"][1] < 1.5
 
 

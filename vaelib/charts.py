@@ -271,6 +271,10 @@ def forest(rows, *, label="Dice", limits=None, zero=None):
     series = list(dict.fromkeys(name for row in rows.values() for name in row))
     if not series:
         raise InputError("forest: there is nothing to draw; pass at least one line with one series")
+    ends = [row[name][key] for row in rows.values() for name in row for key in ("low", "high")]
+    ends += [] if zero is None else [zero]
+    pad = 0.04 * (max(ends) - min(ends)) or 0.1
+    limits = limits or (min(ends) - pad, max(ends) + pad)
     fig, ax = _ladder(list(rows), f"{label}: mean over patients and 95% interval", limits)
     fig.set_figheight(1.1 + 0.17 * len(rows) * max(2, len(series)))
     for k, name in enumerate(series):
