@@ -93,9 +93,16 @@ def run(names=tuple(ARMS), seeds=SEEDS) -> dict:
         section["dice"][shift] = {n: summary(np.array(v)) for n, v in by.items()}
         section["minus U-Net"][shift] = {n: paired(v, by[RIVAL]) for n, v in by.items() if n != RIVAL}
         section["drop"][shift] = {n: paired(v, scores["none"][n]) for n, v in by.items()}
+    section["spared"] = {shift: {n: spared(section["dice"], shift, n) for n in names if n != RIVAL} for shift in SHIFTS}
     section["costs"] = {name: paired(*(scores["none"][n][:1] for n in two)) for name, two in COSTS.items()}
     board.put("against", section)
     return section
+
+
+def spared(dice: dict, shift: str, name: str) -> dict:
+    """How much less a contestant loses under a shift than the U-Net, by patient: above zero where it loses less."""
+    lost = [np.subtract(*(dice[at][n]["values"] for at in (shift, "none"))) for n in (name, RIVAL)]
+    return metrics.bootstrap(lost[0] - lost[1])._asdict()
 
 
 def paired(ours: list, theirs: list) -> dict:

@@ -18,7 +18,7 @@ def contestants(section: dict) -> str:
     ]
     for name, fact in section["arms"].items():
         gap = section["minus U-Net"]["none"].get(name)
-        cells = [cell(section["dice"]["none"][name], ".2f"), cell(gap, "+.2f") if gap else "",
+        cells = [cell(section["dice"]["none"][name], ".2f"), cell(gap, "+.3f") if gap else "",
                  str(len(fact["seeds"])), f"{fact['parameters']:,}", f"{fact['cpu seconds a pass']:.1f}"]  # fmt: skip
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -29,7 +29,7 @@ def under_shifts(section: dict) -> str:
     lines = [f"| test patients | {RIVAL} | {OURS} | difference | {OURS} is |", "|" + 5 * "---|"]
     for shift, by in section["dice"].items():
         gap = section["minus U-Net"][shift][OURS]
-        cells = [cell(by[RIVAL], ".2f"), cell(by[OURS], ".2f"), cell(gap, "+.2f"), verdict(gap)]
+        cells = [cell(by[RIVAL], ".2f"), cell(by[OURS], ".2f"), cell(gap, "+.3f"), verdict(gap)]
         lines.append(f"| {'as they are' if shift == 'none' else shift} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
