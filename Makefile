@@ -97,7 +97,7 @@ test: synthetic
 # --- for maintainers -------------------------------------------------------------------------------------
 
 # Every number that the notebooks and the README quote: results.json, the tables in the README, and the checkpoints in
-# notebooks/checkpoints. About four hours on two cores; what is trained stays in data/models, so a second run is short.
+# notebooks/checkpoints. About two hours on two cores; what is trained stays in data/models, so a second run is short.
 results: synthetic
 	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.ladder
 	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.studies
