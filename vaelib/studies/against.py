@@ -8,7 +8,6 @@ import numpy as np
 from vaelib import metrics, pipeline
 from vaelib.arms import ARMS, PASSES, SPATIAL, parameters, predict
 from vaelib.cohort import models_folder
-from vaelib.files import replace
 from vaelib.pyramid import stack
 from vaelib.shifts import SHIFTS, stack_shifted
 from vaelib.studies import board
@@ -83,7 +82,7 @@ def run(names=tuple(ARMS), seeds=SEEDS) -> dict:
             fact["cpu seconds"].append(round(meta["cpu seconds"]))
             fact["thresholds"].append(meta["threshold"])
             if seed == 0 and name in KEPT:
-                replace(board.CHECKPOINTS / f"{KEPT[name]}.safetensors", checkpoint(name, seed).read_bytes())
+                board.publish(checkpoint(name, seed), KEPT[name])
         passes = SPATIAL["epochs"] + SPATIAL["passes"] if name == OURS else PASSES
         fact |= {"parameters": parameters(networks), "passes": passes}
         fact["cpu seconds a pass"] = float(np.mean(fact["cpu seconds"]) / passes)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from vaelib.cohort import REPOSITORY
 from vaelib.files import replace
+from vaelib.ladder import RESULTS
 from vaelib.pipeline import finite
 
-RESULTS = REPOSITORY / "results.json"
 CHECKPOINTS = REPOSITORY / "notebooks" / "checkpoints"  # small enough to be committed, stored in half precision
 
 
@@ -21,3 +21,8 @@ def put(section: str, value: dict, file: Path = RESULTS) -> None:
     board = json.loads(file.read_text()) if file.exists() else {}
     board[section] = finite(value)
     replace(file, json.dumps(board, indent=1) + "\n")
+
+
+def publish(path: Path, name: str) -> None:
+    """Put a checkpoint, whole, among those that are committed for the notebooks."""
+    replace(CHECKPOINTS / f"{name}.safetensors", path.read_bytes())

@@ -16,7 +16,7 @@ from vaelib import metrics, pipeline
 from vaelib.arms import SPATIAL, parameters, predict, spatial_mask, spatial_vae
 from vaelib.cohort import models_folder
 from vaelib.latent import decode, encode
-from vaelib.losses import beta_at, l2, mask_loss, vae_loss
+from vaelib.losses import beta_at, kl_per_unit, l2, mask_loss, vae_loss
 from vaelib.pyramid import stack
 from vaelib.residual import neighbours
 from vaelib.studies import board
@@ -31,9 +31,8 @@ FREE_BITS, EDGES, OVERLAP = 0.02, 2.0, 20.0  # nats a number; weights of the gra
 def free_bits_step(model, batch, progress) -> dict:
     """A nat budget for each number of the latent, free of charge (Kingma et al. 2016, arXiv:1606.04934)."""
     out = model(batch[0])
-    each = 0.5 * (out.mu.square() + out.logvar.exp() - 1 - out.logvar).mean(0)
-    recon = l2(out.recon, batch[-1])
-    return {"total": recon + beta_at(progress, BASE["beta"]) * each.clamp(min=FREE_BITS).sum(), "recon": recon}
+    recon, budgeted = l2(out.recon, batch[-1]), kl_per_unit(out.mu, out.logvar).clamp(min=FREE_BITS)
+    return {"total": recon + beta_at(progress, BASE["beta"]) * budgeted.sum(), "recon": recon}
 
 
 def edges_step(model, batch, progress) -> dict:

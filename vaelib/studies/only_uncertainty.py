@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from vaelib import metrics, uncertainty
+from vaelib.studies.against import choose, dice_of
 from vaelib.studies.only_intervals import over_patients
 
 METHODS = ("as it is", "temperature", "isotonic")
@@ -103,8 +104,7 @@ def measure_uncertainty(runs: list[dict], train, val, test) -> dict:
 
 def dices(on_val, on_test, val, test) -> np.ndarray:
     """3D Dice of each test patient, (patients,), at the threshold that is best on validation."""
-    threshold = metrics.best_threshold(on_val, val.masks >= metrics.TRUTH, val.patient)
-    return metrics.sweep(on_test, test.masks >= metrics.TRUTH, test.patient, np.array([threshold]))[:, 0]
+    return dice_of(on_test, choose(on_val, val), test)
 
 
 # --- error against predicted uncertainty ------------------------------------------------------------------------

@@ -13,7 +13,6 @@ Where there is more time, give it: ``python -c "from vaelib.studies import sizes
 """
 
 import copy
-import shutil
 import time
 from functools import partial
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 
 from vaelib import metrics, pipeline
+from vaelib.arms import parameters
 from vaelib.cohort import models_folder
 from vaelib.latent import decode, encode
 from vaelib.memory import Watch
@@ -126,12 +126,11 @@ def cell(at: tuple, minutes: float, seed: int = 0, kept: str | None = None) -> d
         scores = {
             "dice": {side: metrics.bootstrap(v)._asdict() | {"values": v} for side, v in found.items()},
             "grey": grey_error(networks["vae"], test, stack(shards, parts["test"], FULL)),
-            "passes": passes, "parameters": sum(p.numel() for net in networks.values() for p in net.parameters()),
+            "passes": passes, "parameters": parameters(networks),
         }  # fmt: skip
         save(path, networks, half=True, **made_by, thresholds=thresholds, scores=pipeline.finite(scores))
     if kept:
-        board.CHECKPOINTS.mkdir(exist_ok=True)
-        shutil.copyfile(path, board.CHECKPOINTS / f"{kept}.safetensors")
+        board.publish(path, kept)
     return load(path)[1]["scores"]
 
 
@@ -176,7 +175,7 @@ def cost(levels=(6, 7, 8, 9)) -> dict:
 def _row(size: int, kind: str, numbers: int, wide: int) -> dict:
     few = max(2, 1024 // size)
     make = partial(build, kind, size, numbers, wide=wide)
-    row = {"parameters": sum(p.numel() for p in make().parameters()), "float32": step_cost(make(), size, few)}
+    row = {"parameters": parameters({"vae": make()}), "float32": step_cost(make(), size, few)}
     if kind == "spatial":
         row["recompute"] = step_cost(make(recompute=True), size, few)
     return row | {"bfloat16": step_cost(make(), size, few, torch.bfloat16)}

@@ -12,7 +12,6 @@ ceiling of 32          the true occupancy at 32 x 32, put back: what no method a
 All are scored at 64 x 64 on the patient's own slices; maps of 32 are enlarged first.
 """
 
-import shutil
 import time
 from pathlib import Path
 
@@ -172,7 +171,7 @@ def run(seeds=SEEDS) -> dict:
     for rival, names in ((SLICES, (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
         section[f"minus {rival}"] = {n: {m: paired(by[n], by[rival]) for m, by in scores.items()} for n in names}
     board.put("volumes", section)
-    shutil.copyfile(place(CUBES, seeds[0]), board.CHECKPOINTS / "08_cubes.safetensors")
+    board.publish(place(CUBES, seeds[0]), "08_cubes")
     return section
 
 
