@@ -9,6 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 VAELIB := $(BIN)/python -m vaelib
 NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
+EXERCISES = $(sort $(wildcard notebooks/exercises/*.ipynb notebooks/solutions/*.ipynb))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NBCONVERT := $(BIN)/python -m nbconvert --log-level=WARN
 EXECUTE := TQDM_DISABLE=1 $(NBCONVERT) --to=notebook --execute --ExecutePreprocessor.timeout=600
@@ -22,7 +23,7 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help environment data synthetic own tutorial test lab outputs results lock clean
+.PHONY: help environment data synthetic own tutorial test lab site browser outputs results times lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -73,9 +74,11 @@ tutorial: data
 	rm -rf build/notebooks build/html
 	mkdir -p build/html
 	cp -R notebooks build/notebooks
-	@for notebook in $(NOTEBOOKS:notebooks/%=build/notebooks/%); do \
+	@rm -f build/times.json; comma='{'; for notebook in $(NOTEBOOKS:notebooks/%=build/notebooks/%); do \
 	  begin=$$(date +%s); $(EXECUTE) --inplace "$$notebook" || exit 1; \
-	  echo "$$notebook: $$(( $$(date +%s) - begin )) s"; done
+	  seconds=$$(( $$(date +%s) - begin )); echo "$$notebook: $$seconds s"; \
+	  printf '%s\n  "%s": %d' "$$comma" "$$(basename "$$notebook" .ipynb)" $$seconds >> build/times.json; comma=,; \
+	done; printf '\n}\n' >> build/times.json
 	cp -R build/notebooks/figures build/html/
 	$(NBCONVERT) --to=html --template=classic --output-dir=build/html $(NOTEBOOKS:notebooks/%=build/notebooks/%)
 	@sed -i.ipynb -E 's/(href="[0-9][A-Za-z0-9_]*)\.ipynb/\1.html/g' build/html/*.html && rm build/html/*.html.ipynb
@@ -87,12 +90,20 @@ lab: $(INSTALLED)
 test: synthetic
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/python -m pytest --durations=10
 	rm -rf build/nbval
 	mkdir -p build
 	cp -R notebooks build/nbval
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
 	  --nbval-sanitize-with=tests/sanitize.cfg --durations=10 build/nbval
+
+# The browser that some tests drive; where it is missing they say so. It belongs to the system, so only root can add it.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -qq --yes -o Acquire::Retries=3 chromium fonts-dejavu-core; \
+	else echo "make: no Chromium here. On Debian: sudo apt install chromium"; exit 1; fi
 
 # --- for maintainers -------------------------------------------------------------------------------------
 
@@ -107,7 +118,7 @@ outputs: synthetic
 	env -u VAELIB_DATA $(EXECUTE) --inplace --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.store_widget_state=False --ClearMetadataPreprocessor.enabled=True \
 	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
-	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags $(NOTEBOOKS)
+	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags $(NOTEBOOKS) $(EXERCISES)
 
 # No hashes: the wheels of torch differ from one platform to the next, and so does what they need.
 # The limit on dateutil is botocore's: unless it is said here, every botocore there is would be tried first.

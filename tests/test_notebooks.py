@@ -196,11 +196,25 @@ def an_ignored_output_is_asserted(page: Page) -> Iterator[str]:
 
 
 @rule
-def its_exercises_fold_their_solutions(page: Page) -> Iterator[str]:
+def its_exercises_stand_in_notebooks_of_their_own(page: Page) -> Iterator[str]:
     text = page.section("Exercises") or ""
-    folded = re.findall(r"<details>\s*<summary>.+?</summary>.+?</details>", text, re.DOTALL)
-    if not folded or len(folded) != text.count("<details"):
-        yield "the exercises have no solution folded in <details><summary>...</summary>...</details>"
+    for kind in ("exercises", "solutions"):
+        if f"({kind}/{page.path.name})" not in text:
+            yield f"the section 'Exercises' has no link to {kind}/{page.path.name}"
+    if "```python" in text:
+        yield "a solution that no test runs stands in the section 'Exercises'"
+
+
+@rule
+def it_asks_for_a_prediction_and_computes_the_answer(page: Page) -> Iterator[str]:
+    asked = [n for n, c in enumerate(page.cells) if c.cell_type == "markdown" and "predict" in c.source.lower()]
+    folds = [n for n, c in enumerate(page.cells) if c.cell_type == "code" for _ in calls(c, {"fold"})]
+    if not any(n - 3 <= m < n for n in folds for m in asked):
+        yield "no question to predict, with its answer computed and folded by checks.fold()"
+    for n in folds:
+        for call in calls(page.cells[n], {"fold"}):
+            if not any(isinstance(part, ast.FormattedValue) for part in ast.walk(call)):
+                yield f"cell {n}: what fold() hides is typed, not computed"
 
 
 @rule
@@ -322,7 +336,7 @@ def good() -> nbformat.NotebookNode:
     """A notebook that keeps every rule: 00 of a series of two."""
     title = "# A title\n\nNotebook 1 of 2\n\n## What you will learn\n\nIt.\n\n## Before you start\n\nNothing."
     picture = new_output("display_data", {"image/png": PNG}, metadata={"image/png": {"alt": "a scan"}})
-    answer = "<details>\n<summary>A solution</summary>\n\nIt does.\n</details>"
+    answer = "[To do](exercises/00_a.ipynb), [done](solutions/00_a.ipynb)."
     cells = [
         new_markdown_cell(f"{title}\n\n**Time:** 2 min on two CPU cores"),
         new_code_cell("# Setup\nimport torch\nfrom vaelib import plots"),
@@ -333,6 +347,8 @@ def good() -> nbformat.NotebookNode:
         new_code_cell("assert loss < 1"),
         new_markdown_cell("## Broken on purpose: no activation"),
         new_code_cell("class Flat(torch.nn.Module):\n    pass"),
+        new_markdown_cell("Predict: how many?"),
+        new_code_cell('checks.fold(f"{n} of them")'),
         new_markdown_cell(f"What happened.\n\n## Exercises\n\n1. Try.\n\n{answer}"),
         new_markdown_cell("## Key points\n\n- It works.\n\nNext: [more](01_b.ipynb)"),
     ]
@@ -346,6 +362,9 @@ def good() -> nbformat.NotebookNode:
 def path(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a.png").write_bytes(b"")
+    for kind in ("exercises", "solutions"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "00_a.ipynb").write_text("")
     for name in ("00_a.ipynb", "01_b.ipynb"):
         (tmp_path / name).write_text("")
     return tmp_path / "00_a.ipynb"
@@ -386,10 +405,10 @@ BREAKS = {
         swap(0, "What you will learn", "Aims"),
         swap(0, "Before you start", "Prerequisites"),
         swap(7, "Broken on purpose", "Broken"),
-        swap(9, "## Exercises", "## Try"),
-        swap(10, "Key points", "Summary"),
+        swap(11, "## Exercises", "## Try"),
+        swap(12, "Key points", "Summary"),
         swap(0, "\n\nIt.", ""),
-        lambda nb: nb.cells.insert(1, nb.cells.pop(10)),
+        lambda nb: nb.cells.insert(1, nb.cells.pop(12)),
     ],
     "it_states_a_measured_time": [swap(0, "**Time:** 2 min", "**Time:** a while"), swap(0, "**Time:** ", "")],
     "it_has_one_setup_cell": [
@@ -412,14 +431,19 @@ BREAKS = {
         put(5, metadata={"tags": ["nbval-ignore-output"]}),
         put(5, metadata={"tags": ["raises-exception"]}),
     ],
-    "its_exercises_fold_their_solutions": [
-        swap(9, "<details>", ""),
-        swap(9, "</details>", ""),
-        swap(9, "<summary>A solution</summary>", ""),
+    "its_exercises_stand_in_notebooks_of_their_own": [
+        swap(11, "exercises/00_a.ipynb", "exercises/00_b.ipynb"),
+        swap(11, "[done](solutions/00_a.ipynb)", "```python\npass\n```"),
+        swap(11, "1. Try.", "```python\npass\n```"),
+    ],
+    "it_asks_for_a_prediction_and_computes_the_answer": [
+        swap(9, "Predict", "Behold"),
+        swap(10, "checks.fold", "print"),
+        swap(10, 'f"{n} of them"', '"3 of them"'),
     ],
     "its_links_lead_somewhere": [
-        swap(10, "01_b.ipynb", "02_c.ipynb"),
-        swap(10, "[more](01_b.ipynb)", "more"),
+        swap(12, "01_b.ipynb", "02_c.ipynb"),
+        swap(12, "[more](01_b.ipynb)", "more"),
         swap(4, "![what", "[gone](../gone.md) ![what"),
     ],
     "a_widget_stands_beside_a_picture": [

@@ -22,11 +22,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:1] not in ("", "#")]
 # From the ground up: a room imports only rooms that stand before it here.
-ROOMS = """errors __init__ checks files progress dicom volumes masks quality phantom cohort labels client download rows
+ROOMS = """errors __init__ files progress dicom volumes masks quality phantom cohort labels client download rows
 pyramid survey shifts anomalies models residual sequence unet losses memory training latent uncertainty prior metrics
-charts plots surface widgets export pipeline arms ladder crossval studies __main__""".split()
-OUTERMOST = {"charts", "plots", "surface", "widgets", "export"}  # what only a person's eyes or disk get to see
+charts plots surface widgets diagram export pipeline explorer arms ladder crossval checks studies __main__""".split()
+OUTERMOST = {"charts", "plots", "surface", "widgets", "diagram", "export"}  # what only a person's eyes or disk get to see
 MAY_USE_THEM = {"charts": set(), "plots": {"charts"}, "surface": {"charts"}, "widgets": {"charts", "plots"}}
+MAY_USE_THEM["diagram"] = {"charts", "plots"}
 
 
 def ranges(lines):
@@ -35,7 +36,7 @@ def ranges(lines):
     return {canonicalize_name(r.name): r.specifier for r in found}
 
 
-WANTED = ranges(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
+WANTED = ranges(PROJECT["dependencies"] + [r for extra in ("test", "site") for r in PROJECT["optional-dependencies"][extra]])
 
 
 def test_conda_opens_the_same_door():
@@ -65,18 +66,18 @@ def test_the_version_is_one():
     assert citation["version"] == vaelib.__version__
 
 
-def test_ci_runs_the_test_command_and_no_more():
+def test_ci_installs_a_browser_and_runs_the_test_command_and_no_more():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = [line for line in script.read_text().splitlines() if line and line[0] != "#"]
-    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make browser", "make test"]
 
 
 @pytest.mark.parametrize(
     ("target", "steps"),
     [
         ("tutorial", ["vaelib phantom", "vaelib prepare", "--execute", "--to=html"]),
-        ("test", ["vaelib phantom", "ruff check", "ruff format --check", "pytest --durations", "--nbval"]),
+        ("test", ["vaelib phantom", "ruff check", "ruff format --check", "codespell", "pytest --durations", "--nbval"]),
         ("lab", ["jupyterlab notebooks/00_start_here.ipynb"]),
     ],
 )
@@ -131,7 +132,7 @@ def test_a_room_imports_only_rooms_before_it(path):
     used = {name.split(".")[1] for name in imports(path) if name.startswith("vaelib.")} & {*ROOMS} - {here}
     assert here in ROOMS, "give the new room its place in ROOMS"
     before = set(ROOMS[: ROOMS.index(here)])
-    if here not in ("pipeline", "arms", "ladder", "crossval", "studies", "__main__"):
+    if here not in ("pipeline", "explorer", "arms", "ladder", "crossval", "checks", "studies", "__main__"):
         before -= OUTERMOST - MAY_USE_THEM.get(here, set())
     assert used <= before, f"{here} imports {sorted(used - before)}"
 
