@@ -11,7 +11,7 @@ from small import make_patients
 
 from vaelib import InputError, __main__, pipeline
 
-COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment")
+COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment", "explorer")
 
 
 def run(*words):

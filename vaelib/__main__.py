@@ -1,4 +1,4 @@
-"""The command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment`.
+"""Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment | explorer`.
 
 Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
 runs, so that `vaelib --help` answers at once.
@@ -285,6 +285,27 @@ def segment(
     from vaelib import pipeline
 
     pipeline.segment(series, checkpoint=checkpoint, out=out, threshold=threshold, overwrite=overwrite)
+
+
+@app.command(sort_key=9)
+def explorer(out: Path, folder: Path | None = None, *, checkpoint: Path | None = None):
+    """Write the latent explorer: a page whose sliders run both decoders in the browser, with no Python behind it.
+
+    Two files of the npm package onnxruntime-web belong beside it; the last line says which, and where.
+
+    Parameters
+    ----------
+    out : Path
+        The folder to write. An older explorer in it is replaced, other files stay.
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    checkpoint : Path, optional
+        The weights to show; by default those of notebooks 03 to 05, trained first where they are missing.
+    """
+    from vaelib.explorer import RUNTIME, explore
+
+    explore(folder, out=out, checkpoint=checkpoint)
+    print(f"{out}: wrote the page; copy {' and '.join(RUNTIME)} from onnxruntime-web/dist into {out / 'ort'}")
 
 
 def _say(message, *_):
