@@ -104,7 +104,7 @@ def test_make_says_what_an_old_python_lacks(tmp_path):
         assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/README.md", "notebooks/glossary.md"])
 def test_the_links_of_a_page_lead_somewhere(page):
     path = ROOT / page
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text())

@@ -1,9 +1,12 @@
-"""Make the numbers anew: ``python -m vaelib.studies [NAME ...]``, all without a name. Trained networks are kept."""
+"""Make the numbers anew: ``python -m vaelib.studies [NAME ...]``, all without a name. Trained networks are kept.
+
+The last two make no numbers, but pages of them: slides for a lecture, and the tables of the teacher's page.
+"""
 
 import sys
 from importlib import import_module
 
-STUDIES = ("against", "gap", "sizes", "volumes", "only", "bugs")
+STUDIES = ("against", "gap", "sizes", "volumes", "only", "bugs", "slides", "teaching")
 
 if __name__ == "__main__":
     if unknown := {*sys.argv[1:]} - {*STUDIES}:
