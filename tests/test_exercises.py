@@ -87,8 +87,8 @@ def test_there_are_three_exercises_or_more_and_each_is_checked(lesson):
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_a_solution_changes_nothing_but_the_answers(lesson):
     def common(cell):
-        added = cell.source.startswith("**What comes out.**") or standards.first_line(cell) == "# Look"
-        return not (added or task(cell))
+        looks = "# Look" in cell.source.splitlines()[:2]  # the marker for nbval may stand above it
+        return not (cell.source.startswith("**What comes out.**") or looks or task(cell))
 
     ours, theirs = ([cell.source for cell in page.cells[1:] if common(cell)] for page in pages(lesson))
     assert ours == theirs
@@ -126,7 +126,7 @@ def test_each_exercise_has_a_wrong_answer(lesson):
     ],
 )
 def test_a_wrong_answer_is_told_what_is_wrong(name, answer, words, capsys):
-    assert checks.check(name, *answer) is False
+    checks.check(name, *answer)
     said = capsys.readouterr().out
     assert said.startswith(f"{name}: not yet.") and words in said
 
@@ -166,12 +166,12 @@ FIRST = "Twice a number is the number plus itself."
     ],
 )
 def test_a_check_prints_a_hint_and_never_a_traceback(lesson, answer, said, capsys):
-    assert checks.check("99.1", answer) is (said == "99.1: right.")
+    assert checks.check("99.1", answer) is None  # a value would be shown below what is printed
     assert re.fullmatch(said, capsys.readouterr().out.rstrip("\n"))
 
 
 def test_an_answer_that_cannot_be_looked_at_is_a_hint_too(lesson, capsys):
-    assert not checks.check("99.1", 1, 2)  # two values where one is wanted
+    checks.check("99.1", 1, 2)  # two values where one is wanted
     assert "cannot be looked at (TypeError" in capsys.readouterr().out
 
 

@@ -44,8 +44,8 @@ def attempt(function, *args, **kwargs):
     return value
 
 
-def check(name: str, *answer) -> bool:
-    """Look an answer over, print "right" or a hint, and return whether it is right.
+def check(name: str, *answer) -> None:
+    """Look an answer over, and print "right" or a hint.
 
     Parameters
     ----------
@@ -70,15 +70,11 @@ def check(name: str, *answer) -> bool:
         look(*answer)
     except Hint as hint:
         said = str(hint)
-        print(f"{name}: not yet. {said}" + ("" if said == first else f"\n      Hint: {first}"))
-        return False
     except Exception as error:  # an answer of another kind than the check can look at
-        print(
-            f"{name}: not yet. Your answer cannot be looked at ({type(error).__name__}: {error}).\n      Hint: {first}"
-        )
-        return False
-    print(f"{name}: right.")
-    return True
+        said = f"Your answer cannot be looked at ({type(error).__name__}: {error})."
+    else:
+        return print(f"{name}: right.")
+    print(f"{name}: not yet. {said}" + ("" if said == first else f"\n      Hint: {first}"))
 
 
 def fold(text: str, summary: str = "Answer"):
