@@ -23,17 +23,18 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help environment data synthetic own tutorial test lab site browser outputs results times lock clean
+.PHONY: help environment data synthetic own tutorial test lab site browser outputs results terms times lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make tutorial  run every notebook; results in build/notebooks and build/html"
 	@echo "make test      check the style, run the unit tests, run the notebooks against their outputs"
 	@echo "make lab       open the first notebook in JupyterLab"
+	@echo "make site      the notebooks as a book of static pages, with search: build/site"
 	@echo "make data      make and prepare the synthetic patients (or prepare those in VAELIB_DATA)"
 	@echo "make clean     remove build/ and the caches of the tools"
 	@echo "For maintainers: make results (the scoreboard), make outputs (run the committed notebooks in place),"
-	@echo "  make lock (pin anew)."
+	@echo "  make terms (links to the glossary), make times (what make tutorial took), make lock (pin anew)."
 
 # --- the environment -------------------------------------------------------------------------------------
 
@@ -98,6 +99,19 @@ test: synthetic
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
 	  --nbval-sanitize-with=tests/sanitize.cfg --durations=10 build/nbval
 
+# --- the site --------------------------------------------------------------------------------------------
+
+# A book of the notebooks as they are committed, and the latent explorer, in static pages. It takes two packages for the
+# browser from npm the first time; after that, nothing is asked of anyone.
+site: synthetic
+	$(BIN)/python -m book.build build/site
+	env -u VAELIB_DATA $(VAELIB) explorer build/site/explorer
+	mkdir -p build/site/explorer/ort
+	cp build/npm/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
+	  build/npm/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm build/site/explorer/ort/
+	$(BIN)/python -m book.check build/site
+	@echo "Done. To read it: python3 -m http.server --directory build/site"
+
 # The browser that some tests drive; where it is missing they say so. It belongs to the system, so only root can add it.
 browser:
 	@for name in chromium chromium-browser google-chrome; do command -v $$name && exit 0; done; \
@@ -112,6 +126,14 @@ browser:
 results: synthetic
 	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.ladder
 	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.studies
+
+# The first use of each term in each lesson leads to notebooks/glossary.md.
+terms: $(INSTALLED)
+	$(BIN)/python -m book.link_terms
+
+# The seconds of the last `make tutorial`, into the page for teachers; and the slides anew.
+times: $(INSTALLED)
+	$(BIN)/python -m vaelib.studies slides teaching
 
 # Outputs are committed without clock times, widget state or the number of the Python that made them.
 outputs: synthetic

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import browser
 import pytest
 from small import OBLIQUE, make_series
+
+from book import build
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
@@ -36,3 +39,24 @@ def series(tmp_path):
 def any_series(request, tmp_path):
     """The same, stored in each of three orientations."""
     return make_series(tmp_path / "ct", direction=request.param, origin=(-31.5, 12.25, 400))
+
+
+@pytest.fixture(scope="session")
+def npm():
+    """Folder of the packages that the site takes from npm."""
+    try:
+        return build.packages()
+    except SystemExit as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A Chromium without a window. Of a module each, since no asyncio can run in this thread while it is there."""
+    if browser.find() is None:
+        pytest.skip("no Chromium on this machine; `make browser` installs it on Debian")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        window = driver.chromium.launch(executable_path=browser.find(), args=browser.FLAGS)
+        yield window
+        window.close()

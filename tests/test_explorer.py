@@ -4,16 +4,12 @@ import json
 import shutil
 import sys
 from base64 import b64decode
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
+from browser import serve
 
 from vaelib import InputError, __main__, explorer, latent, metrics
 from vaelib.explorer import RUNTIME, contents, write_explorer
@@ -21,13 +17,7 @@ from vaelib.models import VAE, MaskDecoder
 from vaelib.pyramid import Stack
 from vaelib.residual import ResidualMaskDecoder
 
-BUILD = Path(__file__).resolve().parents[1] / "build"
-PLACES = [BUILD / place / "onnxruntime-web" / "dist" for place in ("node_modules", "npm/node_modules")]
-ORT = next((place for place in PLACES if all((place / name).exists() for name in RUNTIME)), None)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIZE, LATENT = 32, 12
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-needs_runtime = pytest.mark.skipif(not ORT, reason="no onnxruntime-web below build/, where `make site` puts it")
 
 
 def blobs(names, each, seed):
@@ -125,38 +115,22 @@ def test_the_command_asks_for_its_extra_before_it_trains(tmp_path, monkeypatch, 
 # --- in a browser ------------------------------------------------------------------------------------------------
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def served(made, tmp_path):
     """A copy of the page, handed out on this machine alone: its folder and its address."""
     folder = shutil.copytree(made[0], tmp_path / "explorer")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with serve(folder) as address:
+        yield folder, address + "/"
 
 
 @pytest.fixture
-def page(browser, served):
+def page(chromium, npm, served):
     """The page with its runtime, loaded; afterwards, nothing may have gone wrong or been asked of another host."""
     folder, address = served
     (folder / "ort").mkdir()
     for name in RUNTIME:
-        shutil.copy(ORT / name, folder / "ort")
-    tab, wrong, asked = browser.new_page(), [], []
+        shutil.copy(npm / "onnxruntime-web" / "dist" / name, folder / "ort")
+    tab, wrong, asked = chromium.new_page(), [], []
     tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
@@ -187,8 +161,6 @@ def picture(tab):
     return tab.evaluate("document.getElementById('decoded').toDataURL()")
 
 
-@needs_chromium
-@needs_runtime
 def test_the_page_decodes_as_pytorch_does(page, made, data):
     rng = np.random.default_rng(0)
     z = np.r_[[s["latent"] for s in data["slices"]], 2 * rng.standard_normal((3, LATENT))].astype(np.float32)
@@ -203,8 +175,6 @@ def test_the_page_decodes_as_pytorch_does(page, made, data):
         assert np.abs(np.array([out[k] for out in found]) - wanted).max() < 1e-4
 
 
-@needs_chromium
-@needs_runtime
 def test_the_dice_shown_is_that_of_the_library(page, made, data):
     for k, s in enumerate(data["slices"]):
         before = page.evaluate("window.explorer.draws")
@@ -218,8 +188,6 @@ def test_the_dice_shown_is_that_of_the_library(page, made, data):
         assert f"Mask at 0.20: {found.sum()} pixels; Dice {dice:.2f} with the truth of {s['name']}." in said
 
 
-@needs_chromium
-@needs_runtime
 def test_every_slider_moves_by_keyboard_and_changes_the_picture(page, data):
     names = [f"direction{k}" for k in range(len(data["directions"]))] + ["morph", "threshold", "opacity"]
     assert page.locator("input[type=range]").count() == len(names)
@@ -238,8 +206,6 @@ def test_every_slider_moves_by_keyboard_and_changes_the_picture(page, data):
     until(page, "document.getElementById('spoken').textContent.startsWith('Mask at 0.01')")
 
 
-@needs_chromium
-@needs_runtime
 def test_buttons_and_morphing_go_where_they_say(page, data):
     at_rest, draws = picture(page), page.evaluate("window.explorer.draws")
     page.locator("#morph").press("End")
@@ -255,8 +221,6 @@ def test_buttons_and_morphing_go_where_they_say(page, data):
     assert picture(page) == at_rest
 
 
-@needs_chromium
-@needs_runtime
 @pytest.mark.parametrize("width", [320, 1280])
 def test_nothing_sticks_out(page, width):
     page.set_viewport_size({"width": width, "height": 700})
@@ -264,9 +228,8 @@ def test_nothing_sticks_out(page, width):
     assert page.locator("#decoded").bounding_box()["width"] > 100
 
 
-@needs_chromium
 @pytest.mark.parametrize("lack", ["server", "runtime", "wasm", "mask.onnx"])
-def test_the_page_says_in_words_what_is_missing(browser, served, lack):
+def test_the_page_says_in_words_what_is_missing(chromium, npm, served, lack):
     folder, address = served
     words = {"server": "python -m http.server", "mask.onnx": "mask.onnx is missing"}.get(
         lack, "runtime is missing: copy"
@@ -279,7 +242,7 @@ def test_the_page_says_in_words_what_is_missing(browser, served, lack):
         if lack == "wasm":
             stub = stub.replace("({})", "{ throw Error('no available backend found'); }")
         (folder / "ort" / RUNTIME[0]).write_text(stub)
-    tab = browser.new_page()
+    tab = chromium.new_page()
     tab.goto((folder / "index.html").as_uri() if lack == "server" else address)
     tab.evaluate("window.explorer.ready")
     assert words in tab.text_content("#readout") and words in tab.text_content("#spoken")

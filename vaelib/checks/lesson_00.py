@@ -48,7 +48,7 @@ def overlap(inside, masks) -> float:
 
 
 def exercise_3(best_band):
-    """Try every pair low < high of a grid of greys; Dice is 2 x |both| / (|band| + |mask|). Keep the best pair."""
+    """Try every pair low < high of a grid of greys; Dice is 2 x overlap / (band + mask). Keep the best pair."""
     rng = np.random.default_rng(0)
     images, masks = rng.random((4, 32, 32)), np.zeros((4, 32, 32), bool)
     masks[:, 8:20, 10:22] = True
