@@ -125,6 +125,7 @@ RULES = lead_somewhere, have_words, load_nothing_from_elsewhere, lead_on, can_be
 
 def problems(site: Path) -> list[str]:
     """Everything that is wrong with a site, a line each."""
+    site = site.resolve()
     book = pages(site)
     return [line for rule in RULES for line in rule(site, book)] if book else [f"{site}: no page in it"]
 
@@ -135,7 +136,7 @@ def outside(site: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    folder = Path(*sys.argv[1:2] or ["build/site"])
+    folder = Path(*sys.argv[1:2] or ["build/site"]).resolve()
     print(*outside(folder), sep="\n")
     print("(links to other hosts, whose form alone was checked)")
     wrong = problems(folder)
