@@ -9,19 +9,20 @@ Lewiner et al., *Efficient Implementation of Marching Cubes' Cases with Topologi
 doi 10.1080/10867651.2003.10487582, as scikit-image has it.
 """
 
-import html
 from typing import NamedTuple
 
-import ipywidgets as ui
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from matplotlib.transforms import IdentityTransform
+from mpl_toolkits.mplot3d.proj3d import proj_transform
 from scipy.ndimage import gaussian_filter, zoom
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from vaelib.charts import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, png, style
+from vaelib.charts import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, style
+from vaelib.controls import Board, slider
 from vaelib.errors import InputError
 
 VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
@@ -100,15 +101,27 @@ def box(meshes) -> np.ndarray:
     return np.array([every.min(0), every.max(0)])
 
 
+class Body(Artist):
+    """Triangles (F, 3, 3) that hide each other in the order given, each of one colour (F, 3); all drawn in one go."""
+
+    def draw(self, renderer):
+        """Called by Matplotlib. A `Poly3DCollection` would make a path of each triangle, which a slider waits for."""
+        x, y, _ = proj_transform(*self.triangles.reshape(-1, 3).T, self.axes.get_proj())
+        corners = self.axes.transData.transform(np.column_stack([x, y])).reshape(-1, 3, 2)
+        colours = np.insert(self.colours, 3, 1, axis=1)[:, None].repeat(3, axis=1)
+        renderer.draw_gouraud_triangles(renderer.new_gc(), corners, colours, IdentityTransform())
+
+
 class View:
     """One mesh in one 3D axes, at one scale for x, y and z. Made once; `turn` shades it for another view."""
 
     def __init__(self, ax, surface: Mesh, colour: str, limits: np.ndarray):
-        triangles = surface.vertices[surface.faces]  # (F, 3, 3)
+        self.triangles = triangles = surface.vertices[surface.faces]  # (F, 3, 3)
         normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         self.normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
         self.ax, self.colour = ax, np.array(to_rgb(colour))
-        self.body = ax.add_collection3d(Poly3DCollection(triangles, linewidths=0.3))
+        self.body = ax.add_artist(Body())
+        self.body.set_in_layout(False)
         half = np.ptp(limits, axis=0) / 2
         reach = half.max()
         self.middle, self.half, self.letters = limits.mean(0), half.clip([reach, 0.6 * reach, 0.6 * reach]), []
@@ -133,9 +146,10 @@ class View:
         ends = [self.beside(-up, 18) + right * x for x in (-BAR / 2, BAR / 2)]
         self.bar.set_data_3d(*np.transpose(ends))
         light = eye + 0.5 * up - 0.5 * right  # from above the viewer's left shoulder
-        shade = 0.35 + 0.65 * (self.normal @ (light / np.linalg.norm(light))).clip(0)
-        colours = shade[:, None] * self.colour
-        self.body.set(facecolor=colours, edgecolor=colours)
+        facing = np.flatnonzero(self.normal @ eye > 0)  # a closed surface hides the rest of itself
+        facing = facing[np.argsort(self.triangles[facing].mean(axis=1) @ eye)]  # the nearest last
+        shade = 0.35 + 0.65 * (self.normal[facing] @ (light / np.linalg.norm(light))).clip(0)
+        self.body.triangles, self.body.colours = self.triangles[facing], shade[:, None] * self.colour
         for direction, text in self.letters:
             text.set_visible(abs(direction @ eye) < 0.8)  # the two that point at the viewer say nothing
             text.set_position_3d(self.beside(direction - direction @ eye * eye, 9))
@@ -172,9 +186,9 @@ def surfaces(meshes: dict[str, Mesh], views: dict | None = None):
 
 
 def turntable(meshes: dict[str, Mesh], azimuth: int = -90, elevation: int = 15):
-    """Turn one or several meshes with two sliders: azimuth, and elevation. Returns a box of ipywidgets.
+    """Turn one or several meshes with two sliders: azimuth, and elevation. Returns a `Board`.
 
-    The sliders work by keyboard (Tab, then the arrows); a caption says in words from where one looks.
+    The caption says in words from where one looks.
     """
     limits = box(meshes.values())
     fig = Figure(figsize=(3.6 * len(meshes), 3.9), dpi=DPI)
@@ -184,22 +198,18 @@ def turntable(meshes: dict[str, Mesh], azimuth: int = -90, elevation: int = 15):
         ax = fig.add_axes((k / len(meshes), 0, 1 / len(meshes), 0.93), projection="3d")
         views.append(View(ax, surface, COLOURS[k % len(COLOURS)], limits))
         fig.text((k + 0.5) / len(meshes), 0.99, name, ha="center", va="top", fontsize=11)
-    look = {"layout": ui.Layout(width="440px"), "style": {"description_width": "130px"}}
-    sliders = [ui.IntSlider(azimuth, min=-180, max=180, step=5, description="azimuth", **look),
-               ui.IntSlider(elevation, min=-90, max=90, step=5, description="elevation", **look)]  # fmt: skip
-    names = ", ".join(meshes)
-    picture, caption = ui.Image(format="png", tooltip=f"surfaces of {names}, turned by the sliders"), ui.HTML()
+    fig.text(0.01, 0.01, f"bar: {BAR} mm", color=INK, fontsize=10, va="bottom")
+    controls = {
+        "azimuth": slider("azimuth", -180, 180, azimuth, 5),
+        "elevation": slider("elevation", -90, 90, elevation, 5),
+    }
 
-    def draw(_=None):
+    def draw(azimuth, elevation):
         for view in views:
-            view.turn(*(slider.value for slider in sliders))
-        picture.value = png(fig, fast=True)
-        caption.value = f'<span role="status">{html.escape(where(*(s.value for s in sliders)))}</span>'
+            view.turn(azimuth, elevation)
+        return f"{', '.join(meshes)}, {where(azimuth, elevation)}"
 
-    for slider in sliders:
-        slider.observe(draw, "value")
-    draw()
-    return ui.VBox([*sliders, picture, caption])
+    return Board(fig, controls, draw, "surfaces, turned by the sliders")
 
 
 def where(azimuth: float, elevation: float) -> str:

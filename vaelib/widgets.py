@@ -4,74 +4,35 @@ Each function returns a `Board`, a box of ipywidgets. Every control works by key
 picture is a PNG of one figure that lives as long as its board, so that a notebook run unattended gives the same cells.
 """
 
-import html
+import contextlib
 
 import ipywidgets as ui
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vaelib import plots
+from vaelib import latent, plots
+from vaelib.controls import LOOK, Board, choice, slider
 from vaelib.errors import InputError
 from vaelib.plots import numbers
 
 WINDOWS = {"abdomen (W 400, L 40)": (-160, 240), "soft tissue (W 350, L 50)": (-125, 225)}  # HU, lowest and highest
 WINDOWS |= {"bone (W 1800, L 400)": (-500, 1300), "lung (W 1500, L −600)": (-1350, 150)}
+COLOURS = {"mask": plots.TRUTH, "prediction": plots.PREDICTION}
 ORIGINAL = 0.2  # the threshold of the original
-LOOK = {"layout": ui.Layout(width="440px"), "style": {"description_width": "130px"}}
-
-
-class Board(ui.VBox):
-    """Controls, buttons, a picture and a caption in words that follow each other.
-
-    `controls` and `buttons` are widgets by name, `picture` an image, `caption` a line of HTML. ``draw(**values)``,
-    given the controls' values by name, updates the panels of `fig` and returns the caption; each of `buttons` is a
-    function that returns the values to set.
-    """
-
-    def __init__(self, fig, controls, draw, alt, buttons=None):
-        super().__init__()
-        self.fig, self.controls, self.draw, self.quiet = fig, controls, draw, False
-        width = f"{fig.get_figwidth() * fig.dpi:.0f}px"
-        self.picture = ui.Image(format="png", tooltip=alt, layout=ui.Layout(width=width, max_width="100%"))
-        self.caption = ui.HTML()
-        self.buttons = {name: ui.Button(description=name, tooltip=name) for name in buttons or {}}
-        for name, button in self.buttons.items():
-            button.on_click(lambda _, values=buttons[name]: self.set(**values()))
-        for control in controls.values():
-            control.observe(self.redraw, "value")
-        self.children = [*controls.values(), ui.HBox(list(self.buttons.values())), self.picture, self.caption]
-        self.redraw()
-
-    def redraw(self, _=None):
-        """Bring the picture and its caption up to date with the controls."""
-        if not self.quiet:
-            text = self.draw(**{name: control.value for name, control in self.controls.items()})
-            self.picture.value = plots.png(self.fig, fast=True)
-            self.caption.value = f'<span role="status">{html.escape(text)}</span>'
-
-    def set(self, **values):
-        """Move several controls, and draw once."""
-        self.quiet = True
-        try:
-            for name, value in values.items():
-                self.controls[name].value = value
-        finally:
-            self.quiet = False
-        self.redraw()
 
 
 def _panels(*looks):
-    fig = Figure(figsize=(4.4 * len(looks), 4.7), dpi=plots.DPI)
+    side = 4.4 if len(looks) == 1 else 3.7  # inches: a slider waits for every pixel
+    fig = Figure(figsize=(side * len(looks), side + 0.3), dpi=plots.DPI)
     FigureCanvasAgg(fig)
     boxes = [(k / len(looks) + 0.005, 0.01, 1 / len(looks) - 0.01, 0.91) for k in range(len(looks))]
-    return fig, [plots.Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
-
-
-def _slider(name, low, high, value, step=None):
-    if step is None:
-        return ui.IntSlider(value, min=low, max=high, description=name, **LOOK)
-    return ui.FloatSlider(value, min=low, max=high, step=step, description=name, readout_format=".2f", **LOOK)
+    panels = [plots.Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
+    for panel in panels:
+        panel.image.set_interpolation_stage("data")  # resample HU, not colours: half the time at 512 x 512
+        panel.ax.set_axis_off()
+    return fig, panels
 
 
 def _dice(prediction, truth):
@@ -97,13 +58,13 @@ def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
     middle = np.argwhere(mask).mean(axis=0) if mask is not None and np.any(mask) else np.divide(scan.shape, 2)
     place = dict(zip(plots.PLANES, middle.astype(int).tolist(), strict=True))  # each plane remembers its slice
     controls = {
-        "plane": ui.Dropdown(options=list(plots.PLANES), description="plane", **LOOK),
-        "slice": _slider("slice", 0, len(scan) - 1, place["axial"]),
-        "window": ui.Dropdown(options=WINDOWS, description="window", **LOOK),
+        "plane": choice("plane", list(plots.PLANES)),
+        "slice": slider("slice", 0, len(scan) - 1, place["axial"]),
+        "window": choice("window", WINDOWS),
         **{name: ui.Checkbox(True, description=f"show the {name}", **LOOK) for name in layers},
     }
     if layers:
-        controls["opacity"] = _slider("overlay opacity", 0, 1, 0.6, 0.05)
+        controls["opacity"] = slider("overlay opacity", 0, 1, 0.6, 0.05)
     fig, (panel,) = _panels({})
 
     def draw(plane, window, opacity=0.6, **values):
@@ -118,7 +79,8 @@ def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
         panel.draw(plots.cut(scan, plane, at), views.get("mask"), views.get("prediction"), **look)
         return text + "".join(f"; {name}: {(view >= 0.5).sum()} pixels" for name, view in views.items())
 
-    board = Board(fig, controls, draw, "one slice of the scan, chosen by the sliders")
+    colours = {name: COLOURS[name] for name in layers}
+    board = Board(fig, controls, draw, "one slice of the scan, chosen by the sliders", key=colours)
 
     def turn(change):
         board.quiet = True  # the slider's range changes with the plane; draw once, when both fit
@@ -130,53 +92,101 @@ def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
     return board
 
 
-def latent_explorer(decode, z, directions, *, names=None, truth=None, toward=None, seed=0):
+def _axes(z, components):
+    """Steps through the latent space by the name of their kind: dicts from a slider's description to (D,)."""
+    fitted, units = latent.pca(z, components), np.argsort(-z.var(axis=0), kind="stable")[:components]
+    steps = fitted.components_ * np.sqrt(fitted.explained_variance_)[:, None]  # one standard deviation each
+    principal = {f"direction {k}": step for k, step in enumerate(steps, start=1)}
+    return {"principal directions": principal, "raw units": {f"unit {k}": np.eye(z.shape[1])[k] for k in units}}
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """For one slice: several threads would wait for each other, on a busy machine for half a second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def latent_explorer(model, z, *, places=None, truth=None, components=6, seed=0):
     """Move through the latent space, and watch reconstruction and mask follow.
+
+    The outline is the true mask of the slice "from", once morph reaches a half that of "to". Between the two nothing
+    was scanned, so that no mask is true there: the caption then gives the Dice against both, each by its name.
 
     Parameters
     ----------
-    decode : callable
-        ``decode(z) -> (reconstruction, probability)``, from (D,) to two arrays (H, W), or (1, 1, H, W), of 0 to 1.
-    z : array (D,)
-        Where to start.
-    directions : array (K, D)
-        One slider per row; the row is a step of one standard deviation (or of one raw unit).
-    names : sequence of K str, optional
-    truth : array (H, W), optional
-        The true mask, to be outlined and scored by Dice.
-    toward : array (D,), optional
-        Another latent to morph to, such as another patient's.
+    model : pair of modules
+        ``(vae.decoder, mask)``: from a latent to the picture, and to the pancreas.
+    z : array (N, D)
+        An encoded set. The sliders move its leading principal directions, or its units of largest variance.
+    places : dict from str to int, optional
+        Rows of `z` to go from and to, by name; by default five, evenly spaced.
+    truth : array (N, H, W), optional
+        The true masks of those rows, to be outlined and scored by Dice.
+    components : int
+        How many directions or units have a slider.
     """
-    z = numbers(z, "latent_explorer: z", (None,))
-    directions = numbers(directions, "latent_explorer: directions", (None, len(z)))
-    keys = [f"direction {k + 1}" for k in range(len(directions))]
-    if names is not None and len(names) != len(keys):
-        raise InputError(f"latent_explorer: {len(names)} names for {len(keys)} directions; pass one for each")
+    decoder, mask = model
+    z = numbers(z, "latent_explorer: z", (None, None))
+    places = places or {f"slice {k}": k for k in sorted({(2 * i + 1) * len(z) // 10 for i in range(5)})}
+    if not all(0 <= row < len(z) for row in places.values()):
+        raise InputError(f"latent_explorer: found the places {places}; pass rows of z, 0 to {len(z) - 1}")
+    if not 1 <= components <= min(z.shape):
+        raise InputError(f"latent_explorer: found {components} components; z {z.shape} has 1 to {min(z.shape)}")
     if truth is not None:
-        truth = numbers(truth, "latent_explorer: truth", np.squeeze(decode(z)[1]).shape) >= 0.5
-    controls = {key: _slider(name, -3, 3, 0, 0.1) for key, name in zip(keys, names or keys, strict=True)}
-    if toward is not None:
-        toward = numbers(toward, "latent_explorer: toward", z.shape)
-        controls["morph"] = _slider("morph", 0, 1, 0, 0.05)
-    controls["threshold"] = _slider("threshold", 0, 1, ORIGINAL, 0.01)
+        size = latent.decode(mask, z[:1]).shape[-2:]
+        truth = numbers(truth, "latent_explorer: truth", (len(z), *size)) >= 0.5
+    axes = _axes(z, components)
+    kind, *_ = axes
+    sliders = {f"slider {k}": slider(name, -3, 3, 0, 0.1) for k, name in enumerate(axes[kind], start=1)}
+    controls = {
+        "from": choice("from", list(places)),
+        "to": choice("to", list(places)),
+        "morph": slider("morph", 0, 1, 0, 0.05),
+        "sliders move": choice("sliders move", list(axes)),
+        **sliders,
+        "threshold": slider("threshold", 0, 1, ORIGINAL, 0.01),
+    }
+    controls["to"].value = list(places)[-1]
     fig, (left, right) = _panels({}, {})
 
-    def draw(threshold, morph=0, **steps):
-        here = z + (morph * (toward - z) if morph else 0) + np.array([steps[key] for key in keys]) @ directions
-        image, probability = (np.squeeze(a) for a in decode(here))
-        found = probability >= threshold
-        score = "" if truth is None else f", Dice {_dice(found, truth):.2f}"
+    def draw(threshold, morph, **values):
+        ends, steps = [values["from"], values["to"]], [values[key] for key in sliders]
+        a, b = (z[places[end]] for end in ends)
+        here = a + morph * (b - a) + steps @ np.array([*axes[values["sliders move"]].values()])
+        with _one_thread():
+            image, probability = (latent.decode(module, here[None])[0, 0] for module in (decoder, mask))
+        found, near = probability >= threshold, ends[morph >= 0.5]
+        scores = []
+        if truth is not None:
+            ends = [near] if morph in (0, 1) else ends
+            scores = [f"Dice {_dice(found, truth[places[end]]):.2f} against {end}" for end in ends]
         left.draw(image, letters="RLAP", title="reconstruction")
-        right.draw(image, truth, found, title=f"mask at {threshold:.2f}{score}")
-        moved = np.linalg.norm(here - z)
-        return f"Mask at {threshold:.2f}: {found.sum()} pixels{score}. Moved {moved:.2f} from the start."
+        outlined = f", outline: {near}" if scores else ""
+        right.draw(image, truth[places[near]] if scores else None, found, title=f"mask at {threshold:.2f}{outlined}")
+        moved = np.linalg.norm(here - z[places[near]])
+        between = "" if len(scores) < 2 else " Between the two nothing was scanned: neither mask is true here."
+        return f"Mask of {', '.join([f'{found.sum()} pixels', *scores])}. Latent {moved:.2f} away from {near}.{between}"
 
     rng = np.random.default_rng(seed)
     buttons = {
-        "reset": lambda: dict.fromkeys(controls, 0) | {"threshold": ORIGINAL},
-        "random draw": lambda: dict(zip(keys, rng.normal(size=len(keys)).clip(-3, 3).round(1), strict=True)),
+        "reset": lambda: dict.fromkeys(["morph", *sliders], 0) | {"threshold": ORIGINAL},
+        "random draw": lambda: dict(zip(sliders, rng.normal(size=components).clip(-3, 3).round(1), strict=True)),
     }
-    return Board(fig, controls, draw, "the reconstruction from the latent and, beside it, the mask", buttons)
+    alt = "the reconstruction from the latent and, beside it, the mask"
+    colours = {"decoded mask": plots.PREDICTION} | ({} if truth is None else {"true mask": plots.TRUTH})
+    board = Board(fig, controls, draw, alt, buttons, key=colours)
+
+    def rename(change):
+        for control, name in zip(sliders.values(), axes[change["new"]], strict=True):
+            control.description = name
+
+    controls["sliders move"].observe(rename, "value")
+    return board
 
 
 def threshold_explorer(image, probability, truth):
@@ -191,20 +201,24 @@ def threshold_explorer(image, probability, truth):
         raise InputError(f"threshold_explorer: found {found}; pass three of one shape, (H, W) or (S, H, W)")
     image, probability, truth = (a.reshape(-1, *a.shape[-2:]) for a in (image, probability, truth))
     truth = truth >= 0.5
+    every, inside = np.sort(probability, axis=None), np.sort(probability[truth])  # for the Dice of all slices at once
     window = dict(zip(("vmin", "vmax"), plots.limits(image), strict=True))
     fig, (left, right) = _panels(window, window | {"fill": "verdicts", "edge": "white", "opacity": 0.85})
-    controls = {"threshold": _slider("threshold", 0, 1, ORIGINAL, 0.01)}
+    controls = {"threshold": slider("threshold", 0, 1, ORIGINAL, 0.01)}
     if len(image) > 1:
-        controls["slice"] = _slider("slice", 0, len(image) - 1, int(truth.sum(axis=(1, 2)).argmax()))
+        controls["slice"] = slider("slice", 0, len(image) - 1, int(truth.sum(axis=(1, 2)).argmax()))
 
     def draw(threshold, **values):
         k = values.get("slice", 0)
         found = probability[k] >= threshold
-        left.draw(image[k], truth[k], probability[k], letters="RLAP", title="probability and truth")
+        left.draw(image[k], truth[k], probability[k], letters="RLAP", title="probability (orange), truth (outlined)")
         colours = plots.verdict(truth[k], found)
         right.draw(image[k], truth[k], colours, title=f"cut at {threshold:.2f}, Dice {_dice(found, truth[k]):.2f}")
-        whole = f" Dice of all slices {_dice(probability >= threshold, truth):.2f}." if len(image) > 1 else ""
+        hits, found_ones = (len(a) - a.searchsorted(a.dtype.type(threshold)) for a in (inside, every))
+        total = found_ones + len(inside)
+        whole = f" Dice of all slices {2 * hits / total if total else 1:.2f}." if len(image) > 1 else ""
         counts = ", ".join(f"{(colours == v).sum()} {name}" for v, name in enumerate(plots.VERDICTS, start=1))
         return f"Dice of this slice {_dice(found, truth[k]):.2f}: {counts}.{whole}"
 
-    return Board(fig, controls, draw, "a probability map, and what is found, invented and missed at the threshold")
+    alt = "a probability map, and what is found, invented and missed at the threshold"
+    return Board(fig, controls, draw, alt, key=plots.VERDICTS)

@@ -1,0 +1,158 @@
+"""The widgets of the lessons in a real browser: every control is moved by keyboard, and the picture must follow.
+
+Each lesson that has a widget runs as a whole in JupyterLab, in a headless Chromium. `build/browser` then holds a
+picture of each widget, and `latency.json` there the milliseconds from a key to the new picture: medians by control.
+"""
+
+import json
+import shutil
+import statistics
+
+import jupyter
+import pytest
+from test_notebooks import FOLDER, PATHS, WIDGETS, calls, read
+
+PLAYWRIGHT = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+BROWSER = jupyter.chromium()
+OUT = FOLDER.parent / "build" / "browser"
+LESSONS = {path: [call for cell in read(path).code for call in calls(cell, WIDGETS)] for path in PATHS}
+LESSONS = {path: [getattr(call.func, "attr", None) for call in found] for path, found in LESSONS.items() if found}
+PRESSES = ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight", "ArrowRight")  # the last leaves it moved
+STATE = "document.querySelectorAll('.jp-Notebook .jp-Cell').length + ' ' + {0}.activeCellIndex + ' ' + {0}.mode"
+STATE = STATE.replace("{0}", "jupyterapp.shell.currentWidget.content")
+# Before a key is pressed: `window.followed` will be the milliseconds from it to the next picture, decoded and painted.
+WATCH = """(picture) => {
+  window.followed = new Promise((resolve) => {
+    let begin = null;
+    document.addEventListener("keydown", () => { begin = performance.now(); }, {capture: true, once: true});
+    const watcher = new MutationObserver(async () => {
+      watcher.disconnect();
+      await picture.decode();
+      requestAnimationFrame(() => resolve(performance.now() - begin));
+    });
+    watcher.observe(picture, {attributes: true, attributeFilter: ["src"]});
+    setTimeout(() => { watcher.disconnect(); resolve(null); }, 20000);
+  });
+}"""
+# The name of what has the focus.
+FOCUS = """() => {
+  const at = document.activeElement;
+  return (at.ariaLabel || at.labels?.[0]?.innerText || at.innerText).trim();
+}"""
+BYTES = """async (picture) => {
+  const bytes = await (await fetch(picture.src)).arrayBuffer();
+  return [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].join();
+}"""
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(FOLDER, folder / "notebooks")
+    (folder / "memory").mkdir()
+    with jupyter.lab(folder / "notebooks", folder / "memory") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with PLAYWRIGHT.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=jupyter.FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def latency():
+    """Milliseconds by widget and control, written and printed when all lessons are through."""
+    found = {}
+    yield found
+    OUT.mkdir(parents=True, exist_ok=True)
+    medians = {name: {c: round(statistics.median(ms)) for c, ms in took.items()} for name, took in found.items()}
+    for name, took in found.items():
+        medians[name]["all"] = round(statistics.median(sum(took.values(), [])))
+        print(f"\n{name}: {medians[name]['all']} ms from key to picture, at the median")
+    (OUT / "latency.json").write_text(json.dumps(medians, indent=1) + "\n")
+
+
+@pytest.fixture
+def page(chromium, server, request):
+    """A lesson, opened and run from the first cell to the last, and what went wrong on the page."""
+    address, token = server
+    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(60_000)
+    page.wrong = []
+    page.on("console", lambda said: page.wrong.append(f"{said.text} {said.location}") if said.type == "error" else None)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.goto(f"{address}/lab/tree/{request.param.name}?reset&token={token}")
+    kernel = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
+    page.wait_for_function(f"{kernel}?.status === 'idle'")
+    assert page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')"), "a cell raised"
+    page.wait_for_function(f"{kernel}.status === 'idle'")
+    yield page
+    page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
+
+
+def press(page, picture, control, key):
+    """Press a key in a control, and wait until the picture has followed: milliseconds."""
+    before = picture.evaluate(BYTES)
+    picture.evaluate(WATCH)
+    control.focus()
+    page.keyboard.press(key)
+    took = page.evaluate("window.followed")
+    assert took is not None, f"{key}: no new picture"
+    assert picture.evaluate(BYTES) != before, f"{key}: the same picture again"
+    return took
+
+
+def by_tab(page, board):
+    """The names of what has the focus while Tab goes through a board, from its first control to its end."""
+    board.locator("select, .noUi-handle").first.focus()
+    names = []
+    while board.evaluate("board => board.contains(document.activeElement)"):
+        names.append(page.evaluate(FOCUS))
+        page.keyboard.press("Tab")
+    return names
+
+
+def move_everything(page, board):
+    """Change every control of a board by keyboard; milliseconds by the name of the control."""
+    picture, took = board.locator("img"), {}
+    sliders, lists = board.get_by_role("slider"), board.get_by_role("combobox")
+    for slider in sliders.all():
+        name = slider.get_attribute("aria-label")
+        took[name] = [press(page, picture, slider, key) for key in PRESSES]
+    for box in board.get_by_role("checkbox").all():
+        took[box.locator("..").inner_text()] = [press(page, picture, box, "Space") for _ in range(2)]
+    for chosen in lists.all():
+        at_end = chosen.evaluate("list => list.selectedIndex === list.length - 1")
+        keys = ("ArrowUp", "ArrowDown") if at_end else ("ArrowDown", "ArrowUp")
+        took[chosen.evaluate("list => list.labels[0].innerText")] = [press(page, picture, chosen, key) for key in keys]
+    for button in board.get_by_role("button").all():
+        took[button.inner_text()] = [press(page, picture, button, "Enter")]
+    return took
+
+
+@pytest.mark.parametrize("page", LESSONS, ids=lambda path: path.stem, indirect=True)
+def test_every_control_moves_the_picture_by_keyboard(page, latency, request):
+    path = request.node.callspec.params["page"]
+    boards = page.locator(".vaelib-board")
+    assert boards.count() == len(LESSONS[path])
+    for n, name in enumerate(LESSONS[path]):
+        board = boards.nth(n)
+        board.scroll_into_view_if_needed()
+        board.locator("select, .noUi-handle").first.focus()  # which makes its cell the active one
+        state = page.evaluate(STATE)
+        took = move_everything(page, board)
+        assert page.evaluate(STATE) == state, "a key went to the notebook"
+        missed = set(took) - set(by_tab(page, board))
+        assert not missed, f"Tab does not reach {missed}"
+        assert board.get_by_role("img").get_attribute("title").endswith(board.get_by_role("status").inner_text())
+        OUT.mkdir(parents=True, exist_ok=True)
+        board.screenshot(path=OUT / f"{path.stem}_{name}.png")
+        latency[f"{path.stem}, {name}"] = took
+        assert statistics.median(sum(took.values(), [])) < 1000
+    assert page.wrong == []
