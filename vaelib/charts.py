@@ -50,7 +50,8 @@ def png(fig, *, fast=False):
     out = io.BytesIO()
     if fast:
         fig.canvas.draw()
-        Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3]).save(out, "png", compress_level=1)
+        size, pixels = fig.canvas.get_width_height(), fig.canvas.buffer_rgba()
+        Image.frombuffer("RGBA", size, pixels).convert("RGB").save(out, "png", compress_level=1)
         return out.getvalue()
     fig.savefig(raw := io.BytesIO(), format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.06)
     full = Image.open(raw).convert("RGB")
