@@ -16,6 +16,7 @@ import nbformat
 
 from book import rooms
 from book.conf import BRANCH, REPOSITORY
+from book.link_terms import read
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -53,7 +54,7 @@ def relink(text: str, page: Path) -> str:
 
 def notebook(path: Path) -> str:
     """A notebook as the book wants it: each picture's words where Sphinx looks for them, no widget without a kernel."""
-    nb = nbformat.v4.reads(path.read_text(encoding="utf-8"))
+    nb = read(path)
     nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     for cell in nb.cells:
         if cell.cell_type == "markdown":

@@ -12,8 +12,6 @@ import jupyter
 import pytest
 from test_notebooks import FOLDER, PATHS, WIDGETS, calls, read
 
-PLAYWRIGHT = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-BROWSER = jupyter.chromium()
 OUT = FOLDER.parent / "build" / "browser"
 LESSONS = {path: [call for cell in read(path).code for call in calls(cell, WIDGETS)] for path in PATHS}
 LESSONS = {path: [getattr(call.func, "attr", None) for call in found] for path, found in LESSONS.items() if found}
@@ -44,8 +42,6 @@ BYTES = """async (picture) => {
   return [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].join();
 }"""
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on this machine")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -57,15 +53,7 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with PLAYWRIGHT.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=jupyter.FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def latency():
+def latency(chromium):
     """Milliseconds by widget and control, written and printed when all lessons are through."""
     found = {}
     yield found

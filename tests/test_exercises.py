@@ -7,6 +7,7 @@ typical wrong answers stand in `tests/wrong/`, one file a lesson.
 import inspect
 import re
 import runpy
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def lesson(monkeypatch):
 
     module = type(inspect)("vaelib.checks.lesson_99")
     module.exercise_1 = exercise_1
-    monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 FIRST = "Twice a number is the number plus itself."

@@ -75,12 +75,13 @@ def sample(n: int, latent: int, seed: int = 0) -> np.ndarray:
 
 
 def pca(mu: np.ndarray, components: int = 8) -> PCA:
-    """Principal directions of the encoded means (N, latent): scikit-learn's `PCA`, fitted.
-
-    ``pca(mu).components_ * np.sqrt(pca(mu).explained_variance_)[:, None]`` are steps of one standard
-    deviation along each.
-    """
+    """Principal directions of the encoded means (N, latent): scikit-learn's `PCA`, fitted."""
     return PCA(components, svd_solver="full").fit(mu)
+
+
+def steps(fitted: PCA) -> np.ndarray:
+    """Steps of one standard deviation along each direction of a fitted `pca`, (components, latent)."""
+    return fitted.components_ * np.sqrt(fitted.explained_variance_)[:, None]
 
 
 def active_units(mu: np.ndarray, threshold: float = 0.01) -> np.ndarray:

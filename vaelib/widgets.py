@@ -94,9 +94,8 @@ def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
 
 def _axes(z, components):
     """Steps through the latent space by the name of their kind: dicts from a slider's description to (D,)."""
-    fitted, units = latent.pca(z, components), np.argsort(-z.var(axis=0), kind="stable")[:components]
-    steps = fitted.components_ * np.sqrt(fitted.explained_variance_)[:, None]  # one standard deviation each
-    principal = {f"direction {k}": step for k, step in enumerate(steps, start=1)}
+    units = np.argsort(-z.var(axis=0), kind="stable")[:components]
+    principal = {f"direction {k}": step for k, step in enumerate(latent.steps(latent.pca(z, components)), start=1)}
     return {"principal directions": principal, "raw units": {f"unit {k}": np.eye(z.shape[1])[k] for k in units}}
 
 

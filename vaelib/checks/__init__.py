@@ -9,12 +9,13 @@ import html
 import importlib
 import inspect
 
+import numpy as np
 from IPython.display import HTML
 
 from vaelib.checks.scripts import Difference, ask, differences, load, plant
 from vaelib.errors import InputError
 
-__all__ = ["Difference", "Hint", "ask", "attempt", "check", "differences", "expect", "fold", "load", "plant"]
+__all__ = ["Difference", "Hint", "ask", "attempt", "check", "differences", "expect", "fold", "load", "number", "plant"]
 
 
 class Hint(Exception):
@@ -41,6 +42,19 @@ def attempt(function, *args, **kwargs):
     except Exception as error:
         raise Hint(f"it stops with {type(error).__name__}: {error}") from error
     expect(value is not None, "it returns nothing yet")
+    return value
+
+
+def number(function, *args):
+    """Call the learner's function as `attempt` does, for one number.
+
+    Raises
+    ------
+    Hint
+        As `attempt`, or if something of another shape comes back.
+    """
+    value = attempt(function, *args)
+    expect(np.ndim(value) == 0, f"one number is wanted, and this has the shape {np.shape(value)}")
     return value
 
 

@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from vaelib.checks import attempt, expect
+from vaelib.checks import attempt, expect, number
 
 
 def exercise_1(volume_ml):
     """Sum the occupancy, and multiply by the volume of a coarse pixel: 8 x 8 full-size ones, one slice high, in ml."""
     occupancy, spacing = np.zeros((3, 64, 64)), (0.7, 0.8, 2.5)
     occupancy[:, 20:25, 30:42] = [[[1.0]], [[0.5]], [[0.25]]]
-    found, wanted = attempt(volume_ml, occupancy, spacing), occupancy.sum() * 64 * 1.4 / 1000
-    expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+    found, wanted = number(volume_ml, occupancy, spacing), occupancy.sum() * 64 * 1.4 / 1000
     expect(not np.isclose(found, wanted / 64), "a coarse pixel covers 8 x 8 of the full-size ones, whose spacing it is")
     expect(not np.isclose(found, wanted * 1000), "that is in mm³, and a ml has 1000 of them")
     expect(not np.isclose(found, wanted / 2.5), "that is an area: the slices lie spacing[2] mm apart")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vaelib import metrics, pyramid
-from vaelib.checks import attempt, expect
+from vaelib.checks import attempt, expect, number
 
 
 def exercise_1(halve):
@@ -26,8 +26,7 @@ def exercise_2(contrast):
     mask[:, 5:15, 5:15] = True
     hu[mask] = rng.normal(90, 60, mask.sum())
     for low, high in ((-500, 1300), (40, 140)):
-        found = attempt(contrast, hu, mask, low, high)
-        expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+        found = number(contrast, hu, mask, low, high)
         scaled = (hu - low) / (high - low)
         expect(not np.isclose(found, hu[mask].std()), "these are HU: divide by the width of the window")
         expect(

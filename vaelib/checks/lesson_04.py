@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vaelib.checks import attempt, expect
+from vaelib.checks import attempt, expect, number
 
 
 def exercise_1(components_for):
@@ -15,8 +15,7 @@ def exercise_1(components_for):
     variances = np.linalg.eigvalsh(np.cov(mu.T))[::-1]
     shares = np.cumsum(variances) / variances.sum()
     for share in (0.9, 0.97, 0.99):
-        found, wanted = attempt(components_for, mu, share), int((shares < share).sum()) + 1
-        expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+        found, wanted = number(components_for, mu, share), int((shares < share).sum()) + 1
         expect(found != wanted - 1, f"{found} of 6 here hold less than {share:.0%}: the next one is needed too")
         expect(found == wanted, f"{wanted} of 6 components hold {share:.0%} of a test cloud, and you say {found}")
 

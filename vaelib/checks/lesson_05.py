@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vaelib.checks import attempt, expect
+from vaelib.checks import attempt, expect, number
 
 
 def exercise_1(moved_threshold):
@@ -11,10 +11,9 @@ def exercise_1(moved_threshold):
     The pixels with p above the threshold should be the same as those with the new p above the new threshold.
     """
     for threshold, weight in ((0.2, 10), (0.12, 10), (0.3, 1), (0.5, 4)):
-        found = attempt(moved_threshold, threshold, weight)
+        found = number(moved_threshold, threshold, weight)
         wanted = weight * threshold / (weight * threshold + 1 - threshold)
         back = threshold / (threshold + weight * (1 - threshold))
-        expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
         wrong_way = weight != 1 and abs(found - back) < 1e-6
         expect(not wrong_way, "it goes down; the weight raises every probability, and so the threshold")
         expect(0 < found < 1, f"a threshold lies between 0 and 1; for {threshold}, weight {weight}, this is {found:g}")
@@ -84,8 +83,7 @@ def exercise_4(pca_error):
         return 0.5 * (left**2).sum(1).mean()
 
     for components in (2, 4):
-        found, wanted = attempt(pca_error, train, held_out, components), error(flat, components)
-        expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+        found, wanted = number(pca_error, train, held_out, components), error(flat, components)
         close = lambda value: abs(found - value) < 0.02 * value  # noqa: B023, E731
         expect(
             not close(error(rows, components)), "the directions come from the held-out images; they must not be seen"

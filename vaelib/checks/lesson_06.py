@@ -3,7 +3,7 @@
 import numpy as np
 
 from vaelib import metrics
-from vaelib.checks import attempt, expect
+from vaelib.checks import attempt, expect, number
 
 
 def _maps(rng, n):
@@ -102,8 +102,7 @@ def exercise_4(smallest):
     for n, spread in ((12, 0.02), (40, 0.05)):
         differences = np.random.default_rng(n).normal(0.01, spread, n)
         step = differences.std(ddof=1) / np.sqrt(n)
-        found = attempt(smallest, differences)
-        expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+        found = number(smallest, differences)
         close = lambda value: abs(found / value - 1) < 0.01  # noqa: B023, E731
         expect(
             not close(2.8 * step * np.sqrt(n)), "this is for one patient; a mean over n scatters less, by the root of n"

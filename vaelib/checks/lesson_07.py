@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from vaelib import memory, training
-from vaelib.checks import attempt, expect
+from vaelib.checks import attempt, expect, number
 from vaelib.residual import ResidualVAE
 
 BETA = 1e-3  # `studies.sizes.BETA`, of the lesson, at 64 x 64
@@ -20,8 +20,7 @@ def exercise_1(largest_batch):
     need = {n: memory.need(vae, step, [torch.empty(n, 1, side, side, device="meta")]) for n in (1, 2, 4, 8, 16)}
     for n in (2, 8):
         room = (need[n] + need[2 * n]) // 2  # between a batch that fits and one that does not
-        found = attempt(largest_batch, vae, side, room)
-        expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+        found = number(largest_batch, vae, side, room)
         expect(found > 0 and 2 ** (int(found).bit_length() - 1) == found, f"{found} is not a power of two")
         expect(found <= n, f"{found} images need more than the room in a small test; {n} is the most that fits")
         expect(found == n, f"{found} images fit in a small test, but {n} would as well")
@@ -51,9 +50,7 @@ def exercise_3(beta_for):
     """
     for side in (512, 128, 64):
         pixels = side**2
-        summed, averaged = (attempt(beta_for, side, reduction) for reduction in ("sum", "mean"))
-        for found in (summed, averaged):
-            expect(np.ndim(found) == 0, f"one number is wanted, and this has the shape {np.shape(found)}")
+        summed, averaged = (number(beta_for, side, reduction) for reduction in ("sum", "mean"))
         wanted = BETA * pixels / 64**2
         by_side = side != 64 and np.isclose(summed, BETA * side / 64)
         expect(not by_side, "twice the side are four times the pixels")

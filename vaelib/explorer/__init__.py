@@ -69,13 +69,12 @@ def contents(vae, train: Stack, held_out: Stack) -> dict:
     codes = latent.encode(vae, train.images)[0]
     flat = codes.reshape(len(codes), -1)
     pca = latent.pca(flat, components=min(DIRECTIONS, *flat.shape))
-    steps = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
     return {
         "size": vae.config["size"],
         "shape": codes.shape[1:],
         "threshold": metrics.TRUTH,
         "mean": _numbers(pca.mean_),
-        "directions": [_numbers(step) for step in steps],
+        "directions": [_numbers(step) for step in latent.steps(pca)],
         "explained": _numbers(pca.explained_variance_ratio_),
         "slices": [_start(vae, held_out, name, rows) for name, rows in metrics.per_patient(held_out.patient).items()],
     }
