@@ -22,10 +22,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:1] not in ("", "#")]
 # From the ground up: a room imports only rooms that stand before it here.
-ROOMS = """errors __init__ files progress dicom volumes masks quality phantom cohort labels client download rows
-pyramid survey shifts anomalies models residual sequence unet losses memory training latent uncertainty prior metrics
-charts plots controls surface widgets diagram export pipeline explorer arms ladder crossval checks studies
-__main__""".split()
+ROOMS = """errors __init__ files parallel progress dicom volumes masks quality phantom cohort labels client download
+rows pyramid survey shifts anomalies models residual sequence unet losses memory augmentation checkpoints training
+latent uncertainty prior metrics charts plots controls surface widgets diagram export pipeline explorer arms ladder
+crossval checks studies __main__""".split()
 OUTERMOST = {*"charts plots controls surface widgets diagram export".split()}  # only a person's eyes or disk sees these
 MAY_USE_THEM = {"charts": set(), "plots": {"charts"}, "controls": {"charts"}, "surface": {"charts", "controls"}}
 MAY_USE_THEM |= {"widgets": {"charts", "plots", "controls"}, "diagram": {"charts"}}

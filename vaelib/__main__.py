@@ -161,11 +161,15 @@ def train(
     latent: int = 64,
     beta: float = 0.01,
     epochs: int = 25,
+    batch_size: int = 64,
+    precision: str = "32-true",
     seed: int = 0,
     fold: int | None = None,
     resume: bool = False,
 ):
     """Train the VAE and its mask decoder on the cohort's training patients.
+
+    On several GPUs, or nodes: torchrun --nproc-per-node 8 -m vaelib train --batch-size 512.
 
     Parameters
     ----------
@@ -181,6 +185,10 @@ def train(
         Weight of the KL term.
     epochs : int
         Passes over the training slices.
+    batch_size : int
+        Slices a step, in all processes together.
+    precision : str
+        As Lightning Fabric names it: 32-true, or bf16-mixed for mixed precision on a GPU.
     seed : int
         The same seed on the same machine gives the same weights.
     fold : int, optional
@@ -191,7 +199,9 @@ def train(
     from vaelib import pipeline
 
     options = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume)
-    made = pipeline.train(folder, out=out, **options)
+    made = pipeline.train(folder, out=out, batch_size=batch_size, precision=precision, **options)
+    if made is None:  # another process has the word
+        return
     cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
     print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
 

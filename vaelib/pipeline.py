@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from vaelib import metrics
+from vaelib import metrics, parallel
 from vaelib.cohort import cache_folder, data_folder, find_cases, folds, split
 from vaelib.errors import InputError
 from vaelib.export import check_target, write_mask
@@ -30,13 +30,16 @@ def recipe(*names: str) -> dict:
     return {name: RECIPE[name] for name in names}
 
 
-def train_vae(train, val, *, latent=64, beta=0.01, epochs=25, seed=0, state=None):
-    """Train a VAE on the slices of `train` and `val`, both `Stack`; return it with its history."""
+def train_vae(train, val, *, latent=64, beta=0.01, epochs=25, seed=0, state=None, **how):
+    """Train a VAE on the slices of `train` and `val`, both `Stack`; return it with its history.
+
+    `how` goes to `fit`: batch_size, precision, and the like.
+    """
     torch.manual_seed(seed)
     vae = VAE(size=train.images[:1].shape[-1], latent=latent, start=mean(train.images))
     return vae, fit(
         vae, vae_step(beta), [_tensor(train.images)], val=[_tensor(val.images)],
-        epochs=epochs, seed=seed, augmentation=augment, state=state, label="VAE",
+        epochs=epochs, seed=seed, augmentation=augment, state=state, label="VAE", **how,
     )  # fmt: skip
 
 
@@ -44,17 +47,17 @@ def _tensor(array):
     return array if isinstance(array, Rows) else torch.from_numpy(array)
 
 
-def train_mask(vae, train, val, *, copies=8, mask_epochs=4, seed=0, state=None):
+def train_mask(vae, train, val, *, copies=8, mask_epochs=4, seed=0, state=None, **how):
     """Train a mask decoder on the detached latents of a VAE that stays as it is.
 
     The training slices are encoded once as they are and ``copies - 1`` times augmented, so that the decoder
     then learns from pairs of latent and mask alone. `Rows` that are too many for that are augmented and encoded
-    anew in each of as many passes. Returns the decoder and its history.
+    anew in each of as many passes. `how` goes to `fit`. Returns the decoder and its history.
     """
     torch.manual_seed(seed)
     mask = MaskDecoder(**vae.config, prevalence=mean(train.masks))
     held_out = [torch.from_numpy(encode(vae, val.images)[0]), _tensor(val.masks)]
-    run = partial(fit, mask, mask_step, val=held_out, seed=seed, state=state, label="mask decoder")
+    run = partial(fit, mask, mask_step, val=held_out, seed=seed, state=state, label="mask decoder", **how)
     if isinstance(train.images, Rows):
         return mask, run([train.images, train.masks], epochs=copies * mask_epochs, augmentation=_augment_encode(vae))
     return mask, run([*encode_copies(vae, train.images, train.masks, copies, seed)], epochs=mask_epochs)
@@ -125,19 +128,27 @@ def shards_and_split(folder: Path | None = None, fold: int | None = None) -> tup
     return prepare(cases, cache_folder(folder)), parts
 
 
-def train(folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, seed=0, fold=None, resume=False) -> dict:
+def train(
+    folder, *, out: Path, level=6, latent=64, beta=0.01, epochs=25, batch_size=64, precision="32-true", seed=0,
+    fold=None, resume=False,
+) -> dict | None:  # fmt: skip
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`.
 
-    Returns its metadata.
+    Returns its metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
+    something.
     """
-    shards, parts = shards_and_split(folder, fold)
     states = {name: out.with_suffix(f".{name}.state") for name in ("vae", "mask")}
-    if not resume:
-        for path in states.values():
-            path.unlink(missing_ok=True)
+    with parallel.first_goes_ahead():
+        shards, parts = shards_and_split(folder, fold)
+        if parallel.is_first() and not resume:
+            for path in states.values():
+                path.unlink(missing_ok=True)
     train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
-    vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, seed=seed, state=states["vae"])
-    mask, h_mask = train_mask(vae, train_set, val, seed=seed, state=states["mask"], **recipe("copies", "mask_epochs"))
+    how = dict(seed=seed, batch_size=batch_size, precision=precision)
+    vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, state=states["vae"], **how)
+    mask, h_mask = train_mask(vae, train_set, val, state=states["mask"], **recipe("copies", "mask_epochs"), **how)
+    if not parallel.is_first():
+        return None
     thresholds = metrics.best_thresholds(shards, by_patient(predicted(vae, mask, val), val.patient), level)
     window_used = open_case(shards, parts["val"][0], level).meta["window"]
     meta = dict(

@@ -6,13 +6,17 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tqdm.auto import tqdm
 
+from vaelib.parallel import is_first
+
 
 def progress(*args, **options):
     """A bar of tqdm, for the terminal or the notebook, that is silent where `TQDM_DISABLE` is set.
 
-    tqdm heeds that variable in a terminal only; in a kernel, bars would end up in committed outputs.
+    tqdm heeds that variable in a terminal only; in a kernel, bars would end up in committed outputs. Of several
+    processes that work together, the first shows it.
     """
-    return tqdm(*args, disable=bool(os.environ.get("TQDM_DISABLE")), **options)
+    silent = bool(os.environ.get("TQDM_DISABLE")) or not is_first()
+    return tqdm(*args, disable=silent, **options)
 
 
 def each(work, items, *, workers=None, **bar):

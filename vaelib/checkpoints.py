@@ -1,0 +1,107 @@
+"""Checkpoints: one safetensors file each, with all that is needed to rebuild its networks; no code is executed."""
+
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vaelib.errors import InputError
+
+NETWORKS = {  # by name, the room that a class of networks lives in; no other is ever built
+    "VAE": "models", "MaskDecoder": "models", "Supervised": "models", "ResidualVAE": "residual",
+    "ResidualMaskDecoder": "residual", "SequenceDecoder": "sequence", "UNet": "unet",
+}  # fmt: skip
+
+
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
+    """Write safetensors atomically: a reader sees the old file or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp, {k: json.dumps(v) for k, v in metadata.items()})
+    os.replace(tmp, path)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read safetensors and their metadata; InputError if the file is missing or damaged."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; train one first (`vaelib train`)")
+    try:
+        with safe_open(path, "pt") as f:
+            metadata = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
+            return {k: f.get_tensor(k) for k in f.keys()}, metadata
+    except (SafetensorError, ValueError) as e:
+        raise InputError(f"{path}: not a whole safetensors file ({e}); delete it and train again") from e
+
+
+def load_weights(path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put weights into a model; InputError, naming `path`, if they are of another architecture."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as e:
+        raise InputError(f"{path}: made by another architecture than {type(model).__name__}; {_first_line(e)}") from e
+
+
+def _first_line(e: Exception) -> str:
+    return " ".join(str(e).split())[:200]
+
+
+def save(path: str | Path, networks: dict[str, nn.Module], *, half: bool = False, **metadata) -> Path:
+    """Save networks to one safetensors file with all that is needed to rebuild them.
+
+    Parameters
+    ----------
+    path : path
+    networks : dict of str to nn.Module
+        For instance ``{"vae": vae, "mask": decoder}``; each class is one of `NETWORKS`.
+    half : bool
+        Keep the weights as float16, half the size; they are float32 again when loaded.
+    **metadata
+        Anything JSON can hold: the data's identity, the window, the metrics.
+    """
+    tensors = {f"{name}/{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
+    write(Path(path), tensors, {"networks": classes, **metadata})
+    return Path(path)
+
+
+def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
+    """Rebuild the networks of a checkpoint, in evaluation mode, from the file alone and without executing code.
+
+    Parameters
+    ----------
+    path : path
+    *names : str
+        Networks that the caller needs, such as ``"vae", "mask"``.
+
+    Returns
+    -------
+    networks : dict of str to nn.Module
+    metadata : dict
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, of another architecture, or lacks a network that was asked for.
+    """
+    tensors, metadata = read(Path(path))
+    classes = metadata.get("networks", {})
+    if missing := [n for n in names if n not in classes]:
+        raise InputError(
+            f"{path}: holds {sorted(classes) or 'no networks'}, not {missing}; train them with `vaelib train`"
+        )
+    networks = {}
+    for name, (kind, config) in classes.items():
+        if kind not in NETWORKS:
+            raise InputError(f"{path}: network {name!r} is a {kind!r}, which this vaelib does not know; update vaelib")
+        networks[name] = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)(**config)
+        prefix = f"{name}/"
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        load_weights(path, networks[name], weights)
+        networks[name].eval()
+    return networks, metadata
