@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,12 @@ from vaelib.pyramid import Stack, downscale, stack
 def ball(shape=(9, 24, 24), center=(4, 12, 12), radius=5):
     grid = np.indices(shape) - np.reshape(center, (3, 1, 1, 1))
     return (grid**2).sum(0) <= radius**2
+
+
+def test_what_takes_long_to_import_waits_until_it_is_called():
+    slow = "{'monai', 'sklearn', 'scipy', 'lightning_fabric', 'matplotlib', 'highdicom'}"
+    code = f"import sys, vaelib.metrics, vaelib.pipeline; print({slow} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
 def test_dice_and_iou_against_their_definitions():

@@ -91,6 +91,15 @@ def test_canonical_turns_any_stored_order_into_lps():
         np.testing.assert_array_equal(sitk.GetArrayFromImage(canonical(stored)), array)
 
 
+@pytest.mark.parametrize("order", ["LPS", "LAI", "RPS", "PLS", "SRA"])
+def test_images_are_the_canonical_scan_windowed_and_averaged(order):
+    hu = np.random.default_rng(0).integers(-300, 400, (512, 512, 3) if order == "SRA" else (3, 512, 512))
+    scan = image(hu.astype(np.int16), direction=np.eye(3))
+    scan = sitk.DICOMOrient(scan, order)
+    wanted = downscale(window(sitk.GetArrayFromImage(canonical(scan))), 6)
+    np.testing.assert_array_equal(images_at(scan, 6), wanted)
+
+
 def test_a_matrix_that_is_not_512_keeps_its_place_in_space():
     array = np.zeros((3, 300, 400), np.float32)
     array[:, 100:160, 200:280] = 100
@@ -116,6 +125,20 @@ def test_a_prediction_goes_back_where_it_came_from(order):
     assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.95
     centre = [np.argwhere(m).mean(0) for m in (a, b)]
     np.testing.assert_allclose(*centre, atol=0.35)  # not moved by so much as half a pixel
+
+
+@pytest.mark.parametrize("threshold", [0, 0.2, 0.6, 1, 1.5])
+def test_only_the_part_around_a_prediction_is_interpolated_and_nothing_is_lost(threshold):
+    turn = np.array([[1, 0, 0], [0, 0.96, -0.28], [0, 0.28, 0.96]])
+    scan = image(np.zeros((5, 90, 120), np.int16), direction=turn @ np.diag([-1, -1, 1]))
+    probability = np.zeros((5, 16, 16), np.float32)
+    probability[3:, :4, 12:] = np.random.default_rng(0).random((2, 4, 4)).round(1)
+    whole = probability.copy()
+    whole[0, 15, 0] = whole[4, 0, 15] = 1  # the box around these is all of the scan
+    part, all_ = (sitk.GetArrayFromImage(to_scan(p, scan, threshold)) for p in (probability, whole))
+    far = sitk.GetArrayFromImage(to_scan(whole - probability, scan, 1e-6)) > 0
+    assert part.shape == (5, 90, 120) and part.any() == (threshold <= 0.9)
+    np.testing.assert_array_equal(part[~far], all_[~far])
 
 
 def test_a_full_size_prediction_goes_back_exactly_and_edges_too():

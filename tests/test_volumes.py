@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom import uid
 from pydicom.sr.codedict import codes
 from small import OBLIQUE, SPACING, as_image, blob_volume, make_series, same
 
@@ -163,6 +164,21 @@ def test_truncated_file(series, keep):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with bad(f"{path.stat().st_size} bytes for 40 x 32 pixels .*download it again", r"1-006\.dcm"):
         read_ct(series)
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless], ids=["RLE", "JPEG-LS"])
+def test_a_compressed_series_is_the_series_it_was(series, syntax):
+    before = read_ct(series)
+    for path in series.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.compress(syntax, generate_instance_uid=False)
+        ds.save_as(path)
+    assert same(read_ct(series), before)
+    path = series / "1-006.dcm"
+    for missing in (20, 400):  # the end of the sequence takes 8
+        path.write_bytes(path.read_bytes()[:-missing])
+        with bad("cannot be decoded, truncated", r"1-006\.dcm"):
+            read_ct(series)
 
 
 def test_truncated_compressed_file(real_series, tmp_path):

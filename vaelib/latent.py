@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from vaelib.models import VAE, Decoder
@@ -74,12 +73,14 @@ def sample(n: int, latent: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, latent), dtype=np.float32)
 
 
-def pca(mu: np.ndarray, components: int = 8) -> PCA:
+def pca(mu: np.ndarray, components: int = 8):
     """Principal directions of the encoded means (N, latent): scikit-learn's `PCA`, fitted."""
+    from sklearn.decomposition import PCA  # takes a second to import
+
     return PCA(components, svd_solver="full").fit(mu)
 
 
-def steps(fitted: PCA) -> np.ndarray:
+def steps(fitted) -> np.ndarray:
     """Steps of one standard deviation along each direction of a fitted `pca`, (components, latent)."""
     return fitted.components_ * np.sqrt(fitted.explained_variance_)[:, None]
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 
 from vaelib.errors import InputError
 from vaelib.pyramid import FULL, Stack, open_case
@@ -25,11 +24,15 @@ def _batch(prediction: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, tor
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Dice of two binary masks of one patient, (S, H, W): 1 where both are empty, 0 where one is."""
+    from monai.metrics import compute_dice  # here, as below: MONAI takes seconds to import
+
     return compute_dice(*_batch(prediction, truth), ignore_empty=False).item()
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Intersection over union of two binary masks of one patient, (S, H, W); ``dice / (2 - dice)``."""
+    from monai.metrics import compute_iou
+
     return compute_iou(*_batch(prediction, truth), ignore_empty=False).item()
 
 
@@ -48,6 +51,8 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
     """
     if not prediction.any() or not truth.any():
         return 0.0 if prediction.any() == truth.any() else float("inf")
+    from monai.metrics import compute_hausdorff_distance
+
     with warnings.catch_warnings():  # MONAI calls a function of its own by an argument that it has deprecated
         warnings.simplefilter("ignore", FutureWarning)
         return compute_hausdorff_distance(*_batch(prediction, truth), percentile=95, spacing=list(spacing)).item()

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ from vaelib.errors import InputError
 from vaelib.labels import mask_of
 from vaelib.progress import each
 from vaelib.quality import check_mask
-from vaelib.volumes import read_ct
+from vaelib.volumes import axes_of, read_ct
 
 FULL = 9  # the level of a full-size slice, 512 x 512
+AXES = "LR", "PA", "SI"  # of x, y and z: the way they run in canonical order, and the other way
 SLAB = 2  # slices worked on at a time: few enough to stay in the processor's cache
 VERSION = 2  # raise when what `prepare` writes changes
 
@@ -109,13 +111,21 @@ def levels_of(array: np.ndarray, lowest: int, first: Callable[[np.ndarray], np.n
 
 def images_at(scan: sitk.Image, level: int, low: float = -160, high: float = 240) -> np.ndarray:
     """Window a scan and downscale its slices: (S, 2^level, 2^level) float32, in canonical order."""
-    grid = canonical(scan)
-    array = sitk.GetArrayViewFromImage(grid)
+    array = _turned(scan)
     out = np.empty((len(array), 2**level, 2**level), np.float32)
     for part, at, block in levels_of(array, level, partial(window, low=low, high=high)):
         if at == level:
             out[part] = block
     return out
+
+
+def _turned(scan: sitk.Image) -> np.ndarray:
+    """The numbers of `canonical(scan)`: a view of the scan's own where its axes need only be reversed."""
+    letters = axes_of(scan)
+    if scan.GetSize()[:2] != (2**FULL, 2**FULL) or any(a not in b for a, b in zip(letters, AXES, strict=True)):
+        return sitk.GetArrayFromImage(canonical(scan))
+    backward = [2 - k for k in range(3) if letters[k] != AXES[k][0]]  # arrays have z first
+    return np.flip(sitk.GetArrayViewFromImage(scan), backward)
 
 
 def canonical(image: sitk.Image, size: int = 2**FULL, fill: float = -1024) -> sitk.Image:
@@ -168,8 +178,28 @@ def to_scan(probability: np.ndarray, scan: sitk.Image, threshold: float) -> sitk
     coarse.SetDirection(grid.GetDirection())
     first = (factor - 1) / 2 - factor  # centre of the padding pixel, in pixels of the grid
     coarse.SetOrigin(grid.TransformContinuousIndexToPhysicalPoint((first, first, 0)))
-    fine = sitk.Resample(coarse, scan, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-    return sitk.Cast(fine >= threshold, sitk.sitkUInt8)
+    mask, (start, size) = _blank(scan), _box(coarse, scan, threshold)
+    if not all(size):
+        return mask
+    fine = sitk.Resample(coarse, size, sitk.Transform(), sitk.sitkLinear, scan.TransformIndexToPhysicalPoint(start),
+                         scan.GetSpacing(), scan.GetDirection(), 0.0, sitk.sitkFloat32)  # fmt: skip
+    return sitk.Paste(mask, sitk.Cast(fine >= threshold, sitk.sitkUInt8), size, destinationIndex=start)
+
+
+def _box(coarse: sitk.Image, scan: sitk.Image, threshold: float) -> tuple[list[int], list[int]]:
+    """First index and size of the part of the scan where what is interpolated from `coarse` can reach `threshold`."""
+    whole = np.array(scan.GetSize())
+    if threshold <= 0:
+        return [0, 0, 0], whole.tolist()
+    hot = np.argwhere(sitk.GetArrayViewFromImage(coarse) >= threshold)[:, ::-1]
+    if not len(hot):
+        return [0, 0, 0], [0, 0, 0]
+    ends = (hot.min(0) - 1.0, hot.max(0) + 1.0)  # a pixel reaches as far as its neighbours' centres
+    corners = [coarse.TransformContinuousIndexToPhysicalPoint([*c]) for c in product(*zip(*ends, strict=True))]
+    inside = np.array([scan.TransformPhysicalPointToContinuousIndex(c) for c in corners])
+    start = np.clip(np.floor(inside.min(0)).astype(int) - 1, 0, whole)
+    stop = np.clip(np.ceil(inside.max(0)).astype(int) + 2, start, whole)
+    return start.tolist(), (stop - start).tolist()
 
 
 def _blank(scan: sitk.Image) -> sitk.Image:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.ndimage import maximum_filter
 
 from vaelib.errors import InputError
 
@@ -88,6 +87,8 @@ def flips(scan, mask):
     InputError
         The mask is empty.
     """
+    from scipy.ndimage import maximum_filter  # takes half a second to import
+
     hu, array = sitk.GetArrayViewFromImage(scan), sitk.GetArrayViewFromImage(mask)
     box = _box(array, SHELL[1])
     near, far = (maximum_filter(array[box], (1, 2 * d + 1, 2 * d + 1)) > 0 for d in SHELL)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom.uid import RLELossless
 
 from vaelib.dicom import series_headers, slice_normal
 from vaelib.errors import InputError
@@ -106,9 +107,10 @@ def _hu(ds):
     if slope is None or intercept is None:
         raise InputError(f"{name}: has no RescaleSlope and RescaleIntercept, so no HU; export the scan again")
     try:
-        if len(ds.PixelData) and not ds.file_meta.TransferSyntaxUID.is_compressed:
+        syntax = ds.file_meta.TransferSyntaxUID
+        if len(ds.PixelData) and (not syntax.is_compressed or syntax == RLELossless):
             stored, slope, intercept = _stored(ds, shape), float(slope), float(intercept)
-        else:  # GDCM (in SimpleITK) decodes what is compressed, and rescales by itself
+        else:  # GDCM (in SimpleITK) decodes the rest, and rescales by itself; at RLE, pydicom is five times as fast
             stored, slope, intercept = _decoded(name, shape), 1.0, 0.0
     except Exception:  # each decoder has its own way to give up on a damaged file
         found = f"{Path(name).stat().st_size} bytes for {shape[0]} x {shape[1]} pixels"
@@ -132,9 +134,10 @@ def _decoded(name, shape):
 
 
 def _stored(ds, shape):
-    """The uncompressed pixels, (H, W): the plain 16 bits of a CT as they lie there, all else by pydicom."""
-    plain = (ds.BitsAllocated, ds.BitsStored, ds.SamplesPerPixel) == (16, 16, 1)
-    if plain and ds.file_meta.TransferSyntaxUID.is_little_endian and len(ds.PixelData) == 2 * shape[0] * shape[1]:
+    """Pixels as they were stored, (H, W): the plain 16 bits of a CT as they lie there, all else by pydicom."""
+    syntax = ds.file_meta.TransferSyntaxUID
+    plain = (ds.BitsAllocated, ds.BitsStored, ds.SamplesPerPixel) == (16, 16, 1) and not syntax.is_compressed
+    if plain and syntax.is_little_endian and len(ds.PixelData) == 2 * shape[0] * shape[1]:
         return np.frombuffer(ds.PixelData, "<i2" if ds.PixelRepresentation else "<u2").reshape(shape)
     return ds.pixel_array.reshape(shape)
 
