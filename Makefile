@@ -23,7 +23,7 @@ export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help environment data synthetic own tutorial test lab site browser outputs results terms times lock clean
+.PHONY: help environment data synthetic own tutorial test lab site browser bench outputs results terms times lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make test      check the style, run the unit tests, run the notebooks against their outputs"
 	@echo "make lab       open the first notebook in JupyterLab"
 	@echo "make site      the notebooks as a book of static pages, with search: build/site"
+	@echo "make bench     measure beside others, and say what fell: benchmarks/results.json, the table in the README"
 	@echo "make data      make and prepare the synthetic patients (or prepare those in VAELIB_DATA)"
 	@echo "make clean     remove build/ and the caches of the tools"
 	@echo "For maintainers: make results (the scoreboard), make outputs (run the committed notebooks in place),"
@@ -118,6 +119,13 @@ browser:
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -qq --yes -o Acquire::Retries=3 chromium fonts-dejavu-core; \
 	else echo "make: no Chromium here. On Debian: sudo apt install chromium"; exit 1; fi
+
+# --- how fast -------------------------------------------------------------------------------------------
+
+# The others are pinned in the extra "bench"; nothing that the lock pins is changed by them.
+bench: synthetic
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[bench]'
+	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -W ignore -m benchmarks
 
 # --- for maintainers -------------------------------------------------------------------------------------
 

@@ -30,6 +30,24 @@ ROWS = [
 ]
 
 SPAN = {"mean": 0.5, "low": 0.4, "high": 0.7}
+STEP = {"ms": 20, "MB": 8, "GFLOP/s": 30}
+GROWTH = {
+    "steps": {
+        str(side): {
+            kind: {k: n * v for k, v in STEP.items()} for n, kind in enumerate(("a", "a, wide", "b", "b, wide"), 1)
+        }
+        for side in (32, 64, 128)
+    },
+    "dice": {str(side): {"plain": SPAN, "ceiling": SPAN} for side in (32, 64, 128)},
+    "prepare": [
+        {"workers": workers, "patients": n, "seconds": 3.5 * n, "peak_bytes": 7e8}
+        for workers in (1, 2)
+        for n in (2, 5, 80)
+    ],
+    "images": 8,
+    "minutes": 1.5,
+    "limit": 60,
+}
 FIGURES = {
     "slices": lambda: plots.slices(IMAGES, MASKS, SHIFTED, titles=list("abcd"), spacing=(2, 1)),
     "slices, one": lambda: plots.slices(IMAGES[0], MASKS[0]),
@@ -51,6 +69,7 @@ FIGURES = {
     "contact_sheet": lambda: plots.contact_sheet(ROWS),
     "scoreboard": lambda: plots.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
     "forest": lambda: plots.forest({"x": {"a": SPAN, "b": SPAN}, "y": {"b": SPAN}}, zero=0),
+    "growth": lambda: plots.growth(GROWTH),
     "dice_per_patient": lambda: plots.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
 }
 
@@ -73,7 +92,7 @@ def test_same_bytes_twice_and_inputs_untouched(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["histogram", "curves", "latent_scatter", "bars", "threshold_sweep", "scoreboard", "forest"]
+    "name", ["histogram", "curves", "latent_scatter", "bars", "threshold_sweep", "scoreboard", "forest", "growth"]
 )
 def test_charts_name_their_axes_in_legible_letters(name):
     fig = FIGURES[name]()
@@ -220,6 +239,25 @@ def test_a_wrong_shape_is_one_line(wrong):
     with pytest.raises(InputError) as caught:
         wrong()
     assert "\n" not in str(caught.value)
+
+
+def test_growth_names_its_lines_in_their_colours_and_its_ticks_in_units():
+    fig = plots.growth(GROWTH)
+    fig.draw_without_rendering()
+    time, memory, speed, dice, seconds, peak = fig.axes
+    for ax in (time, memory, speed):
+        colours = [line.get_color() for line in ax.lines[:4]]
+        assert [t.get_text() for t in ax.texts[:4]] == ["a", "a,\nwide", "b", "b,\nwide"]  # from the lowest up
+        assert [t.get_color() for t in ax.texts[:4]] == colours == [plots.BLUE] * 2 + [plots.VERMILLION] * 2
+        places = [t.xy[1] for t in ax.texts[:4]]
+        assert min(np.diff(places)) > 0.07 and [t.get_text() for t in ax.get_xticklabels()] == ["32", "64", "128"]
+    np.testing.assert_allclose(time.lines[3].get_ydata(), 4 * 0.02)
+    assert "100 ms" in {t.get_text() for t in time.get_yticklabels()}
+    assert "10 MB" in {t.get_text() for t in memory.get_yticklabels()}
+    assert dice.get_ylim()[0] == peak.get_ylim()[0] == 0 and dice.lines[1].get_color() == plots.BLUE
+    assert [list(line.get_xdata()) for line in seconds.lines] == [[2, 5, 80]] * 2
+    assert {"4 s", "1 min", "4 min"} <= {t.get_text() for t in seconds.get_yticklabels()}
+    assert "1 GB" in {t.get_text() for t in peak.get_yticklabels()}
 
 
 def test_a_contact_sheet_frames_the_flagged_and_says_why():
