@@ -14,13 +14,13 @@ def beside(row: dict) -> str:
     for peer, value in row["peers"].items():
         goal = row["goals"].get(peer)
         missed = f", wanted {goal:g}" if goal and row["ratio"][peer] < goal else ""
-        cells.append(f"{peer} {number(value)} (**{row['ratio'][peer]:.2f}**{missed})")
+        cells.append(f"{peer} {number(value)} (*{row['ratio'][peer]:.2f}*{missed})")
     return "; ".join(cells)
 
 
 def table(rows: dict[str, dict]) -> str:
     """Markdown: the work, our measure, and each peer's with the ratio, above 1 where we are better."""
-    lines = ["| work | unit | ours | others, and (**our ratio to each**) |", "|---|---|---|---|"]
+    lines = ["| work | unit | ours | others, and (*our ratio to each*) |", "|---|---|---|---|"]
     for row in rows.values():
         most = row.get("at most")
         missed = f" (wanted {most:g} at most)" if most and row["ours"] > most else ""

@@ -22,8 +22,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 NPM = ROOT / "build" / "npm"
 PAGES = (
-    "README.md CONTRIBUTING.md data/README.md notebooks/[0-9]*.ipynb notebooks/*.md notebooks/figures/*.png "
-    "notebooks/figures/*/*.svg notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
+    "README.md CONTRIBUTING.md data/README.md benchmarks/*.png notebooks/[0-9]*.ipynb notebooks/*.md "
+    "notebooks/figures/*.png notebooks/figures/*/*.svg "
+    "notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
 ).split()
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SLIDERS = "<p>Here a running notebook has sliders.{}</p>"

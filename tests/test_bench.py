@@ -38,7 +38,7 @@ def test_a_fall_of_more_than_15_percent_is_told_and_nothing_else():
 
 def test_losses_are_shown_and_missed_goals_named():
     row = timing.row("work", "images/s", {"ours": [100.0], "slow": [50.0], "fast": [400.0]}, {"slow": 1.5, "fast": 1.3})
-    assert "slow 50 (**2.00**); fast 400 (**0.25**, wanted 1.3)" in tables.table({"row": row})
+    assert "slow 50 (*2.00*); fast 400 (*0.25*, wanted 1.3)" in tables.table({"row": row})
 
 
 def test_the_plain_loop_trains_the_same_architecture():
