@@ -7,15 +7,14 @@ the one that was committed last is reported; nothing fails, since a busy machine
 """
 
 import json
-import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
+from benchmarks import timing
 from vaelib.cohort import REPOSITORY
 from vaelib.files import replace
 
@@ -27,11 +26,9 @@ FALL = 0.15
 
 def machine() -> dict:
     """What it ran on, and beside what."""
-    cpu = platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    cpu, cores = timing.machine().rsplit(", ", 1)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PEERS}
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "versions": versions}
+    return {"cpu": cpu, "cores": int(cores.split()[0]), "threads": torch.get_num_threads(), "versions": versions}
 
 
 def measured(module: str) -> dict:

@@ -8,27 +8,25 @@ writes `benchmarks/growth.json` and the figure `benchmarks/growth.png`. The Dice
 """
 
 import json
-import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import time
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import timing
 from vaelib import charts, metrics, pipeline
+from vaelib.arms import parameters
 from vaelib.cohort import REPOSITORY
 from vaelib.files import replace
 from vaelib.memory import need
-from vaelib.models import VAE, MaskDecoder
+from vaelib.models import VAE
 from vaelib.pyramid import FULL, stack
-from vaelib.residual import ResidualMaskDecoder, ResidualVAE
+from vaelib.residual import ResidualVAE
 from vaelib.studies import board, sizes
 from vaelib.training import mask_step, vae_step
 
@@ -54,8 +52,7 @@ def counted(kind: str, side: int) -> dict:
     """What needs no clock: millions of operations that an image adds to a step, and the memory that a step takes."""
     with torch.device("meta"):  # shapes without numbers
         vae = build(kind, side).train()
-        like = {k: v for k, v in vae.config.items() if k != "upsample"}
-        mask = (ResidualMaskDecoder if isinstance(vae, ResidualVAE) else MaskDecoder)(**like)
+        mask = sizes.mask_decoder_of(vae)
         few, more = (torch.empty(n, 1, side, side) for n in (IMAGES, 2 * IMAGES))
     with FlopCounterMode(display=False) as all_of_it:
         STEP(vae, [few], 0.5)["total"].backward()
@@ -65,7 +62,7 @@ def counted(kind: str, side: int) -> dict:
         mask_step(mask, [z, few], 0.5)["total"].backward()
     bytes_of = [need(vae, STEP, [x]) for x in (few, more)]
     return {
-        "parameters": sum(p.numel() for p in vae.parameters()),
+        "parameters": parameters({"vae": vae}),
         "MFLOP": all_of_it.get_total_flops() / IMAGES / 1e6,
         "MFLOP of the mask decoder": of_the_mask.get_total_flops() / IMAGES / 1e6,
         "MB": bytes_of[0] / 1e6,
@@ -134,16 +131,9 @@ def _median(work, times: int = 7) -> float:
     return statistics.median(found[1:])
 
 
-@contextmanager
 def memory_kept():
-    """Processes that begin in here keep the memory that they have once had."""
-    before = dict(os.environ)
-    os.environ.update(KEPT)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    """Processes that begin within this context keep the memory that they have once had."""
+    return mock.patch.dict(os.environ, KEPT)
 
 
 def steps() -> dict:
@@ -191,17 +181,9 @@ def ceiling(shards, parts: dict, level: int) -> dict:
     return metrics.bootstrap(values)._asdict()
 
 
-def machine() -> str:
-    """The processor by its name, where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]}, {multiprocessing.cpu_count()} cores"
-
-
 def main():
     """Measure, write, draw."""
-    out = {"machine": machine(), "torch": torch.__version__, "images": IMAGES, "steps": steps()}
+    out = {"machine": timing.machine(), "torch": torch.__version__, "images": IMAGES, "steps": steps()}
     out["layers"] = timing.in_a_fresh_process(layers)
     out["ELU, GB/s"] = {"as it is": timing.in_a_fresh_process(elu)}
     with memory_kept():

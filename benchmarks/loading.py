@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import shutil
-import time
 import warnings
 from pathlib import Path
 
@@ -121,12 +120,7 @@ def to_64(kind: str, folder: Path) -> dict:
 
 
 def _rate(way, count):
-    def measure():
-        begin = time.perf_counter()
-        way()
-        return count / (time.perf_counter() - begin)
-
-    return measure
+    return lambda: count / timing.seconds(way)
 
 
 # --- from the cache ---------------------------------------------------------------------------------------
@@ -181,12 +175,7 @@ def _with_image(item, images):
 
 
 def _milliseconds(way):
-    def measure():
-        begin = time.perf_counter()
-        way()
-        return 1000 * (time.perf_counter() - begin)
-
-    return measure
+    return lambda: 1000 * timing.seconds(way)
 
 
 def random_slices(shards: Path) -> dict[str, dict]:

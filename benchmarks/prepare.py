@@ -10,9 +10,7 @@ deletes what it made. The cache of 80 patients takes 22 GB for a while, and the 
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import resource
 import shutil
 import time
@@ -58,9 +56,8 @@ def _prepare(workers: int, count: int) -> dict:
     seconds, after = time.perf_counter() - begin, resource.getrusage(who)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     slices = sum(json.loads((shards / c.patient / "meta.json").read_text())["size"][2] for c in cases)
-    peak = after.ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     return dict(slices=slices, seconds=round(seconds, 2), slices_per_second=round(slices / seconds, 1),
-                cpu_seconds=round(cpu, 2), peak_bytes=peak)  # fmt: skip
+                cpu_seconds=round(cpu, 2), peak_bytes=timing.peak(who))  # fmt: skip
 
 
 def main():
@@ -73,7 +70,7 @@ def main():
     try:
         make_cohort(asked.patients, asked.slices)
         ways = [(workers, n) for workers, counts in COUNTS.items() for n in counts if n <= asked.patients]
-        out = {"machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores", "slices": asked.slices}
+        out = {"machine": timing.machine(), "slices": asked.slices}
         out["prepare"] = [measure(*way) for way in ways]
         print(json.dumps(out, indent=1))
         replace(REPOSITORY / "benchmarks" / "prepare.json", json.dumps(out, indent=1) + "\n")

@@ -146,19 +146,13 @@ def measure_speed() -> dict[str, dict]:
 
     def timed(ending):
         taken = defaultdict(float)
-        begin = time.perf_counter()
         with stopwatch(taken):
-            ours(ROOM / f"mask{ending}")
-        seconds = time.perf_counter() - begin
+            seconds = timing.seconds(partial(ours, ROOM / f"mask{ending}"))
         shares[ending].append({stage: taken[stage] / seconds for stage in STAGES.values()})
         return seconds
 
-    def others():
-        begin = time.perf_counter()
-        monais(ROOM / "monai")
-        return time.perf_counter() - begin
-
-    ways = {ending: partial(timed, ending) for ending in shares} | {"MONAI": others}
+    ways = {ending: partial(timed, ending) for ending in shares}
+    ways["MONAI"] = partial(timing.seconds, partial(monais, ROOM / "monai"))
     timing.in_turn(ways, times=1)
     differ = difference(ROOM / "mask.nii.gz", next((ROOM / "monai").glob("*.nii.gz")))
     assert differ < 1e-3, f"MONAI's mask differs in {differ:.1%} of ours"

@@ -8,7 +8,6 @@ The imports are timed after `import torch`, which all of them need, and with the
 import json
 import subprocess
 import sys
-import time
 
 from benchmarks import timing
 
@@ -27,9 +26,7 @@ def seconds_of(statement: str) -> float:
 
 def seconds_to_run(*arguments: str) -> float:
     """Seconds from the start of a Python with these arguments to its end."""
-    begin = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begin
+    return timing.seconds(lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL))
 
 
 def rows() -> dict[str, dict]:

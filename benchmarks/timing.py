@@ -1,11 +1,14 @@
 """How things are compared here: the same work by us and by others, in turn, in one run; medians and their ratio."""
 
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 TIMES = 5
 LESS = ("s", "ms", "MB")  # units of which less is better
@@ -57,6 +60,21 @@ def in_a_fresh_process(function, *given):
         return fresh.submit(function, *given).result()
 
 
-def peak() -> int:
-    """The most bytes that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+def seconds(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def machine() -> str:
+    """The processor by its name, where Linux tells it, and its cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores"
+
+
+def peak(who: int = resource.RUSAGE_SELF) -> int:
+    """The most bytes that this process, or with RUSAGE_CHILDREN one that it has started, has held so far."""
+    return resource.getrusage(who).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

@@ -85,6 +85,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
     with pytest.raises(FloatingPointError, match="epoch 2, batch 1"):
         fit(vae, step, [images()], epochs=4, batch_size=8, state=path)
+    assert all(torch.isfinite(p).all() for p in vae.parameters())
     assert torch.isfinite(torch.cat([t.flatten() for t in load_file(path).values()])).all()
 
 

@@ -87,12 +87,11 @@ def parts(rows, at_once: int) -> list[tuple]:
     return [(part, len(part) * size / len(rows)) for part in mine.split(at_once)]
 
 
-def total(sums: dict[str, float], accelerator: str = "auto") -> dict[str, float]:
-    """Add up named numbers over all processes; each gets the same sums."""
-    if world()[1] == 1:
+def total(joined, sums: dict[str, float]) -> dict[str, float]:
+    """Add up named numbers over all processes that a `fabric` joins; each gets the same sums."""
+    if joined.world_size == 1:
         return sums
     import torch
 
-    joined = fabric(accelerator)
     values = torch.tensor(list(sums.values()), dtype=torch.float64, device=joined.device)
     return dict(zip(sums, joined.all_reduce(values, reduce_op="sum").tolist(), strict=True))

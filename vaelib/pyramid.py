@@ -167,7 +167,8 @@ def to_scan(probability: np.ndarray, scan: sitk.Image, threshold: float) -> sitk
     SimpleITK.Image
         uint8, 0 or 1, on the grid of `scan`.
     """
-    grid = canonical(_blank(scan))
+    mask = _blank(scan)
+    grid = canonical(mask)
     if len(probability) != grid.GetSize()[2]:
         raise InputError(f"the prediction has {len(probability)} slices and the scan {grid.GetSize()[2]}: "
                          "predict every slice of this scan")  # fmt: skip
@@ -178,7 +179,7 @@ def to_scan(probability: np.ndarray, scan: sitk.Image, threshold: float) -> sitk
     coarse.SetDirection(grid.GetDirection())
     first = (factor - 1) / 2 - factor  # centre of the padding pixel, in pixels of the grid
     coarse.SetOrigin(grid.TransformContinuousIndexToPhysicalPoint((first, first, 0)))
-    mask, (start, size) = _blank(scan), _box(coarse, scan, threshold)
+    start, size = _box(coarse, scan, threshold)
     if not all(size):
         return mask
     fine = sitk.Resample(coarse, size, sitk.Transform(), sitk.sitkLinear, scan.TransformIndexToPhysicalPoint(start),

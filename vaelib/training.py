@@ -19,7 +19,6 @@ from vaelib.progress import progress as progress_bar
 __all__ = ["augment", "fit", "jitter", "learning_rate", "load", "mask_step", "save", "vae_step"]
 
 AT_ONCE = 128  # images that a CPU takes at once: more are no faster, and take memory
-CHECKED = 16  # batches between two looks at whether the loss is finite: a GPU must be waited for
 
 Step = Callable[[nn.Module, Sequence[Tensor], float], dict]
 
@@ -135,16 +134,18 @@ def fit(
                         batch = augmentation(*batch) if len(batch) > 1 else [augmentation(*batch)]
                     with memory.explained(bare, step, batch, label), _averaged(fabric, model, k == len(parts) - 1):
                         found = step(model, batch, progress)
+                        if not torch.isfinite(found["total"]):
+                            at = f"epoch {epoch}, batch {i}"
+                            raise FloatingPointError(f"{label}: the loss is {found['total']} in {at}")
                         fabric.backward(found["total"] * weight)
                     found = {name: torch.as_tensor(value).detach() for name, value in found.items()}
-                    seen.append((i, len(rows) if weight else 0, found))
-                if i % CHECKED == 0 or i == len(plan) - 1:
-                    _check(seen[-CHECKED * len(parts) :], label, epoch)
+                    seen.append((len(rows) if weight else 0, found))
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            record = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **_mean(seen, "train")}
+            record = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **_mean(fabric, seen, "train")}
             if val is not None:
-                record |= _mean(_evaluate(fabric, model, step, val, batch_size, (epoch + 1) / epochs), "val")
+                found = _evaluate(fabric, model, step, val, batch_size, (epoch + 1) / epochs)
+                record |= _mean(fabric, found, "val")
             history.append(record)
             if patience and (not best or record["val/total"] < history[best["epoch"]]["val/total"]):
                 best = {"epoch": epoch, "weights": {k: v.detach().clone() for k, v in bare.state_dict().items()}}
@@ -196,24 +197,16 @@ def _falling_back(compiled: bool):
 @torch.no_grad()
 def _evaluate(fabric, model, step, val, batch_size, progress) -> list:
     model.eval()
-    seen = []
-    for rows, weight in parallel.parts(torch.arange(len(val[0])), batch_size):
-        batch = fabric.to_device([torch.as_tensor(t[rows]) for t in val])
-        seen.append((0, len(rows) if weight else 0, step(model, batch, progress)))
-    return seen
+    parts = parallel.parts(torch.arange(len(val[0])), batch_size)
+    batches = _read_ahead(fabric, val, [rows for rows, _ in parts])
+    counts = [len(rows) if weight else 0 for rows, weight in parts]
+    return [(n, step(model, batch, progress)) for n, batch in zip(counts, batches, strict=True)]
 
 
-def _check(seen: list, label: str, epoch: int) -> None:
-    """Raise FloatingPointError, naming the batch, where a loss is not finite."""
-    for i, _, found in seen:
-        if not torch.isfinite(found["total"]):
-            raise FloatingPointError(f"{label}: the loss is {found['total']} in epoch {epoch}, batch {i}")
-
-
-def _mean(seen: list, prefix: str) -> dict:
+def _mean(fabric, seen: list, prefix: str) -> dict:
     """Means over all images, and over all processes, of what the steps found."""
-    sums = {name: sum(float(found[name]) * n for _, n, found in seen) for name in seen[0][2]}
-    sums = parallel.total(sums | {"n": sum(n for _, n, _ in seen)})
+    sums = {name: sum(float(found[name]) * n for n, found in seen) for name in seen[0][1]}
+    sums = parallel.total(fabric, sums | {"n": sum(n for n, _ in seen)})
     return {f"{prefix}/{name}": value / sums["n"] for name, value in sums.items() if name != "n"}
 
 

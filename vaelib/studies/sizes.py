@@ -50,6 +50,12 @@ def build(kind: str, size: int, numbers: int, start: float = 0.5, wide: int = 1,
     return ResidualVAE(size, wide * max(2, 512 // size), numbers // grid**2, grid, start, **options)
 
 
+def mask_decoder_of(vae: VAE, prevalence: float = 0.01) -> MaskDecoder | ResidualMaskDecoder:
+    """An untrained mask decoder for the latents of `vae`."""
+    made = ResidualMaskDecoder if isinstance(vae, ResidualVAE) else MaskDecoder
+    return made(**{k: v for k, v in vae.config.items() if k != "upsample"}, prevalence=prevalence)
+
+
 def spend(minutes: float, model, step, data, seed: int, **options) -> int:
     """Train for so many CPU minutes, as a first trial on a few batches foretells them; return the images seen.
 
@@ -77,9 +83,7 @@ def train(kind: str, numbers: int, s, minutes: float, seed: int = 0) -> tuple[di
     vae = build(kind, size, numbers, mean(s.images))
     step = vae_step(BETA * (size / 64) ** 2)
     seen = spend(FOR_VAE * minutes, vae, step, [s.images], seed, augmentation=augment)
-    made = ResidualMaskDecoder if isinstance(vae, ResidualVAE) else MaskDecoder
-    like = {k: v for k, v in vae.config.items() if k != "upsample"}
-    mask = made(**like, prevalence=mean(s.masks))
+    mask = mask_decoder_of(vae, mean(s.masks))
 
     def encoded(x, m):
         x, m = augment(x, m)
