@@ -1,5 +1,9 @@
 """A small synthetic series for the tests: a lopsided blob in a volume where no two neighbours are alike."""
 
+import hashlib
+import json
+import shutil
+
 import numpy as np
 import SimpleITK as sitk
 
@@ -53,3 +57,12 @@ def make_patients(folder, numbers):
         make_series(series, patient_id=f"PANCREAS_{n:04d}")
         (series.parent / "SEG_1").mkdir()
         (series.parent / "seg.dcm").rename(series.parent / "SEG_1" / "seg.dcm")
+
+
+def forge(shard, folder, **changes):
+    """A copy of a shard whose `meta.json` says otherwise, with a hash as right as that of a true one."""
+    shutil.copytree(shard, folder)
+    meta = json.loads((folder / "meta.json").read_text()) | changes
+    meta.pop("sha256")
+    meta["sha256"] = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+    (folder / "meta.json").write_text(json.dumps(meta))

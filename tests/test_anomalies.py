@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from small import forge
 
 from vaelib import InputError, anomalies, pyramid
 from vaelib.anomalies import ANOMALIES, SEEN, altered, screws, stack_staged, staged
@@ -130,11 +131,6 @@ def test_what_cannot_be_is_said(shards, tmp_path):
         staged("no spleen", NAME, shards, LEVEL, seed=7)
     with pytest.raises(InputError, match="not in the cache"):
         staged("no spleen", "PANCREAS_0002", shards, LEVEL)
-    meta = (shards / NAME / "meta.json").read_text()
-    other = tmp_path / NAME
-    other.mkdir()
-    (other / "meta.json").write_text(meta.replace('"synthetic"', '"idc"'))
-    for kind in ("image", "mask"):
-        (other / f"{kind}_{LEVEL}.npy").symlink_to(shards / NAME / f"{kind}_{LEVEL}.npy")
+    forge(shards / NAME, tmp_path / NAME, layout="idc")
     with pytest.raises(InputError, match="was not drawn by the phantom"):
         staged("no spleen", NAME, tmp_path, LEVEL)

@@ -5,23 +5,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from vaelib import pyramid
+from vaelib import levels, pyramid
 from vaelib.cohort import Case
 from vaelib.dicom import write_ct, write_seg
 from vaelib.errors import InputError
-from vaelib.pyramid import (
-    FULL,
-    SLAB,
-    canonical,
-    downscale,
-    halve,
-    images_at,
-    open_case,
-    prepare,
-    stack,
-    to_scan,
-    window,
-)
+from vaelib.levels import FULL, SLAB, canonical, downscale, halve, images_at, to_scan, window
+from vaelib.pyramid import open_case, prepare, stack
 from vaelib.volumes import read_ct
 
 
@@ -188,18 +177,18 @@ def test_a_shard_is_kept_until_what_made_it_changes(case, tmp_path):
 
 
 def test_an_interrupted_shard_is_never_read(case, tmp_path, monkeypatch):
-    real, calls = pyramid.halve, []
+    real, calls = levels.halve, []
 
     def halve(block):
         calls.append(block)
         if len(calls) == 2:
-            raise OSError(28, "No space left on device", "here")
+            raise OSError(28, "No space left on device")
         return real(block)
 
-    monkeypatch.setattr(pyramid, "halve", halve)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(levels, "halve", halve)
+    with pytest.raises(InputError, match="P1: cannot be written: No space left on device; make room"):
         prepare([case], tmp_path / "cache", levels=[5, 6], workers=1)
-    with pytest.raises(InputError, match="P1: level 6 is not in the cache; run `vaelib prepare`"):
+    with pytest.raises(InputError, match="P1: is not in the cache; run `vaelib prepare`"):
         open_case(tmp_path / "cache" / "hu_-160_240", "P1", 6)
     shards = prepare([case], tmp_path / "cache", levels=[5, 6], workers=1)
     assert open_case(shards, "P1", 6).images.shape == (6, 64, 64)

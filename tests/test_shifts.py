@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from small import forge
 
 from vaelib import InputError, pyramid, shifts
 from vaelib.cohort import find_cases
@@ -161,11 +162,6 @@ def test_what_cannot_be_is_said(shards, tmp_path):
         shifted("noise", NAMES[0], shards, LEVEL, seed=7)
     with pytest.raises(InputError, match="not in the cache"):
         shifted("noise", "PANCREAS_0002", shards, LEVEL)
-    meta = (shards / NAMES[0] / "meta.json").read_text()
-    other = tmp_path / NAMES[0]
-    other.mkdir()
-    (other / "meta.json").write_text(meta.replace('"synthetic"', '"idc"'))
-    for kind in ("image", "mask"):
-        (other / f"{kind}_{LEVEL}.npy").symlink_to(shards / NAMES[0] / f"{kind}_{LEVEL}.npy")
+    forge(shards / NAMES[0], tmp_path / NAMES[0], layout="idc")
     with pytest.raises(InputError, match="was not drawn by the phantom"):
         shifted("noise", NAMES[0], tmp_path, LEVEL)

@@ -6,7 +6,6 @@ labelled by hand.
 """
 
 import hashlib
-import io
 import json
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,13 @@ from threadpoolctl import threadpool_limits
 from vaelib import __version__
 from vaelib.cohort import PATIENT
 from vaelib.errors import InputError
-from vaelib.files import replace
+from vaelib.files import arrays
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import ALL, paint
 from vaelib.phantom.scanner import SCANNERS, scan
 from vaelib.phantom.shapes import Tube
 from vaelib.progress import each
-from vaelib.pyramid import FULL, downscale, open_case, window
+from vaelib.pyramid import FULL, downscale, meta_of, open_case, window
 
 VERSION = 1  # raise when what `staged` makes changes
 METAL = 3071.0  # HU, the top of the usual scale of CT, where titanium and steel are cut off
@@ -146,15 +145,16 @@ def stack_staged(name: str, patients, shards: str | Path, level: int = 6, *, see
 
     They are kept beside the shards, in `anomalies/`, and read from there the next time.
     """
-    keys = [open_case(shards, patient, level).meta["key"] for patient in patients]
+    keys = [meta_of(shards, patient)["key"] for patient in patients]
     made_by = [VERSION, __version__, name, ANOMALIES.get(name), level, seed, keys, list(patients)]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
     path = Path(shards).parent / "anomalies" / f"{name.replace(' ', '-')}_{level}_{key}.npz"
-    if not path.exists():
-        made = list(each(partial(staged, name, shards=shards, level=level, seed=seed), patients, workers=workers,
-                         desc=name, unit="patient"))  # fmt: skip
+
+    def make():
+        work = partial(staged, name, shards=shards, level=level, seed=seed)
+        made = each(work, patients, workers=workers, desc=name, unit="patient")
         images, changed = (np.concatenate(a) for a in zip(*made, strict=True))
-        np.savez_compressed(kept := io.BytesIO(), images=images.astype(np.float16), changed=changed)
-        replace(path, kept.getvalue())
-    with np.load(path) as kept:
-        return kept["images"].astype(np.float32), kept["changed"]
+        return {"images": images.astype(np.float16), "changed": changed}
+
+    kept = arrays(path, make)
+    return kept["images"].astype(np.float32), kept["changed"]

@@ -8,7 +8,6 @@ tells them apart too, so that a page printed in grey still reads.
 """
 
 import io
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -17,6 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from vaelib.errors import InputError
+from vaelib.files import replace
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -75,8 +75,7 @@ def show(fig, alt, save=None):
         raise InputError("show: the alt text is empty; say in one sentence what the figure shows")
     data = png(fig)
     if save is not None:
-        Path(save).parent.mkdir(parents=True, exist_ok=True)
-        Path(save).write_bytes(data)
+        replace(save, data)
     display.display(display.Image(data, alt=alt))
 
 

@@ -1,15 +1,16 @@
 """Checkpoints: one safetensors file each, with all that is needed to rebuild its networks; no code is executed."""
 
+import hashlib
 import json
-import os
 from importlib import import_module
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors.torch import save as packed
+from torch import Tensor, device, nn, uint8
 
 from vaelib.errors import InputError
+from vaelib.files import replace
 
 NETWORKS = {  # by name, the room that a class of networks lives in; no other is ever built
     "VAE": "models", "MaskDecoder": "models", "Supervised": "models", "ResidualVAE": "residual",
@@ -18,23 +19,36 @@ NETWORKS = {  # by name, the room that a class of networks lives in; no other is
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
-    """Write safetensors atomically: a reader sees the old file or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp, {k: json.dumps(v) for k, v in metadata.items()})
-    os.replace(tmp, path)
+    """Write safetensors atomically, with a hash of all that is in them: a reader sees the old file or the new one."""
+    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    said = {k: json.dumps(v) for k, v in metadata.items()}
+    replace(path, packed(tensors, said | {"sha256": _digest(tensors, said)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read safetensors and their metadata; InputError if the file is missing or damaged."""
+    """Read safetensors and their metadata; InputError if the file is missing, or not as `write` wrote it."""
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; train one first (`vaelib train`)")
     try:
         with safe_open(path, "pt") as f:
-            metadata = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
-            return {k: f.get_tensor(k) for k in f.keys()}, metadata
+            said = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
+        if said.pop("sha256", None) != _digest(tensors, said):
+            raise ValueError("its hash is another")
+        return tensors, {k: json.loads(v) for k, v in said.items()}
     except (SafetensorError, ValueError) as e:
-        raise InputError(f"{path}: not a whole safetensors file ({e}); delete it and train again") from e
+        why = _first_line(e)
+        raise InputError(f"{path}: not a whole safetensors file of vaelib ({why}); delete it and train again") from e
+
+
+def _digest(tensors: dict[str, Tensor], said: dict[str, str]) -> str:
+    """SHA-256 over names, types, shapes and bytes: a bit that falls over in a file of weights is seen in no picture."""
+    total = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.reshape(-1).view(uint8).numpy())
+    return total.hexdigest()
 
 
 def load_weights(path, model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -43,6 +57,21 @@ def load_weights(path, model: nn.Module, weights: dict[str, Tensor]) -> None:
         model.load_state_dict(weights)
     except RuntimeError as e:
         raise InputError(f"{path}: made by another architecture than {type(model).__name__}; {_first_line(e)}") from e
+
+
+def _built(path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
+    """A network with its weights; before it takes any memory, it is asked whether these are its weights."""
+    make = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)
+    try:
+        with device("meta"):
+            wanted = {k: v.shape for k, v in make(**config).state_dict().items()}
+    except Exception as e:  # whatever a network has against its settings
+        raise InputError(f"{path}: cannot build a {kind} as the file says; {_first_line(e)}") from e
+    if wanted != {k: v.shape for k, v in weights.items()}:
+        raise InputError(f"{path}: made by another architecture than {kind}: names or shapes of weights differ")
+    model = make(**config)
+    load_weights(path, model, weights)
+    return model
 
 
 def _first_line(e: Exception) -> str:
@@ -99,9 +128,7 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
     for name, (kind, config) in classes.items():
         if kind not in NETWORKS:
             raise InputError(f"{path}: network {name!r} is a {kind!r}, which this vaelib does not know; update vaelib")
-        networks[name] = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)(**config)
         prefix = f"{name}/"
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        load_weights(path, networks[name], weights)
-        networks[name].eval()
+        networks[name] = _built(path, kind, config, weights).eval()
     return networks, metadata

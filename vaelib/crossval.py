@@ -8,7 +8,7 @@ from vaelib import metrics, pipeline
 from vaelib.cohort import FOLDS, data_folder
 from vaelib.errors import InputError
 from vaelib.files import replace
-from vaelib.pyramid import FULL, open_case
+from vaelib.pyramid import meta_of
 
 
 def cross_validate(folder=None, *, out: Path, only: int | None = None, **training) -> dict | None:
@@ -61,7 +61,7 @@ def cross_validate(folder=None, *, out: Path, only: int | None = None, **trainin
 
 def _identity(shards, patients) -> str:
     """What the shards of these patients were made from, in one hash."""
-    keys = {name: open_case(shards, name, FULL).meta["key"] for name in sorted(patients)}
+    keys = {name: meta_of(shards, name)["key"] for name in sorted(patients)}
     return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
 
 

@@ -1,7 +1,6 @@
 """Write a predicted mask, or a decoder as ONNX, for other programs to open."""
 
 import logging
-import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 
 from vaelib.dicom import write_seg
 from vaelib.errors import InputError
-from vaelib.files import replace
+from vaelib.files import replace, whole
 
 
 def check_target(path, overwrite=False):
@@ -54,13 +53,8 @@ def write_mask(mask, path, series, *, algorithm="vaelib", overwrite=False):
     path = check_target(path, overwrite)
     if path.name.lower().endswith(".dcm"):
         return write_seg(mask, series, path, algorithm=algorithm)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with whole(path) as half:
         sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(half), useCompression=True)
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
     return path
 
 

@@ -1,17 +1,134 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files and folders so that nobody ever reads half of one, whatever stops the writer."""
 
+import errno
+import io
 import os
+import shutil
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import psutil
 
-def replace(path, content: str | bytes) -> Path:
-    """Put `content` in the place of the file `path`, whole or not at all; folders are made if need be."""
+from vaelib.errors import InputError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def whole(path: str | Path, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """Give a place to make a file or a folder in, which goes to `path` when the block ends, whole or not at all.
+
+    That place is in a hidden folder beside `path`, so that nothing which looks for files finds a half one. What was at
+    `path` stays until the new one is whole. A process that is killed leaves its hidden folder behind; the next one
+    that writes to `path` on the same machine removes it.
+
+    Parameters
+    ----------
+    path : path
+        The folders above it are made if need be.
+    keep : callable, optional
+        Asked, once the new one is whole, about what is at `path`, if there is anything: should it stay? Another process
+        may have been faster.
+
+    Yields
+    ------
+    Path
+        To write to; its name is that of `path`.
+
+    Raises
+    ------
+    InputError
+        The disk is full, or the folder cannot be written to. What was at `path` is as it was.
+    """
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    mark = f".{path.name}.{socket.gethostname()}."
     try:
-        half.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(half, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stray in path.parent.glob(f"{_literal(mark)}*"):
+            if not _is_at_work(stray.name.removeprefix(mark)):
+                shutil.rmtree(stray, ignore_errors=True)
+        room = Path(tempfile.mkdtemp(prefix=f"{mark}{os.getpid()}.", dir=path.parent))
+    except OSError as error:
+        raise _said(error, path) from None
+    try:
+        yield room / path.name
+        _put(room / path.name, path, keep)
+    except OSError as error:
+        named = error.filename  # a failed write names no file; what cannot be read elsewhere does
+        ours = named is None or str(named).startswith((str(room), str(path)))
+        if ours and error.errno in FULL | REFUSED:
+            raise _said(error, path) from None
+        raise
     finally:
-        half.unlink(missing_ok=True)
-    return path
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def replace(path: str | Path, content: str | bytes) -> Path:
+    """Put `content` in the place of the file `path`, whole or not at all; folders are made if need be."""
+    with whole(path) as half:
+        half.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path).expanduser()
+
+
+def arrays(path: Path, make: Callable[[], dict]) -> dict:
+    """The arrays kept in the file `path` (.npz); where there are none, or damaged ones, `make` makes what is kept."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except FileNotFoundError:
+        pass
+    except Exception:  # zip, zlib and numpy raise many kinds on damaged files
+        warnings.warn(f"{path}: is damaged; it is made anew", stacklevel=2)
+    np.savez_compressed(packed := io.BytesIO(), **make())
+    replace(path, packed.getvalue())
+    return arrays(path, make)
+
+
+def _put(made: Path, path: Path, keep) -> None:
+    if made.is_file():
+        with made.open("rb+") as file:  # on the disk before it has its name, or a power cut could leave it empty
+            os.fsync(file.fileno())
+    while True:
+        if keep and path.exists() and keep(path):
+            return
+        try:
+            os.replace(made, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        try:  # a folder that is there has to go first; out of sight, and back if the new one finds no place
+            os.rename(path, old := made.with_name(f"{made.name}.old"))
+        except FileNotFoundError:
+            continue
+        try:
+            os.rename(made, path)
+            shutil.rmtree(old, ignore_errors=True)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                os.rename(old, path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _literal(name: str) -> str:
+    """A name for `glob`, in which nothing stands for anything else."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _is_at_work(rest: str) -> bool:
+    number = rest.split(".")[0]
+    return not number.isdigit() or psutil.pid_exists(int(number))
+
+
+def _said(error: OSError, path: Path) -> InputError:
+    if error.errno in FULL:
+        return InputError(f"{path}: cannot be written: {error.strerror}; make room and run the same again")
+    return InputError(f"{path}: cannot be written: {error.strerror}; choose a folder that you may write to")

@@ -9,7 +9,6 @@ import filecmp
 import gzip
 import hashlib
 import logging
-import os
 import re
 import shutil
 import stat
@@ -23,6 +22,7 @@ import SimpleITK as sitk
 
 from vaelib.cohort import WITHDRAWN
 from vaelib.errors import InputError
+from vaelib.files import whole
 from vaelib.masks import index_map, read_mask
 from vaelib.progress import progress
 from vaelib.quality import MARGIN, flips
@@ -73,19 +73,12 @@ def unpack(archive, folder):
         a link, an encrypted label, one that unfolds to more than a label can be; other labels there already.
     """
     archive, target = Path(archive).expanduser(), Path(folder).expanduser() / FOLDER
-    half = target.with_name(f".{FOLDER}.{os.getpid()}")
-    try:
-        with _open(archive) as bundle:
-            members = _members(bundle, archive)
-            half.mkdir(parents=True)
+    with _open(archive) as bundle:
+        members = _members(bundle, archive)
+        with whole(target, keep=lambda there: _alike(half, there, archive)) as half:
+            half.mkdir()
             for name, info in progress(members.items(), desc="unpacking", unit="label"):
                 _extract(bundle, info, half / name, archive)
-        if not target.exists():
-            os.replace(half, target)
-        elif other := _differing(half, target):
-            raise InputError(f"{target}: holds other labels than {archive.name} ({other}); move the folder away")
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
     return [target / name for name in members]
 
 
@@ -155,11 +148,13 @@ def _extract(bundle, info, path, archive):
         raise InputError(f"{archive}: {path.name} unfolds to over {LARGEST >> 20} MiB, which is no label")
 
 
-def _differing(half, target):
-    """The name of a label that is in one folder only, or not the same in both; "" if there is none."""
+def _alike(half, target, archive):
+    """Whether the labels that are there are those of the archive; an InputError names one that is not."""
     mine, theirs = ({p.name for p in folder.iterdir() if MEMBER.fullmatch(p.name)} for folder in (half, target))
     _, unlike, unread = filecmp.cmpfiles(half, target, mine & theirs, shallow=False)
-    return min([*(mine ^ theirs), *unlike, *unread], default="")
+    if other := min([*(mine ^ theirs), *unlike, *unread], default=""):
+        raise InputError(f"{target}: holds other labels than {archive.name} ({other}); move the folder away")
+    return True
 
 
 # the rule

@@ -12,7 +12,6 @@ hundredths, up to a sixth where that is as wide as it goes.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from vaelib import __version__
 from vaelib.cohort import PATIENT
 from vaelib.errors import InputError
-from vaelib.files import replace
+from vaelib.files import arrays
 from vaelib.phantom import make_patient
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.scanner import Scanner, noise, plan
@@ -146,16 +145,14 @@ def stack_shifted(
     made_by = [VERSION, __version__, name, SHIFTS.get(name), level, seed, [case.meta["key"] for case in cases]]
     key = hashlib.sha256(json.dumps([made_by, list(patients)]).encode()).hexdigest()[:16]
     path = Path(shards).parent / "shifts" / f"{name.replace(' ', '-')}_{level}_{key}.npz"
-    if not path.exists():
+
+    def make():
         work = partial(shifted, name, shards=shards, level=level, seed=seed)
-        made = list(each(work, patients, workers=workers, desc=name, unit="patient"))
-        kept = io.BytesIO()
-        np.savez_compressed(
-            kept, images=np.concatenate([images for images, _ in made]).astype(np.float16),
-            masks=np.concatenate([masks for _, masks in made]), counts=[len(images) for images, _ in made],
-        )  # fmt: skip
-        replace(path, kept.getvalue())
-    with np.load(path) as kept:
-        images, masks, counts = kept["images"].astype(np.float32), kept["masks"], kept["counts"]
+        images, masks = zip(*each(work, patients, workers=workers, desc=name, unit="patient"), strict=True)
+        counts = [len(a) for a in images]
+        return {"images": np.concatenate(images).astype(np.float16), "masks": np.concatenate(masks), "counts": counts}
+
+    kept = arrays(path, make)
+    images, masks, counts = kept["images"].astype(np.float32), kept["masks"], kept["counts"]
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Stack(images[:, None], masks[:, None], np.repeat(np.asarray(patients), counts), position)

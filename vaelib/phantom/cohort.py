@@ -1,7 +1,5 @@
 """Make patients, and write a cohort of them in folders laid out as those of the Imaging Data Commons."""
 
-import os
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from vaelib import InputError, __version__
 from vaelib.dicom import make_uid, write_ct, write_seg
+from vaelib.files import replace, whole
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, scan
@@ -78,8 +77,7 @@ def _write_patient(folder, seed, size, number):
         return name
     patient = make_patient(seed, number, size=size)
     scanner, uid = patient.facts["scanner"], f"vaelib phantom {seed} {number} {size}"
-    half = folder / f".{name}.{os.getpid()}"
-    try:
+    with whole(folder / name, keep=Path.exists) as half:
         study = half / make_uid(uid, "study")
         ct = write_ct(
             patient.hu[::-1, ::-1], study / f"CT_{make_uid(uid, 'series')}", spacing=patient.spacing,
@@ -98,9 +96,6 @@ def _write_patient(folder, seed, size, number):
             mask, ct, study / f"SEG_{make_uid(uid, 'seg series')}" / f"{make_uid(uid, 'seg')}.dcm", uid=uid,
             description="Pancreas of a synthetic patient",
         )  # fmt: skip
-        os.replace(half, folder / name)
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
     return name
 
 
@@ -132,8 +127,8 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     if note.exists() and note.read_text() != text:
         raise InputError(f"{note}: names another seed, size or version than {seed}, {size}, {__version__}; remove "
                          "the folder, or choose another")  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(text)
+    if not note.exists():
+        replace(note, text)
     work = partial(_write_patient, folder, seed, size)
     numbers = range(1, patients + 1) if isinstance(patients, int) else patients
     for _ in each(work, numbers, workers=workers, desc="synthetic patients", unit="patient"):
