@@ -5,8 +5,11 @@
 
 PYTHON ?= python3
 TORCH := 2.13.0
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TOOLS := build/tools
+CANARY := build/canary
 VAELIB := $(BIN)/python -m vaelib
 NOTEBOOKS = $(sort $(wildcard notebooks/[0-9]*.ipynb))
 EXERCISES = $(sort $(wildcard notebooks/exercises/*.ipynb notebooks/solutions/*.ipynb))
@@ -15,15 +18,16 @@ NBCONVERT := $(BIN)/python -m nbconvert --log-level=WARN
 EXECUTE := TQDM_DISABLE=1 $(NBCONVERT) --to=notebook --execute --ExecutePreprocessor.timeout=600
 
 # What Jupyter and Matplotlib remember stays in the project. A kernel installed for another project is not seen.
-export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/var/jupyter/config
-export JUPYTER_DATA_DIR := $(CURDIR)/.venv/var/jupyter/data
-export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/var/jupyter/runtime
-export IPYTHONDIR := $(CURDIR)/.venv/var/ipython
-export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
+export JUPYTER_CONFIG_DIR := $(CURDIR)/$(VENV)/var/jupyter/config
+export JUPYTER_DATA_DIR := $(CURDIR)/$(VENV)/var/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(VENV)/var/jupyter/runtime
+export IPYTHONDIR := $(CURDIR)/$(VENV)/var/ipython
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/var/matplotlib
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help environment data synthetic own tutorial test lab site browser bench outputs results terms times lock clean
+.PHONY: help environment data synthetic own tutorial test lab site browser bench outputs results terms times
+.PHONY: lock audit canary clean
 .DELETE_ON_ERROR:
 
 help:
@@ -35,26 +39,27 @@ help:
 	@echo "make data      make and prepare the synthetic patients (or prepare those in VAELIB_DATA)"
 	@echo "make clean     remove build/ and the caches of the tools"
 	@echo "For maintainers: make results (the scoreboard), make outputs (run the committed notebooks in place),"
-	@echo "  make terms (links to the glossary), make times (what make tutorial took), make lock (pin anew)."
+	@echo "  make terms (links to the glossary), make times (what make tutorial took), make lock (pin anew),"
+	@echo "  make audit (known faults of what is pinned), make canary (make test with the newest of everything)."
 
 # --- the environment -------------------------------------------------------------------------------------
 
 environment: $(INSTALLED)
 
-$(BIN)/python:
+$(sort $(BIN)/python $(TOOLS)/bin/python $(CANARY)/bin/python):
 	@command -v "$(PYTHON)" >/dev/null || { \
 	  echo "make: no '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: $$("$(PYTHON)" --version) is too old; 3.11 or newer is needed. Name one: make PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "make: this Python cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
-	"$(PYTHON)" -m venv .venv
+	"$(PYTHON)" -m venv $(@:/bin/python=)
 
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
-	@echo "Installing the pinned packages into .venv: a few minutes the first time."
+	@echo "Installing the pinned packages into $(VENV): a few minutes the first time."
 	$(PIP) install --progress-bar=off -r requirements.lock
-	$(PIP) install --quiet --no-deps --editable .
-	@mkdir -p .venv/var  # for what Jupyter and Matplotlib remember
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@mkdir -p $(VENV)/var  # for what Jupyter and Matplotlib remember
 	@touch $@
 
 # --- the data --------------------------------------------------------------------------------------------
@@ -152,19 +157,34 @@ outputs: synthetic
 	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec \
 	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags $(NOTEBOOKS) $(EXERCISES)
 
-# No hashes: the wheels of torch differ from one platform to the next, and so does what they need.
+# Tools for the lock are no part of it: they have an environment of their own.
+$(TOOLS)/bin/pip-compile $(TOOLS)/bin/pip-audit: | $(TOOLS)/bin/python
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet pip-tools pip-audit
+
+# All that is installed, and what builds vaelib. CONTRIBUTING.md says why without hashes, and what stands in for them.
 # The limit on dateutil is botocore's: unless it is said here, every botocore there is would be tried first.
-lock: | $(BIN)/python
-	$(PIP) install --quiet pip-tools
-	mkdir -p build
+lock: $(TOOLS)/bin/pip-compile
 	printf "%s\n" "torch==$(TORCH)" "python-dateutil<3" > build/constraints.txt
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra=test --constraint=build/constraints.txt \
+	$(TOOLS)/bin/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --extra=test --extra=site \
+	  --build-deps-for=editable --constraint=build/constraints.txt \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --output-file=build/requirements.txt pyproject.toml
 	{ echo "# Made by 'make lock' from pyproject.toml: the set that 'make' installs and that the notebooks' outputs"; \
 	  echo "# were made with. Without hashes, since each platform has its own wheel of torch, which may bring"; \
-	  echo "# packages of its own (CUDA's, for one)."; \
+	  echo "# packages of its own (CUDA's, for one). CONTRIBUTING.md says what stands in for them."; \
 	  sed -e '/^#/d' -e '/^$$/d' -e 's/^\(torch==[^+]*\)+.*/\1/' build/requirements.txt | sort -f; } > requirements.lock
+
+# A package that the database does not know is a failure: else a database out of reach would read as a clean bill.
+audit: $(TOOLS)/bin/pip-audit
+	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner=off --requirement=requirements.lock
+
+# Once a month: what the newest packages that pyproject.toml allows will break. The lock's own test is skipped.
+canary:
+	rm -rf $(CANARY)
+	$(MAKE) $(CANARY)/bin/python
+	$(CANARY)/bin/python -m pip --disable-pip-version-check install --progress-bar=off --editable '.[test,site]'
+	touch $(CANARY)/.installed
+	VAELIB_CANARY=1 $(MAKE) test VENV=$(CANARY)
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache notebooks/.ipynb_checkpoints
