@@ -59,6 +59,11 @@ def load_weights(path, model: nn.Module, weights: dict[str, Tensor]) -> None:
         raise InputError(f"{path}: made by another architecture than {type(model).__name__}; {_first_line(e)}") from e
 
 
+def _is_made_of(found) -> bool:
+    """Whether it is the name of a class, and its settings."""
+    return isinstance(found, list) and [type(part) for part in found] == [str, dict]
+
+
 def _built(path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """A network with its weights; before it takes any memory, it is asked whether these are its weights."""
     make = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)
@@ -120,6 +125,8 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
     """
     tensors, metadata = read(Path(path))
     classes = metadata.get("networks", {})
+    if not isinstance(classes, dict) or not all(_is_made_of(found) for found in classes.values()):
+        raise InputError(f"{path}: does not say what its networks are; train them with `vaelib train`")
     if missing := [n for n in names if n not in classes]:
         raise InputError(
             f"{path}: holds {sorted(classes) or 'no networks'}, not {missing}; train them with `vaelib train`"

@@ -34,14 +34,17 @@ def data_folder():
     so that a notebook, which runs in `notebooks/`, finds what the command line found.
     """
     named = os.environ.get("VAELIB_DATA")
-    folder = Path(named).expanduser() if named else REPOSITORY / "data" / "synthetic"
-    return folder if folder.is_absolute() or folder.exists() else REPOSITORY / folder
+    try:
+        folder = Path(named).expanduser() if named else REPOSITORY / "data" / "synthetic"
+        return folder if folder.exists() or folder.is_absolute() else REPOSITORY / folder
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
+        raise InputError(f"VAELIB_DATA={named!r:.80}: names no folder ({error!s:.80}); name the cohort's") from None
 
 
 def cache_folder(folder=None):
     """Where the levels of the cohort in `folder` are kept: in `data/cache`, a folder of its own for each cohort."""
     folder, data = Path(folder or data_folder()).expanduser().resolve(), REPOSITORY / "data"
-    own = "" if folder.parent == data else "-" + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    own = "" if folder.parent == data else "-" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return data / "cache" / (folder.name + own)
 
 
@@ -78,12 +81,12 @@ def find_cases(folder):
     """
     folder = Path(folder).expanduser()
     patients, labels = [], {}
-    if folder.is_dir():
+    if _is_folder(folder):
         _walk(folder, 3, patients, labels)
     gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
     cases = [case for patient in sorted({*patients} - gone) for case in _cases(patient, labels, folder)]
     if not cases:
-        what = "no case in it" if folder.is_dir() else "no such folder"
+        what = "no case in it" if _is_folder(folder) else "no such folder"
         raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
     _name_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
     cases.sort(key=lambda case: (case.patient, str(case.ct)))
@@ -93,13 +96,20 @@ def find_cases(folder):
     return cases
 
 
+def _is_folder(path):
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
 def _walk(folder, depth, patients, labels):
     """Collect the folders of patients and the numbered label files, without entering any series."""
     for path in sorted(folder.iterdir()):
         if label := LABEL.match(path.name):
             labels.setdefault(int(label[1]), []).append(path)
         elif path.name[0] != "." and path.is_dir():
-            if PATIENT.match(path.name) or any(path.glob("*/CT_*")):
+            if PATIENT.match(path.name) or any(path.glob("[!.]*/CT_*")):
                 patients.append(path)
             elif depth > 1:
                 _walk(path, depth - 1, patients, labels)
@@ -126,11 +136,11 @@ def _name_what_is_left_out(folder, gone, labels, numbers):
 
 def _cases(patient, labels, top):
     """The scans of one patient's folder, each with its mask: one, if all is well."""
-    series = sorted(p for p in patient.glob("*/*") if p.is_dir() and p.name[0] != ".")
+    series = sorted(p for p in patient.glob("[!.]*/[!.]*") if p.is_dir())  # what is hidden may be half written
     scans = [p for p in series if p.name.startswith("CT_")]
     own = labels.get(_number(patient), [])
     if scans:
-        masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("*.dcm"))]
+        masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("[!.]*.dcm"))]
         layout = "synthetic" if _is_synthetic(patient, top) else "idc"
     else:
         scans, layout, masks = [p for p in series if not p.name.startswith("SEG_")], "tcia", own

@@ -24,6 +24,7 @@ from vaelib.cohort import WITHDRAWN
 from vaelib.errors import InputError
 from vaelib.files import whole
 from vaelib.masks import index_map, read_mask
+from vaelib.nifti import header_of
 from vaelib.progress import progress
 from vaelib.quality import MARGIN, flips
 
@@ -192,7 +193,7 @@ def mask_of(case, scan, reorient=None):
     mask = read_mask(case.mask, scan, reorient=reorient)
     off = 0.0
     if reorient not in (None, "header"):
-        off = _off(_header(case.mask), scan, mask, reorient) if nifti else float("nan")
+        off = _off(header_of(case.mask), scan, mask, reorient) if nifti else float("nan")
     _, verified, said = _verify(scan, mask)
     return mask, _reported(case.mask, Placement(reorient or "header", off, verified), said)
 
@@ -227,7 +228,7 @@ def place(path, scan):
         if not _same_box(path, scan):
             raise
         rule, mask = "axes", read_mask(path, scan, reorient="axes")
-    header, off = _header(path), 0.0
+    header, off = header_of(path), 0.0
     rival, verified, said = _verify(scan, mask)
     if rival:
         raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(header, scan, rule, rival)}")
@@ -236,13 +237,6 @@ def place(path, scan):
         if not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
             verified, said = False, said + "; its spacing is not the scan's: another patient's?"
     return mask, _reported(path, Placement(rule, off, verified), said)
-
-
-def _header(path):
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
 
 
 def _axes(header, scan, rule):
@@ -262,8 +256,8 @@ def _cosines(header, scan):
 def _same_box(path, scan):
     """Whether a label has the scan's shape along axes that are the scan's own, to within 2.5 degrees."""
     try:
-        header = _header(path)
-    except RuntimeError:  # no such file, or no image; `read_mask` has the words for it
+        header = header_of(path)
+    except InputError:  # no such file, or no image; `read_mask` has the words for it
         return False
     if header.GetDimension() != 3:
         return False

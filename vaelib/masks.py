@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from vaelib.errors import InputError
+from vaelib.nifti import check_nifti, check_size
 from vaelib.volumes import axes_of
 
 
@@ -50,7 +51,7 @@ def read_mask(path, like, *, segment="Pancreas", reorient=None):
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a DICOM SEG or a NIfTI file")
     nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-    label = _read_nifti(path, segment) if nifti else _read_seg(path, segment)
+    label = _read_nifti(path, like, segment) if nifti else _read_seg(path, like, segment)
     if not sitk.GetArrayViewFromImage(label).any():
         raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
     if reorient in (None, "header"):
@@ -65,15 +66,16 @@ def read_mask(path, like, *, segment="Pancreas", reorient=None):
     return mask
 
 
-def _read_nifti(path, segment):
+def _read_nifti(path, like, segment):
+    check_nifti(path, like)
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
     except RuntimeError:
         raise InputError(f"{path}: not readable as NIfTI; fetch it again") from None
     array = sitk.GetArrayFromImage(image)
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds values that are no numbers; fetch it again")
     values = [f"{v:g}" for v in np.unique(array[array != 0])]
-    if array.ndim != 3:
-        raise InputError(f"{path}: has {array.ndim} dimensions; give a label of three")
     wanted = str(segment)
     if wanted.isdigit():
         array = array == int(wanted)
@@ -84,11 +86,14 @@ def _read_nifti(path, segment):
     return mask
 
 
-def _read_seg(path, segment):
+def _read_seg(path, like, segment):
     import highdicom as hd  # takes a second to import
 
     try:
         seg = hd.seg.segread(path)
+        frames = len(seg.PerFrameFunctionalGroupsSequence)
+        if not seg.get("NumberOfFrames") == frames:
+            raise ValueError
         found = {n: seg.get_segment_description(n).segment_label for n in seg.segment_numbers}
     except Exception:  # highdicom and pydicom raise many kinds
         raise InputError(f"{path}: not readable as DICOM SEG; give a SEG or a NIfTI file") from None
@@ -98,9 +103,13 @@ def _read_seg(path, segment):
         listed = ", ".join(f"{n} {name!r}" for n, name in found.items())
         raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} by number")
     try:
+        grid = seg.get_volume_geometry()
+        check_size(path, grid.spatial_shape[::-1], like)
         volume = seg.get_volume(segment_numbers=numbers, allow_missing_positions=True)
+    except InputError:
+        raise
     except Exception as error:
-        why = " ".join(str(error).split())
+        why = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: its frames make no volume ({why}); export it again") from None
     array = np.asarray(volume.array).reshape(volume.spatial_shape)  # drops the axis of segments
     mask = sitk.GetImageFromArray((array >= 0.5).astype(np.uint8))  # FRACTIONAL counts from one half

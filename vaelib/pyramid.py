@@ -32,6 +32,7 @@ __all__ = ["FULL", "Shard", "Stack", "canonical", "downscale", "halve", "identit
            "open_case", "prepare", "stack", "to_scan", "window"]  # fmt: skip
 
 VERSION = 3  # raise when what `prepare` writes changes
+MEANT = dict(key=str, layout=str, window=list, levels=list, has_mask=bool, size=list, spacing=list, files=dict)
 AGAIN = "remove that folder and run `vaelib prepare`"
 
 
@@ -208,7 +209,8 @@ def meta_of(shards: str | Path, patient: str) -> dict:
         raise InputError(f"{path.parent}: is not in the cache; run `vaelib prepare` first") from None
     except (ValueError, AttributeError, RecursionError):
         meta = written = None
-    if written is None or written != _digest(meta):
+    whole_meta = isinstance(meta, dict) and all(isinstance(meta.get(key), kind) for key, kind in MEANT.items())
+    if not whole_meta or written != _digest(meta):
         raise InputError(f"{path}: is damaged, or of another vaelib; {AGAIN}")
     return meta
 
@@ -244,7 +246,7 @@ def _mapped(path: Path, meta: dict) -> np.ndarray | None:
         wanted = _header(name, int(level), meta["size"][2])
         if (array.dtype.str, array.shape) != (wanted["descr"], wanted["shape"]):
             raise ValueError
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, IndexError):
         raise InputError(f"{path}: is missing or not as it was written; {AGAIN}") from None
     return array
 

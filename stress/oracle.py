@@ -1,0 +1,90 @@
+"""What files hold by another reading than `vaelib`'s: slow, plain, and straight from the standards.
+
+Of DICOM, PS3.3 C.7.6.2 (image plane), C.7.6.16 (frames) and C.11.1 (rescale); of NIfTI-1, its header file nifti1.h.
+"""
+
+import gzip
+import struct
+
+import numpy as np
+import pydicom
+
+NUMPY = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4", 1024: "<i8", 1280: "<u8"}
+
+
+def ct(folder):
+    """HU (S, H, W), and (4, 4) from (column, row, slice, 1) to mm, of a series whose pixels are not compressed."""
+    found = []
+    for path in folder.iterdir():
+        ds = pydicom.dcmread(path)
+        row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
+        position, (down, across) = np.array(ds.ImagePositionPatient, float), map(float, ds.PixelSpacing)
+        stored = ds.pixel_array.astype(float)
+        hu = stored * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+        found.append((float(np.cross(row, column) @ position), hu, row * across, column * down, position))
+    found.sort(key=lambda item: item[0])
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:]
+    affine[:3, 2] = (found[-1][4] - found[0][4]) / (len(found) - 1)
+    return np.stack([hu for _, hu, *_ in found]), affine
+
+
+def seg(path, scan, name="pancreas"):
+    """The mask of a binary SEG on the grid of `scan`, (S, H, W): each frame put where it says it lies."""
+    ds = pydicom.dcmread(path)
+    out = np.zeros(scan.GetSize()[::-1], np.uint8)
+    number = [s.SegmentNumber for s in ds.SegmentSequence if s.SegmentLabel.strip().lower() == name]
+    bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
+    size, shared = ds.Rows * ds.Columns, ds.SharedFunctionalGroupsSequence[0]
+    frames = ds.PerFrameFunctionalGroupsSequence
+    for k, frame in enumerate(frames):
+        of = lambda what: (frame if what in frame else shared)[what][0]  # noqa: B023, E731
+        if of("SegmentIdentificationSequence").ReferencedSegmentNumber not in number:
+            continue
+        row, column = np.array(of("PlaneOrientationSequence").ImageOrientationPatient, float).reshape(2, 3)
+        position = np.array(of("PlanePositionSequence").ImagePositionPatient, float)
+        down, across = map(float, of("PixelMeasuresSequence").PixelSpacing)
+        for y, x in np.argwhere(bits[k * size : (k + 1) * size].reshape(ds.Rows, ds.Columns)):
+            point = position + x * across * row + y * down * column
+            i, j, s = np.rint(scan.TransformPhysicalPointToContinuousIndex(point.tolist())).astype(int)
+            out[s, j, i] = 1
+    return out
+
+
+def nifti(path, scan):
+    """Masks of a NIfTI-1 label on the grid of `scan`: one for each way in which its header places it."""
+    data = path.read_bytes()
+    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    dim, code = struct.unpack_from("<8h", data, 40), struct.unpack_from("<h", data, 70)[0]
+    size, start = [max(1, d) for d in dim[1:4]], int(struct.unpack_from("<f", data, 108)[0])
+    slope, shift = (0 if abs(v) < 1e-9 else v for v in struct.unpack_from("<2f", data, 112))
+    array = np.frombuffer(data, NUMPY[code], int(np.prod(size)), start).reshape(size, order="F").astype(float)
+    array = array * slope + shift if slope and np.isfinite(slope) else array
+    return [_placed(array, affine, scan) for affine in _affines(data)]
+
+
+def _affines(data):
+    quaternion, shift = np.array(struct.unpack_from("<3f", data, 256)), struct.unpack_from("<3f", data, 268)
+    pixdim = np.array(struct.unpack_from("<8f", data, 76))
+    yield np.array(struct.unpack_from("<12f", data, 280)).reshape(3, 4)  # sform
+    b, c, d = quaternion
+    a = np.sqrt(max(0, 1 - b * b - c * c - d * d))
+    turn = np.array([
+        [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+        [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+        [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+    ])  # fmt: skip
+    yield np.c_[turn * (pixdim[1:4] * [1, 1, -1 if pixdim[0] < 0 else 1]), shift]  # qform
+    yield np.c_[np.diag(pixdim[1:4]), [0, 0, 0]]  # neither
+
+
+def _placed(array, affine, scan):
+    out = np.zeros(scan.GetSize()[::-1], np.uint8)
+    for index in np.argwhere(array != 0):
+        point = (affine @ [*index, 1]) * [-1, -1, 1]  # NIfTI is RAS, DICOM is LPS
+        if not np.isfinite(point).all():
+            continue
+        place = np.rint(scan.TransformPhysicalPointToContinuousIndex(point.tolist())).astype(int)
+        if (place >= 0).all() and (place < scan.GetSize()).all():
+            out[tuple(place[::-1])] = 1
+    return out
