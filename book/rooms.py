@@ -7,7 +7,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "vaelib"
 # Every module and package of `vaelib` stands here once; `modules` says which there are.
 GROUPS = {
     "Patients who never were": "phantom shifts anomalies",
-    "Reading scans and masks": "volumes dicom identity masks quality",
+    "Reading scans and masks": "volumes pixels dicom identity nifti masks quality",
     "A cohort": "cohort labels download client survey",
     "From Hounsfield units to small images": "levels pyramid rows",
     "Networks and their losses": "models residual sequence unet losses",

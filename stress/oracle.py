@@ -76,6 +76,9 @@ def _affines(data):
     ])  # fmt: skip
     yield np.c_[turn * (pixdim[1:4] * [1, 1, -1 if pixdim[0] < 0 else 1]), shift]  # qform
     yield np.c_[np.diag(pixdim[1:4]), [0, 0, 0]]  # neither
+    sform = np.array(struct.unpack_from("<12f", data, 280)).reshape(3, 4)  # as ITK has it where its scales are odd
+    with np.errstate(all="ignore"):
+        yield np.c_[sform[:, :3] / np.linalg.norm(sform[:, :3], axis=0) * pixdim[1:4], sform[:, 3]]
 
 
 def _placed(array, affine, scan):

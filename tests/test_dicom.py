@@ -72,6 +72,49 @@ def test_seg_by_an_algorithm_names_it_and_has_fresh_uids(series):
     assert one.SegmentSequence[0].SegmentAlgorithmName == "a net"
 
 
+def test_without_a_seed_every_uid_of_a_seg_is_new_but_those_of_its_source(series):
+    mask, headers = as_image(blob_volume()[1], read_ct(series)), series_headers(series)
+    segs = [pydicom.dcmread(write_seg(mask, series, series.parent / name)) for name in ("1.dcm", "2.dcm")]
+    theirs = {element.value for ds in headers for element in ds.iterall() if element.VR == "UI"}
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        assert len({getattr(seg, keyword) for seg in segs} - theirs) == 2
+    assert len({seg.DimensionOrganizationSequence[0].DimensionOrganizationUID for seg in segs} - theirs) == 2
+    for seg in segs:
+        assert seg.file_meta.MediaStorageSOPInstanceUID == seg.SOPInstanceUID
+        assert seg.StudyInstanceUID == headers[0].StudyInstanceUID
+        assert seg.FrameOfReferenceUID == headers[0].FrameOfReferenceUID
+
+
+def test_a_seg_refers_to_its_series_and_each_frame_to_the_slice_in_its_place(any_series):
+    slices = {ds.SOPInstanceUID: ds for ds in map(pydicom.dcmread, any_series.iterdir())}
+    seg = pydicom.dcmread(write_seg(_mask_of(any_series), any_series, any_series.parent / "new.dcm"))
+    (referenced,) = seg.ReferencedSeriesSequence
+    assert {referenced.SeriesInstanceUID} == {ds.SeriesInstanceUID for ds in slices.values()}
+    items = referenced.ReferencedInstanceSequence
+    assert sorted(item.ReferencedSOPInstanceUID for item in items) == sorted(slices)
+    assert {item.ReferencedSOPClassUID for item in items} == {pydicom.uid.CTImageStorage}
+    assert seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient == [
+        pytest.approx(float(v), abs=1e-9) for v in next(iter(slices.values())).ImageOrientationPatient
+    ]
+    seen = set()
+    for frame, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        (derivation,) = frame.DerivationImageSequence
+        (source,) = derivation.SourceImageSequence
+        assert derivation.DerivationCodeSequence[0].CodeMeaning == "Segmentation"
+        assert source.ReferencedSOPClassUID == pydicom.uid.CTImageStorage
+        ct = slices[source.ReferencedSOPInstanceUID]
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(np.array(position, float), np.array(ct.ImagePositionPatient, float), atol=1e-6)
+        assert np.array_equal(pixels == 1, ct.pixel_array == 95) and pixels.any()  # the blob alone has 95 HU
+        seen.add(ct.SOPInstanceUID)
+    assert len(seen) == seg.NumberOfFrames == sum((ds.pixel_array == 95).any() for ds in slices.values())
+
+
+def _mask_of(series):
+    scan = read_ct(series)
+    return as_image((sitk.GetArrayViewFromImage(scan) == 95).astype(np.uint8), scan)
+
+
 def test_a_failed_seg_leaves_nothing_behind(series):
     mask = as_image(blob_volume()[1], read_ct(series))
     mask.SetOrigin(np.add(mask.GetOrigin(), (0, 0, 5)).tolist())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vaelib.errors import InputError
-from vaelib.files import arrays, replace, whole
+from vaelib.files import arrays, clear, replace, whole
 
 
 def test_text_and_bytes_come_as_they_are_and_folders_are_made(tmp_path):
@@ -46,6 +46,16 @@ def test_a_file_that_grows_beyond_what_the_system_allows_is_named(tmp_path):
             replace(tmp_path / "big.bin", bytes(2000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_seen_below_what_a_library_makes_of_it(tmp_path):
+    with pytest.raises(InputError, match="b.dcm: cannot be written: No space left on device; make room"):
+        with whole(tmp_path / "b.dcm"):
+            try:
+                raise OSError(28, os.strerror(28))
+            except OSError as error:
+                raise OSError("With tag (5200,9230) got exception") from error  # as pydicom does
     assert not list(tmp_path.iterdir())
 
 
@@ -100,6 +110,15 @@ def test_what_a_killed_process_left_is_removed_and_what_another_is_at_work_on_is
         (tmp_path / name).mkdir()
     replace(path, "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "b[1].txt"])
+
+
+def test_what_a_killed_process_left_beside_goes_too_and_can_be_cleared_alone(tmp_path):
+    for way in (lambda: replace(tmp_path / "c.txt", "whole"), lambda: clear(tmp_path)):
+        assert subprocess.run([sys.executable, "-c", KILLED, tmp_path / "b.txt"]).returncode == -signal.SIGKILL
+        assert any(p.name.startswith(".b.txt.") for p in tmp_path.iterdir())
+        way()
+        assert [p.name for p in tmp_path.iterdir()] == ["c.txt"]
+    clear(tmp_path / "nowhere")
 
 
 def test_arrays_are_made_once_and_anew_where_they_are_damaged(tmp_path):

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+import warnings
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:1] not in ("", "#")]
 # From the ground up: a room imports only rooms that stand before it here.
-ROOMS = """errors __init__ files parallel progress dicom volumes masks quality phantom cohort labels client download
-rows pyramid survey shifts anomalies models residual sequence unet losses memory augmentation checkpoints training
-latent uncertainty prior metrics charts plots controls surface widgets diagram export pipeline explorer arms ladder
-crossval checks studies __main__""".split()
+ROOMS = """errors __init__ finite files parallel progress identity dicom pixels volumes nifti masks quality phantom
+cohort labels client download rows levels pyramid survey shifts anomalies models residual sequence unet losses
+memory augmentation checkpoints training latent uncertainty prior metrics charts plots controls surface widgets
+diagram export pipeline explorer arms ladder crossval checks studies __main__""".split()
 OUTERMOST = {*"charts plots controls surface widgets diagram export".split()}  # only a person's eyes or disk sees these
 MAY_USE_THEM = {"charts": set(), "plots": {"charts"}, "controls": {"charts"}, "surface": {"charts", "controls"}}
 MAY_USE_THEM |= {"widgets": {"charts", "plots", "controls"}, "diagram": {"charts"}}
@@ -35,6 +36,14 @@ def ranges(lines):
     """Requirements as a dict from the normalised name to the range."""
     found = [Requirement(line) for line in lines]
     return {canonicalize_name(r.name): r.specifier for r in found}
+
+
+def dry_run(target, *flags):
+    """What make would do."""
+    # Started from `make test`, this make must not take the outer one's flags for its own.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("MFLAGS", "VAELIB_DATA")}
+    command = ["make", "-n", *flags, target]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
 
 
 WANTED = ranges(
@@ -57,6 +66,45 @@ def test_the_lock_pins_every_package_and_nothing_but_packages():
     assert len(pins) == len(LOCK)
     for name, wanted in WANTED.items():
         assert name in pins and wanted.contains(pins[name]), f"{name}{wanted}: pinned {pins.get(name)}; run `make lock`"
+
+
+@pytest.mark.skipif("VAELIB_CANARY" in os.environ, reason="make canary takes the newest packages, not the lock's")
+def test_what_is_installed_is_what_is_locked():
+    other = []
+    for name, pin in (line.split("==") for line in LOCK):
+        try:
+            here = version(name).partition("+")[0]  # 2.13.0+cpu is torch 2.13.0
+        except PackageNotFoundError:
+            here = None
+        other += [f"{name} {here}, locked {pin}"] * (here != pin)
+    assert not other, f"run `make environment`: {other}"
+
+
+def test_the_lock_is_made_from_every_extra_that_make_test_needs():
+    said = dry_run("lock", "--always-make")
+    extras = {"test", "site"} & set(re.findall(r"--extra=(\w+)", said))
+    assert extras == {"test", "site"} and "--build-deps-for=editable" in said
+
+
+def test_the_canary_runs_the_test_command_on_the_newest_in_an_environment_of_its_own():
+    said = dry_run("canary", "--always-make")
+    install, _, tests = said.partition("VAELIB_CANARY=1")
+    assert "build/canary/bin/python -m pip" in install and "'.[test,site]'" in install
+    assert "build/canary/bin/python -m pytest --durations" in tests and "--nbval" in tests
+    assert ".venv" not in said
+
+
+@pytest.mark.parametrize(
+    "room", ["vaelib.volumes", "vaelib.checks.lesson_03", "book.build", "benchmarks.peers", "test_x"]
+)
+@pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning, FutureWarning, UserWarning])
+def test_a_deprecation_raised_from_our_code_fails_the_tests(room, category):
+    code = "import warnings; warnings.warn('`old` is deprecated', kind)"
+    with pytest.raises(category, match="deprecated"):
+        exec(code, {"__name__": room, "kind": category})
+    with warnings.catch_warnings(record=True) as heard:  # a dependency's is heard, and fails nothing
+        exec(code, {"__name__": "pydicom.dataset", "kind": category})
+    assert len(heard) == 1
 
 
 def test_what_the_tutorial_promises_is_installed():
@@ -85,9 +133,7 @@ def test_ci_installs_a_browser_and_runs_the_test_command_and_no_more():
     ],
 )
 def test_a_command_takes_its_steps_in_order(target, steps):
-    # Started from `make test`, this make must not take the outer one's flags for its own.
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k not in ("MFLAGS", "VAELIB_DATA")}
-    said = subprocess.run(["make", "-n", target], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    said = dry_run(target)
     places = [said.find(step) for step in steps]
     assert -1 not in places and places == sorted(places), said
 
@@ -128,6 +174,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+DISTRIBUTIONS = packages_distributions()
 SOURCES = sorted((ROOT / "vaelib").rglob("*.py"))
 
 
@@ -145,7 +192,6 @@ def test_a_room_imports_only_rooms_before_it(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_is_imported_is_declared(path):
     used = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"vaelib"}
-    where = packages_distributions()
     declared = set(ranges(PROJECT["dependencies"]))
-    missing = {name for name in used if not {canonicalize_name(d) for d in where.get(name, [])} & declared}
+    missing = {name for name in used if not {canonicalize_name(d) for d in DISTRIBUTIONS.get(name, [])} & declared}
     assert not missing, f"{sorted(missing)}: not in pyproject.toml"

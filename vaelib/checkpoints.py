@@ -22,7 +22,15 @@ def write(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
     """Write safetensors atomically, with a hash of all that is in them: a reader sees the old file or the new one."""
     tensors = {k: v.contiguous() for k, v in tensors.items()}
     said = {k: json.dumps(v) for k, v in metadata.items()}
-    replace(path, packed(tensors, said | {"sha256": _digest(tensors, said)}))
+    replace(path, _in_order(packed(tensors, said | {"sha256": _digest(tensors, said)})))
+
+
+def _in_order(made: bytes) -> bytes:
+    """The same safetensors with the names in its header sorted: they come in another order in every process."""
+    body = 8 + int.from_bytes(made[:8], "little")
+    header = json.dumps(json.loads(made[8:body]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + made[body:]
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -4,7 +4,6 @@ CT follows the CT Image IOD (DICOM PS3.3 A.3), masks the Segmentation IOD (PS3.3
 highdicom. Positions are in mm in the patient's LPS frame: x to the left, y to the back, z to the head.
 """
 
-import os
 import warnings
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from pydicom.valuerep import DSfloat
 
 from vaelib import __version__
 from vaelib.errors import InputError
+from vaelib.files import whole
+from vaelib.identity import source
 
 DATE, TIME = "20200101", "120000"  # fixed: the same bytes whenever a file is made
 AXIAL = (1, 0, 0, 0, -1, 0)  # as every scan of Pancreas-CT: row 0 is the most posterior
@@ -159,13 +160,21 @@ def series_headers(folder, *, pixels=False):
         if ds.get("Modality") != "CT":
             kind = ds.get("Modality") or "of no stated modality (truncated?)"
             raise InputError(f"{path}: is {kind}, not CT; move it out of the folder of the CT series")
-        if len(ds.get("ImagePositionPatient") or ()) != 3 or len(ds.get("ImageOrientationPatient") or ()) != 6:
+        if not all(_has_numbers(ds, *what) for what in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))):
             raise InputError(f"{path}: has no position or orientation (truncated?); export it again")
         headers.append(ds)
     if not headers:
         raise InputError(f"{folder}: holds no DICOM file; give the folder that holds one CT series")
     normal = slice_normal(headers[0].ImageOrientationPatient)
     return sorted(headers, key=lambda ds: float(normal @ np.asarray(ds.ImagePositionPatient, float)))
+
+
+def _has_numbers(ds, keyword, count):
+    try:
+        values = np.array(ds.get(keyword), float)
+    except Exception:  # pydicom raises many kinds on text that is no number
+        return False
+    return values.shape == (count,) and bool(np.isfinite(values).all())
 
 
 def _fill_identifiers(headers, folder):
@@ -224,22 +233,20 @@ def write_seg(mask, series, path, *, uid=None, description="Pancreas", algorithm
         raise InputError(f"{path}: mask {size} lies {off:.2f} mm off the scan {grid} in {series}; resample it first")
     _fill_identifiers(headers, series)
     seg = _encode_seg(sitk.GetArrayFromImage(mask).astype(np.uint8), headers, uid, description, algorithm)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as half:
         seg.save_as(half)
-        os.replace(half, path)
-    finally:
-        half.unlink(missing_ok=True)
     return path
 
 
 def _encode_seg(array, headers, uid, description, algorithm):
-    """The Segmentation of `array` (S, H, W); given `uid`, nothing in it depends on the clock."""
+    """The Segmentation of `array` (S, H, W) without identity; given `uid`, nothing in it depends on the clock."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
     seed, method = uid or generate_uid(), None
+    headers = [source(ds) for ds in headers]  # highdicom copies what it finds on patient, study and hospital
+    if uid:
+        headers[0].StudyDate, headers[0].StudyTime, headers[0].StudyID = DATE, TIME, "1"
     if algorithm is not None:
         family = codes.DCM.ArtificialIntelligence
         method = hd.AlgorithmIdentificationSequence(algorithm, family, version=__version__)

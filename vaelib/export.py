@@ -1,7 +1,10 @@
 """Write a predicted mask, or a decoder as ONNX, for other programs to open."""
 
+import gzip
 import logging
 import warnings
+import zlib
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +15,9 @@ from torch import nn
 from vaelib.dicom import write_seg
 from vaelib.errors import InputError
 from vaelib.files import replace, whole
+from vaelib.nifti import twin_of
+
+HEADER = 352  # bytes of a NIfTI file before its first voxel
 
 
 def check_target(path, overwrite=False):
@@ -21,6 +27,11 @@ def check_target(path, overwrite=False):
         raise InputError(f"{path}: cannot tell what to write; end the name in .nii.gz, .nii or .dcm")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it to be overwritten")
+    twin = twin_of(path)
+    if path.suffix.lower() != ".dcm" and twin.exists():
+        raise InputError(
+            f"{path}: lies beside {twin.name}, and who asks ITK for one gets the other; choose another name"
+        )
     return path
 
 
@@ -48,14 +59,25 @@ def write_mask(mask, path, series, *, algorithm="vaelib", overwrite=False):
     Raises
     ------
     InputError
-        The file exists, its ending is another, or the mask is not on the grid of the series.
+        The file exists, its ending is another, or the mask is not on the grid of the series; the disk is full.
     """
     path = check_target(path, overwrite)
     if path.name.lower().endswith(".dcm"):
         return write_seg(mask, series, path, algorithm=algorithm)
     with whole(path) as half:
         sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(half), useCompression=True)
+        if not _is_whole(half, HEADER + mask.GetNumberOfPixels()):  # on a full disk ITK goes on without a word
+            raise InputError(f"{path}: cannot be written whole: is the disk full? make room and run the same again")
     return path
+
+
+def _is_whole(path, size):
+    """Whether a NIfTI file holds, once unfolded, as many bytes as it should."""
+    try:
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+            return sum(map(len, iter(partial(file.read, 1 << 20), b""))) == size
+    except (EOFError, OSError, zlib.error):
+        return False
 
 
 def check_onnx(path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -26,7 +27,7 @@ def whole(path: str | Path, keep: Callable[[Path], bool] | None = None) -> Itera
 
     That place is in a hidden folder beside `path`, so that nothing which looks for files finds a half one. What was at
     `path` stays until the new one is whole. A process that is killed leaves its hidden folder behind; the next one
-    that writes to `path` on the same machine removes it.
+    that writes beside it on the same machine removes it (see `clear`).
 
     Parameters
     ----------
@@ -47,19 +48,19 @@ def whole(path: str | Path, keep: Callable[[Path], bool] | None = None) -> Itera
         The disk is full, or the folder cannot be written to. What was at `path` is as it was.
     """
     path = Path(path).expanduser()
-    mark = f".{path.name}.{socket.gethostname()}."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stray in path.parent.glob(f"{_literal(mark)}*"):
-            if not _is_at_work(stray.name.removeprefix(mark)):
-                shutil.rmtree(stray, ignore_errors=True)
-        room = Path(tempfile.mkdtemp(prefix=f"{mark}{os.getpid()}.", dir=path.parent))
+        clear(path.parent)
+        mark = f".{path.name}.{socket.gethostname()}.{os.getpid()}."
+        room = Path(tempfile.mkdtemp(prefix=mark, dir=path.parent))
     except OSError as error:
         raise _said(error, path) from None
     try:
         yield room / path.name
         _put(room / path.name, path, keep)
     except OSError as error:
+        while isinstance(error.__cause__, OSError):  # pydicom puts its own, without a number, around the system's
+            error = error.__cause__
         named = error.filename  # a failed write names no file; what cannot be read elsewhere does
         ours = named is None or str(named).startswith((str(room), str(path)))
         if ours and error.errno in FULL | REFUSED:
@@ -67,6 +68,14 @@ def whole(path: str | Path, keep: Callable[[Path], bool] | None = None) -> Itera
         raise
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def clear(folder: str | Path) -> None:
+    """Remove what killed processes of this machine left in `folder`; where another is at work, its own stays."""
+    mark = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.\w+")
+    for path in Path(folder).expanduser().glob(".*"):
+        if (named := mark.fullmatch(path.name)) and not psutil.pid_exists(int(named[1])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def replace(path: str | Path, content: str | bytes) -> Path:
@@ -116,16 +125,6 @@ def _put(made: Path, path: Path, keep) -> None:
                 os.rename(old, path)
                 raise
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _literal(name: str) -> str:
-    """A name for `glob`, in which nothing stands for anything else."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _is_at_work(rest: str) -> bool:
-    number = rest.split(".")[0]
-    return not number.isdigit() or psutil.pid_exists(int(number))
 
 
 def _said(error: OSError, path: Path) -> InputError:

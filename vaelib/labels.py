@@ -22,7 +22,7 @@ import SimpleITK as sitk
 
 from vaelib.cohort import WITHDRAWN
 from vaelib.errors import InputError
-from vaelib.files import whole
+from vaelib.files import FULL, whole
 from vaelib.masks import index_map, read_mask
 from vaelib.nifti import header_of
 from vaelib.progress import progress
@@ -141,6 +141,8 @@ def _extract(bundle, info, path, archive):
                 while room >= 0 and (chunk := unfolded.read(1 << 20)):
                     room -= len(chunk)
     except Exception as error:  # each layer has its own ways to give up
+        if getattr(error, "errno", None) in FULL:
+            raise  # the zip is not to blame
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{archive}: {path.name} cannot be unpacked ({why}): damaged? download the labels again"

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 
 from vaelib.errors import InputError
 from vaelib.nifti import check_nifti, check_size
+from vaelib.pixels import LARGEST
 from vaelib.volumes import axes_of
 
 
@@ -90,10 +92,9 @@ def _read_seg(path, like, segment):
     import highdicom as hd  # takes a second to import
 
     try:
-        seg = hd.seg.segread(path)
-        frames = len(seg.PerFrameFunctionalGroupsSequence)
-        if not seg.get("NumberOfFrames") == frames:
-            raise ValueError
+        ds = pydicom.dcmread(path)
+        _check_frames(ds)
+        seg = hd.seg.Segmentation.from_dataset(ds, copy=False)
         found = {n: seg.get_segment_description(n).segment_label for n in seg.segment_numbers}
     except Exception:  # highdicom and pydicom raise many kinds
         raise InputError(f"{path}: not readable as DICOM SEG; give a SEG or a NIfTI file") from None
@@ -117,6 +118,16 @@ def _read_seg(path, like, segment):
     mask.SetSpacing(volume.spacing[::-1])
     mask.SetDirection(np.transpose(volume.unit_vectors()[::-1]).ravel().tolist())
     return mask
+
+
+def _check_frames(ds):
+    """Raise unless a SEG has the frames that its header counts; those who read it take memory for each."""
+    frames, rows, columns = len(ds.PerFrameFunctionalGroupsSequence), ds.Rows, ds.Columns
+    if ds.NumberOfFrames != frames or not 0 < rows <= LARGEST or not 0 < columns <= LARGEST:
+        raise ValueError
+    bits = len(ds.PixelData) * 8 * (64 if ds.file_meta.TransferSyntaxUID.is_compressed else 1)
+    if frames * rows * columns * ds.BitsAllocated > bits:
+        raise ValueError
 
 
 def index_map(label, like):

@@ -32,6 +32,11 @@ def header_of(path):
     return reader
 
 
+def twin_of(path):
+    """The file of which ITK takes the header, or the voxels, where it lies beside `path`: .nii, or .nii.gz."""
+    return path.with_suffix("") if path.suffix.lower() == ".gz" else path.with_name(path.name + ".gz")
+
+
 def check_size(path, size, like):
     """Raise unless a label of `size` voxels (x, y, z) can belong to the scan `like`."""
     if not 0 < np.prod(size, dtype=float) <= FINER * np.prod(like.GetSize(), dtype=float):
@@ -50,6 +55,8 @@ def check_nifti(path, like):
         No NIfTI, not of three dimensions, far more voxels than the scan has, fewer bytes than they take, geometry that
         is no number.
     """
+    if twin_of(path).exists():
+        raise InputError(f"{path}: lies beside {twin_of(path).name}, and ITK would mix the two; move one of them away")
     header = header_of(path)
     if header.GetDimension() != 3 or header.GetNumberOfComponents() != 1:
         raise InputError(f"{path}: has {header.GetDimension()} dimensions; give a label of three, one number a voxel")
@@ -95,7 +102,8 @@ def _unfolded(path, need):
 def _check_forms(path, header, told):
     (has_q, has_s), (fold, *pixdim), (b, c, d, *shift) = told("2h", 252), told("4f", 76), told("6f", 256)
     sform, short = told("12f", 280).reshape(3, 4), 1 - b * b - c * c - d * d
-    if (has_q > 0 and not (np.isfinite(shift).all() and short > -0.01)) or (has_s > 0 and not np.isfinite(sform).all()):
+    good_q, good_s = np.isfinite([*shift, *pixdim]).all() and short > -0.01, np.isfinite(sform).all()
+    if (has_q > 0 and not good_q) or (has_s > 0 and not good_s):
         raise InputError(f"{path}: its header has no spacing, origin and directions; fetch it again")
     if has_q <= 0 or has_s <= 0:
         return

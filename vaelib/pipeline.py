@@ -1,6 +1,8 @@
 """The rooms joined into three jobs, as the command line runs them: train, evaluate, segment."""
 
+import glob
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +18,7 @@ from vaelib.errors import InputError
 from vaelib.export import check_target, write_mask
 from vaelib.latent import decode, encode, encode_copies
 from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import FULL, images_at, open_case, prepare, stack, to_scan
+from vaelib.pyramid import FULL, images_at, meta_of, open_case, prepare, stack, to_scan
 from vaelib.rows import Rows, chunks, mean
 from vaelib.training import augment, fit, load, mask_step, save, vae_step
 from vaelib.volumes import read_ct
@@ -137,12 +139,13 @@ def train(
     Returns its metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
-    states = {name: out.with_suffix(f".{name}.state") for name in ("vae", "mask")}
     with parallel.first_goes_ahead():
         shards, parts = shards_and_split(folder, fold)
-        if parallel.is_first() and not resume:
-            for path in states.values():
-                path.unlink(missing_ok=True)
+        made_of = {name: meta_of(shards, name)["key"] for name in parts["train"] + parts["val"]}
+        key = hashlib.sha256(json.dumps([level, latent, beta, parts, made_of]).encode()).hexdigest()[:12]
+        states = {name: out.with_suffix(f".{name}.{key}.state") for name in ("vae", "mask")}
+        if parallel.is_first():
+            _look_at_states(out, states.values(), resume)
     train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
     how = dict(seed=seed, batch_size=batch_size, precision=precision)
     vae, h = train_vae(train_set, val, latent=latent, beta=beta, epochs=epochs, state=states["vae"], **how)
@@ -156,9 +159,22 @@ def train(
         data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
     )  # fmt: skip
     save(out, {"vae": vae, "mask": mask}, **meta)
-    for path in states.values():
+    for path in _states_of(out):
         path.unlink(missing_ok=True)
     return meta
+
+
+def _states_of(out: Path) -> list[Path]:
+    return sorted(out.parent.glob(f"{glob.escape(out.stem)}.*.*.state"))
+
+
+def _look_at_states(out: Path, states, resume: bool) -> None:
+    """See to what interrupted runs have left: gone where nothing is to be resumed, and named where it is of another."""
+    for path in _states_of(out):
+        if not resume:
+            path.unlink(missing_ok=True)
+        elif path not in states:
+            warnings.warn(f"{path}: belongs to a run on other data, or with another beta; it is not used", stacklevel=3)
 
 
 def predicted(vae, mask, s):

@@ -4,13 +4,16 @@ The rescale is DICOM's (PS3.3 C.11.1), applied to each file by itself.
 """
 
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.multival import MultiValue
-from pydicom.uid import RLELossless
+from pydicom.uid import CTImageStorage, RLELossless, generate_uid
 
 from vaelib.errors import InputError
 
@@ -59,9 +62,9 @@ def hu_of(ds):
         _check_room(ds, shape)
         syntax = ds.file_meta.TransferSyntaxUID
         if len(ds.PixelData) and (not syntax.is_compressed or syntax == RLELossless):
-            stored, slope, intercept = _stored(ds, shape), slope, intercept
-        else:  # GDCM (in SimpleITK) decodes the rest, and rescales by itself; at RLE, pydicom is five times as fast
-            stored, slope, intercept = _decoded(name, shape), 1.0, 0.0
+            stored = _stored(ds, shape)
+        else:  # GDCM (in SimpleITK) decodes the rest; at RLE, pydicom is five times as fast
+            stored = _decoded(ds, shape)
     except Exception:  # each decoder has its own way to give up on a damaged file
         found = f"{Path(name).stat().st_size} bytes for {shape[0]} x {shape[1]} pixels"
         raise InputError(f"{name}: {found} cannot be decoded, truncated? download it again") from None
@@ -72,7 +75,8 @@ def hu_of(ds):
         ends = [int(end) * slope + intercept for end in (stored.min(), stored.max())]
         if max(map(abs, (*ends, slope, intercept))) < 2**15:  # then 16 bits will do, whatever overflows on the way
             return stored.astype(np.int16) * slope + intercept
-    hu = stored * float(slope) + float(intercept)
+    with np.errstate(over="ignore"):
+        hu = stored * float(slope) + float(intercept)
     if not np.abs(hu).max() < BEYOND:
         raise InputError(f"{name}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}: no HU; export it again")
     with np.errstate(invalid="ignore"):
@@ -95,29 +99,45 @@ def _check_room(ds, shape):
     elif ds.file_meta.TransferSyntaxUID == RLELossless:
         room = len(ds.PixelData) * 64 * 8 // ds.BitsAllocated  # two bytes stand for 128 at most
     else:
-        room = np.prod(coded_size(next(generate_frames(ds.PixelData, number_of_frames=1))))
+        rows, columns, bits, channels = coded(next(generate_frames(ds.PixelData, number_of_frames=1)))
+        room = rows * columns if (rows, columns, channels) == (*shape, 1) and 2 <= bits <= ds.BitsAllocated else 0
     if shape[0] * shape[1] > room:
         raise ValueError
 
 
-def coded_size(code):
-    """Rows and columns that a picture says of itself, from its first bytes: JPEG and JPEG-LS, or JPEG 2000.
+def coded(code):
+    """Rows, columns, bits and channels that a picture says of itself, from its first bytes: JPEG, JPEG-LS, JPEG 2000.
 
     ITU-T T.81 B.2.2, T.87 C.2.2 and T.800 A.5.1.
     """
     if code[:4] == b"\xff\x4f\xff\x51":
-        across, down, left, top = struct.unpack_from(">4I", code, 8)
-        return down - top, across - left
+        across, down, left, top, tile, *_, channels, bits = struct.unpack_from(">8IHB", code, 8)
+        return down - top, across - left, (bits & 0x7F) + 1, channels
     at = 2
     while code[at] == 0xFF:
         if code[at + 1] in {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}:
-            return struct.unpack_from(">2H", code, at + 5)
+            bits, rows, columns, channels = struct.unpack_from(">B2HB", code, at + 4)
+            return rows, columns, bits, channels
         at += 2 + struct.unpack_from(">H", code, at + 2)[0]
     raise ValueError
 
 
-def _decoded(name, shape):
-    image = sitk.ReadImage(str(name), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
+def _decoded(ds, shape):
+    """Pixels by GDCM, (H, W), from a file that holds these alone: a length that lies elsewhere costs it gigabytes."""
+    bare = pydicom.Dataset()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = ds.file_meta.TransferSyntaxUID
+    bare.SOPClassUID = bare.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for name in ("BitsStored", "HighBit", "Rows", "Columns", *DESCRIBED):
+        if (value := ds.get(name)) is not None:
+            setattr(bare, name, value)
+    bare.add_new("PixelData", "OB", ds.PixelData)
+    bare["PixelData"].is_undefined_length = True
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bare.dcm"
+        bare.save_as(path, enforce_file_format=True)
+        image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
     return sitk.GetArrayFromImage(image).reshape(shape)
 
 

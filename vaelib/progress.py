@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 from tqdm.auto import tqdm
@@ -33,7 +34,7 @@ def each(work, items, *, workers=None, **bar):
                 yield work(item)
                 shown.update()
             return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
             jobs = [pool.submit(work, item) for item in items]
             try:
                 for job in jobs:
@@ -42,3 +43,9 @@ def each(work, items, *, workers=None, **bar):
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def _end_with_parent():
+    """Let a worker end where the process that started it is gone: one that is killed can tell nobody."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from vaelib import rows
 from vaelib.cohort import Case
 from vaelib.errors import InputError
-from vaelib.files import whole
+from vaelib.files import clear, whole
 from vaelib.labels import mask_of
 from vaelib.levels import FULL, canonical, downscale, halve, images_at, levels_of, to_scan, window
 from vaelib.progress import each
@@ -105,6 +105,7 @@ def prepare(
     """
     cases, options = list(cases), (low, high, tuple(levels), reorient)
     shards = Path(cache) / f"hu_{low:g}_{high:g}"
+    clear(shards)
     todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]
     work = partial(_write_shard, shards=shards, options=options)
     bar = dict(total=len(cases), initial=len(cases) - len(todo), desc="preparing", unit="patient")

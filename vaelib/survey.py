@@ -8,14 +8,18 @@ import io
 import os
 import warnings
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 
+from vaelib import identity
+from vaelib.dicom import series_headers
 from vaelib.errors import InputError
 from vaelib.files import replace as replace_file
 from vaelib.labels import Placement, mask_of
@@ -55,11 +59,13 @@ class Row(NamedTuple):
 def survey(cases, *, reorient=None, workers=None):
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
-    Flagged by themselves: what cannot be read, spacing, HU without air, no mask, a mask at the edge of the scan,
-    whose volume or median HU can be no pancreas, that would lie better reversed, whose place is not verified, or that
-    differs from the second label. Among the others: axes unlike the others', the same scan twice (`fingerprint`),
-    and, in 8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and
-    number of slices are not compared: they are the protocol's, and vary wherever there is more than one scanner.
+    Flagged by themselves: what cannot be read, spacing, HU without air, no mask, a mask at the edge of the scan, whose
+    volume or median HU can be no pancreas, that would lie better reversed, whose place is not verified, or that differs
+    from the second label. So are headers that hold more of the patient than a research ID, private tags or overlays,
+    and pixels that may have writing in them (see `identity`). Such a reason names attributes and never their values,
+    for it is printed and kept. Among the others: axes unlike the others', the same scan twice (`fingerprint`), and, in
+    8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and number of
+    slices are not compared: they are the protocol's, and vary wherever there is more than one scanner.
 
     Parameters
     ----------
@@ -87,8 +93,11 @@ def _row(case, reorient):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what `check_mask` and `mask_of` warn of becomes a reason
         try:
+            row = row._replace(reasons=tuple(_exposures(case)))
             scan = read_ct(case.ct)
             row = _described(row, scan)
+            if count := identity.writing(sitk.GetArrayViewFromImage(scan)):
+                row = row._replace(reasons=(*row.reasons, f"writing burned into {count} slice(s)?"))
             mask = None
             if case.mask:
                 mask, placement = mask_of(case, scan, reorient)
@@ -98,9 +107,18 @@ def _row(case, reorient):
                 other, _ = mask_of(replace(case, mask=case.label, layout="tcia"), scan, reorient)
                 row = row._replace(agreement=_dice(mask, other))
         except (InputError, OSError) as error:
-            row = row._replace(reasons=(f"cannot be read: {_shortly(error, case)}",))
+            row = row._replace(reasons=(f"cannot be read: {_shortly(error, case)}", *row.reasons))
             row = _pictured(row, scan, None) if row.size and row.image is None else row
     return row._replace(reasons=(*row.reasons, *_oddities(row, case)))
+
+
+def _exposures(case):
+    """Reasons that lie in the headers of scan and SEG: what may tell who the patient is."""
+    headers, seg = series_headers(case.ct), None
+    if case.mask and case.mask.suffix.lower() == ".dcm" and case.mask.is_file():
+        with suppress(Exception):  # pydicom raises many kinds on damaged files, and `mask_of` will say so
+            seg = pydicom.dcmread(case.mask, stop_before_pixels=True)
+    return identity.reasons(headers, case.patient, seg)
 
 
 def _shortly(error, case):

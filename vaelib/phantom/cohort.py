@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from vaelib import InputError, __version__
 from vaelib.dicom import make_uid, write_ct, write_seg
-from vaelib.files import replace, whole
+from vaelib.files import clear, replace, whole
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, scan
@@ -127,6 +127,7 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     if note.exists() and note.read_text() != text:
         raise InputError(f"{note}: names another seed, size or version than {seed}, {size}, {__version__}; remove "
                          "the folder, or choose another")  # fmt: skip
+    clear(folder)
     if not note.exists():
         replace(note, text)
     work = partial(_write_patient, folder, seed, size)
