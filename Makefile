@@ -26,7 +26,7 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/var/matplotlib
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help environment data synthetic own tutorial test lab site browser bench outputs results terms times
+.PHONY: help environment data synthetic own tutorial test lab site browser bench stress outputs results terms times
 .PHONY: lock audit canary clean
 .DELETE_ON_ERROR:
 
@@ -36,6 +36,7 @@ help:
 	@echo "make lab       open the first notebook in JupyterLab"
 	@echo "make site      the notebooks as a book of static pages, with search: build/site"
 	@echo "make bench     measure beside others, and say what fell: benchmarks/results.json, the table in the README"
+	@echo "make stress    kill it, fill the disk, feed it damaged files by the thousand, and see that nothing is lost"
 	@echo "make data      make and prepare the synthetic patients (or prepare those in VAELIB_DATA)"
 	@echo "make clean     remove build/ and the caches of the tools"
 	@echo "For maintainers: make results (the scoreboard), make outputs (run the committed notebooks in place),"
@@ -133,6 +134,17 @@ bench: synthetic
 	$(PIP) install --quiet --constraint requirements.lock --editable '.[bench]'
 	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -W ignore -m benchmarks.growth
 	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -W ignore -m benchmarks
+
+# --- how robust -----------------------------------------------------------------------------------------
+
+# What `make test` does in small: kills, full disks, damaged files by the thousand, and a fuzzer that looks for more.
+# Half an hour; the fuzzer comes for some Pythons and systems only.
+stress: $(INSTALLED)
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[stress]'
+	$(BIN)/python -W ignore -m stress.kill
+	$(BIN)/python -W ignore -m stress.room
+	$(BIN)/python -W ignore -m stress.read
+	$(BIN)/python -W ignore -m stress.guided
 
 # --- for maintainers -------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ GROUPS = {
     "A cohort": "cohort labels download client survey",
     "From Hounsfield units to small images": "levels pyramid rows",
     "Networks and their losses": "models residual sequence unet losses",
-    "Training": "training augmentation checkpoints parallel memory",
+    "Training": "training augmentation checkpoints parallel memory finite",
     "The latent": "latent uncertainty prior",
     "Evaluation": "metrics",
     "Pictures, sliders, files": "charts plots surface diagram controls widgets export explorer",

@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 
@@ -70,3 +72,32 @@ def test_a_mask_is_not_written_beside_its_twin_which_itk_would_read_in_its_place
         write_mask(two, tmp_path / "m.nii.gz", None, overwrite=True)
     sitk.WriteImage(two, str(tmp_path / "m.nii.gz"))
     assert not sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "m.nii.gz"))).any(), "ITK has mended it: mend this"
+
+
+ORPHANS = """
+import os, pathlib, sys, time
+from functools import partial
+from vaelib.progress import each
+
+def work(folder, item):
+    (pathlib.Path(folder) / str(os.getpid())).touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(each(partial(work, sys.argv[1]), range(2), workers=2))
+"""
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    (tmp_path / "run.py").write_text(ORPHANS)
+    (tmp_path / "seen").mkdir()
+    parent = subprocess.Popen([sys.executable, tmp_path / "run.py", tmp_path / "seen"], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 30
+    while len(list((tmp_path / "seen").iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    workers = [psutil.Process(int(path.name)) for path in (tmp_path / "seen").iterdir()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive

@@ -4,11 +4,11 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_erosion
+import SimpleITK as sitk
 
-from vaelib import metrics, pipeline
-from vaelib.errors import InputError
-from vaelib.pyramid import Stack, downscale, stack
+from vaelib import metrics, pipeline, pyramid
+from vaelib.errors import InputError, NotFinite
+from vaelib.pyramid import Stack, stack
 
 
 def ball(shape=(9, 24, 24), center=(4, 12, 12), radius=5):
@@ -53,13 +53,105 @@ def test_hd95_is_in_mm_and_knows_anisotropy():
     assert metrics.hd95(one, np.roll(one, 4, 2), spacing) == pytest.approx(2.8)
 
 
-def test_hd95_against_an_independent_implementation():
-    from scipy.spatial import cKDTree
+FACES = [(0, 0, 1), (0, 0, -1), (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0)]
 
-    a, b, spacing = ball(), ball(center=(4, 14, 10), radius=4), np.array([2.5, 0.8, 0.8])
-    edges = [np.argwhere(m & ~binary_erosion(m)) * spacing for m in (a, b)]
-    d = [np.percentile(cKDTree(y).query(x)[0], 95) for x, y in (edges, edges[::-1])]
-    assert metrics.hd95(a, b, tuple(spacing)) == pytest.approx(max(d), rel=0.05)
+
+def outline(mask):
+    """The voxels (n, 3) of a mask that have a face in common with what is outside it; outside the array is outside."""
+    inside = set(map(tuple, np.argwhere(mask)))
+    return np.array([v for v in inside if any((v[0] + i, v[1] + j, v[2] + k) not in inside for i, j, k in FACES)])
+
+
+def plainly(a, b, spacing):
+    """Dice, IoU and HD95 by their definitions: sets of voxels, and the distance of every pair of surface voxels.
+
+    HD95: from the middle of each surface voxel to the nearest of the other mask's, in mm; the 95th percentile, linear
+    between neighbours, of each direction; the larger of the two.
+    """
+    one, two = ({*map(tuple, np.argwhere(m))} for m in (a, b))
+    if not one or not two:
+        return (1, 1, 0) if one == two else (0, 0, np.inf)
+    both = len(one & two)
+    apart = np.linalg.norm((outline(a)[:, None] - outline(b)[None]) * spacing, axis=-1)
+    far = max(np.percentile(apart.min(axis), 95) for axis in (0, 1))
+    return 2 * both / (len(one) + len(two)), both / len(one | two), far
+
+
+def by_itk(a, b, spacing):
+    """The same by ITK: its overlap measures, its contours, and its distance maps."""
+    images = [sitk.GetImageFromArray(np.pad(m, 2).astype(np.uint8)) for m in (a, b)]
+    for image in images:
+        image.SetSpacing(spacing[::-1].tolist())
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(*images)
+    edges = [sitk.GetArrayFromImage(sitk.LabelContour(image, fullyConnected=False)) > 0 for image in images]
+    maps = [np.abs(sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(i, False, False, True))) for i in images]
+    far = max(np.percentile(maps[1][edges[0]], 95), np.percentile(maps[0][edges[1]], 95))
+    return overlap.GetDiceCoefficient(), overlap.GetJaccardCoefficient(), far
+
+
+def ours(a, b, spacing):
+    return metrics.dice(a, b), metrics.iou(a, b), metrics.hd95(a, b, tuple(spacing))
+
+
+def test_dice_iou_and_hd95_are_those_of_their_definitions_and_of_itk_on_random_masks():
+    rng, empty = np.random.default_rng(0), 0
+    for _ in range(210):
+        shape, spacing = rng.integers(1, 8, 3), np.exp(rng.uniform(np.log(0.3), np.log(6), 3))
+        a, b = (rng.random(shape) < rng.choice([0.02, 0.1, 0.3, 0.6, 0.9, 1]) for _ in "ab")
+        found = ours(a, b, spacing)
+        assert found == pytest.approx(plainly(a, b, spacing), rel=1e-5)
+        if a.any() and b.any():
+            assert found == pytest.approx(by_itk(a, b, spacing), rel=1e-5, abs=1e-5)
+        empty += not a.any() or not b.any()
+    assert 10 < empty < 100  # both kinds were met
+
+
+def _at(*voxels, shape=(5, 9, 7)):
+    mask = np.zeros(shape, bool)
+    mask[tuple(np.transpose(voxels))] = True
+    return mask
+
+
+NONE, FULL_ONE, ONE = np.zeros((5, 9, 7), bool), np.ones((5, 9, 7), bool), _at((2, 4, 3))
+SLICE = FULL_ONE & (np.arange(5) == 2)[:, None, None]
+CORNERS = _at(*[(z, y, x) for z in (0, 4) for y in (0, 8) for x in (0, 6)])
+SHELL = FULL_ONE.copy()
+SHELL[1:-1, 1:-1, 1:-1] = False
+BLOCK = NONE.copy()
+BLOCK[:3, :4, 2:] = True  # touches three borders
+
+
+DEGENERATE = {
+    "both empty": (NONE, NONE), "prediction empty": (NONE, BLOCK), "truth empty": (BLOCK, NONE),
+    "one voxel": (ONE, ONE),
+    "one voxel each": (ONE, _at((4, 0, 6))), "one voxel in all": (ONE, FULL_ONE), "all": (FULL_ONE, FULL_ONE),
+    "touching every border": (SHELL, FULL_ONE), "at a border": (BLOCK, SHELL), "a slice": (SLICE, BLOCK),
+    "volumes of a slice": (SLICE[2:3], BLOCK[2:3]), "volumes of a row": (BLOCK[:1, :1], SHELL[:1, :1]),
+    "pieces": (CORNERS, BLOCK), "pieces and one": (CORNERS, ONE), "all but one": (FULL_ONE & ~ONE, FULL_ONE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (5, 1, 1), (1, 1, 5), (2.5, 0.7, 0.9)])
+def test_degenerate_masks_are_scored_by_the_definitions(name, spacing):
+    a, b = DEGENERATE[name]
+    found, spacing = ours(a, b, spacing), np.array(spacing, float)
+    assert found == pytest.approx(plainly(a, b, spacing), rel=1e-5)
+    assert found == pytest.approx(ours(b, a, spacing), rel=1e-6)
+    if a.any() and b.any():
+        assert found == pytest.approx(by_itk(a, b, spacing), rel=1e-5, abs=1e-5)
+
+
+def test_a_map_that_was_not_cut_at_a_threshold_is_no_mask():
+    p = ball() * 0.7
+    for wrong, said in ((p, "holds 0.7, and"), (np.where(ball(), np.nan, 0), "holds nan, and"), (ball() * 255, "255")):
+        for score in (metrics.dice, metrics.iou, lambda *masks: metrics.hd95(*masks, (1, 1, 1))):
+            with pytest.raises(InputError, match=f"prediction: .*{said}.*threshold"):
+                score(wrong, ball())
+            with pytest.raises(InputError, match="truth: "):
+                score(ball(), wrong)
+    assert metrics.dice(ball().astype(np.float32), ball().astype(np.uint8)) == 1
 
 
 def test_masks_on_two_grids_are_refused():
@@ -74,7 +166,18 @@ def test_the_bootstrap_interval_covers_the_mean_about_95_times_in_100():
         low, high = metrics.bootstrap(rng.normal(0.5, 0.1, 30), draws=500, seed=i)[1:]
         inside += low <= 0.5 <= high
     assert 178 <= inside <= 199
-    assert metrics.bootstrap([1.0, float("inf")]).mean == float("inf")
+
+
+def test_a_mean_is_infinite_where_a_value_is_and_not_where_there_is_none():
+    inf = float("inf")
+    assert metrics.bootstrap([1.0, inf])[::2] == (inf, inf) and metrics.bootstrap([1.0, -inf])[:2] == (-inf, -inf)
+    for values, odd in (
+        ([0.5, float("nan"), 0.7], r"3 values, of which \[1\]"),
+        ([inf, 1, -inf], r"\[0, 2\]"),
+        ([], "0 v"),
+    ):
+        with pytest.raises(InputError, match=odd):
+            metrics.bootstrap(values)
 
 
 def test_the_sweep_moves_the_prediction_only_and_agrees_with_dice():
@@ -88,6 +191,35 @@ def test_the_sweep_moves_the_prediction_only_and_agrees_with_dice():
         assert out[0, j] == pytest.approx(metrics.dice(probability[:9] >= t, truth[:9]), abs=1e-6)
     assert out[1].tolist() == [0, 0, 1, 1]  # nothing is left from 0.6 on: both empty
     assert metrics.best_threshold(probability[:9], truth[:9], patient[:9]) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_the_sweep_is_the_dice_of_what_is_cut_at_each_threshold_on_it_too(kind):
+    """Probabilities of few values, thresholds among them: 0.7 is more than float32's 0.7, and 0.3 is less."""
+    rng, thresholds = np.random.default_rng(2), np.round(np.arange(0, 1.05, 0.1), 1)
+    patient = np.repeat(["a", "b", "c", "d"], [3, 1, 2, 2])
+    for density in (0.0, 0.2, 1.0):
+        probability = rng.choice(np.r_[thresholds, 0.35], (8, 1, 5, 4)).astype(kind)
+        truth = rng.random((8, 1, 5, 4)) < density
+        probability[patient == "d"] = 0
+        out = metrics.sweep(probability, truth, patient, thresholds)
+        for i, rows in enumerate(metrics.per_patient(patient).values()):
+            cut = [metrics.dice(probability[rows] >= float(t), truth[rows]) for t in thresholds]
+            np.testing.assert_allclose(out[i], cut, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_is_no_empty_one_and_its_patient_is_named(shards, bad):
+    maps = {p: 0.7 * stack(shards, [p], 6).masks[:, 0] for p in "ab"}
+    maps["b"][[2, 4], 30, 30] = bad
+    said = r"b: the prediction: NaN or Inf in slices 2, 4 \(from 0\); mend"
+    with pytest.raises(NotFinite, match=said):
+        metrics.best_thresholds(shards, maps, 6)
+    with pytest.raises(NotFinite, match=said):
+        metrics.score(shards, maps, 6, {"64": 0.5, "512": 0.5})
+    sets = stack(shards, ["a", "b"], 6)
+    with pytest.raises(NotFinite, match=said):
+        metrics.sweep(np.concatenate([*maps.values()])[:, None], sets.masks >= 0.2, sets.patient, [0.5])
 
 
 def test_the_atlas_is_the_mean_over_patients_and_not_over_slices():
@@ -118,11 +250,12 @@ def shards(tmp_path):
         mask = np.zeros((6, 512, 512), np.float32)
         mask[1:5] = (y - 250) ** 2 + (x - 240 - 9 * k) ** 2 < (30 + 10 * k) ** 2
         (tmp_path / patient).mkdir()
-        for level in (6, 9):
-            for name in ("image", "mask"):
-                np.save(tmp_path / patient / f"{name}_{level}.npy", downscale(mask, level))
-        meta = dict(levels=[6, 9], has_mask=True, spacing=[0.8, 0.8, 3.0])
-        (tmp_path / patient / "meta.json").write_text(json.dumps(meta))
+        grid, files = sitk.GetImageFromArray(mask), {}
+        for name in ("image", "mask"):
+            files |= pyramid._write_levels(tmp_path / patient, name, grid, (6, 9), np.float32)
+        meta = dict(levels=[6, 9], has_mask=True, spacing=[0.8, 0.8, 3.0], size=grid.GetSize(), files=files)
+        meta |= dict(key="", layout="", window=[-160, 240])
+        (tmp_path / patient / "meta.json").write_text(json.dumps(meta | {"sha256": pyramid._digest(meta)}))
     return tmp_path
 
 

@@ -1,6 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from small import make_patients
 
 from vaelib import ladder, pipeline
 from vaelib.pyramid import Stack
@@ -97,3 +100,21 @@ def test_a_mask_decoder_learns_from_slices_that_are_not_in_memory(quick):
     assert len(history) == 16 and history[-1]["val/total"] < 0.7 * history[0]["val/total"]
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
     assert all(p.grad is None for p in vae.parameters())
+
+
+def test_what_an_interrupted_run_left_is_resumed_by_its_own_settings_only(tmp_path, monkeypatch, recwarn):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    make_patients(tmp_path / "cohort", range(1, 7))
+    monkeypatch.setattr(pipeline, "cache_folder", lambda folder: tmp_path / "cache")
+    run = partial(pipeline.train, tmp_path / "cohort", out=tmp_path / "m.safetensors", level=5, latent=2, epochs=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "train_mask", stop)
+        run(beta=0.5)
+    (left,) = tmp_path.glob("*.state")
+    recwarn.clear()
+    made = run(beta=0.01, resume=True)
+    assert any("belongs to a run on other data, or with another beta" in str(w.message) for w in recwarn)
+    fresh = run(beta=0.01)
+    assert made["history"]["vae"] == fresh["history"]["vae"] and not list(tmp_path.glob("*.state"))

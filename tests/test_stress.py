@@ -37,10 +37,10 @@ FILES = Path(pydicom.data.__file__).parent / "test_files"
 
 
 def test_damage_of_every_kind_is_read_right_or_refused_by_name():
-    words = [sys.executable, "-m", "stress.read", "--cases", str(12 * len(kinds.KINDS)), "--seed", "11"]
+    words = [sys.executable, "-m", "stress.read", "--cases", str(8 * len(kinds.KINDS)), "--seed", "11"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert f"{12 * len(kinds.KINDS)} cases" in done.stdout
+    assert f"{8 * len(kinds.KINDS)} cases" in done.stdout
 
 
 READ = "ct", "ct JPEG-LS", "ct JPEG", "ct JPEG2000", "seg", "nii", "nii.gz"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from vaelib import surface
 from vaelib.charts import png
@@ -34,23 +35,73 @@ def test_faces_look_outward_and_the_surface_is_closed():
     a, b, c = found.vertices[found.faces].transpose(1, 0, 2)
     outward = (a + b + c) / 3 - found.vertices.mean(0)
     assert (np.einsum("ij,ij->i", np.cross(b - a, c - a), outward) > 0).mean() > 0.99
-    edges = np.sort(np.concatenate([found.faces[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
-    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    assert closed(found)
+
+
+def closed(found):
+    """Whether each edge is that of two faces, which go along it in opposite directions."""
+    edges = np.concatenate([found.faces[:, [i, (i + 1) % 3]] for i in range(3)])
+    there, back = {*map(tuple, edges)}, {*map(tuple, edges[:, ::-1])}
+    return len(there) == len(edges) and there == back
 
 
 def test_what_lies_at_the_border_is_closed_there():
     block = np.zeros((10, 30, 30))
     block[:4, :20, 5:25] = 1  # 9 to 12 mm high, at the lower end of the volume
     found = surface.mesh(block, 0.5, SPACING, smooth=1)
-    edges = np.sort(np.concatenate([found.faces[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1)
-    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
-    assert surface.volume(found) > 4
+    assert closed(found) and surface.volume(found) > 4
 
 
-def test_a_single_voxel_is_no_error():
-    one = np.zeros((9, 9, 9))
-    one[4, 4, 4] = 1
-    assert surface.volume(surface.mesh(one, 0.5, SPACING)) > 0
+GRIDS = [(1, 1, 1), (0.8, 0.8, 0.8), (5, 1, 1), (1, 5, 5), SPACING]
+
+
+@pytest.mark.parametrize("spacing", GRIDS)
+def test_area_and_volume_of_random_masks_are_those_of_their_definitions_and_of_the_voxels(spacing):
+    """Blobs that touch the borders. Triangle by triangle: Heron's area, and the prism down to the plane z = 0."""
+    noise = gaussian_filter(np.random.default_rng(0).standard_normal((14, 40, 40)), (1.5, 4, 4))
+    for share in (0.05, 0.6):
+        mask = noise > np.quantile(noise, 1 - share)
+        found = surface.mesh(mask, 0.5, spacing)
+        assert closed(found)
+        area = volume = 0
+        for a, b, c in found.vertices[found.faces]:
+            p, q, r = np.linalg.norm(a - b), np.linalg.norm(b - c), np.linalg.norm(c - a)
+            s = (p + q + r) / 2
+            area += max(s * (s - p) * (s - q) * (s - r), 0) ** 0.5
+            flat = ((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])) / 2
+            volume += flat * (a[2] + b[2] + c[2]) / 3
+        assert surface.area(found) == pytest.approx(area / 100, rel=1e-3)
+        assert surface.volume(found) == pytest.approx(volume / 1000, rel=1e-6)
+        assert surface.volume(found) == pytest.approx(mask.sum() * np.prod(spacing) / 1000, rel=0.13)
+
+
+LONE, EVERY = np.zeros((5, 9, 7), bool), np.ones((5, 9, 7), bool)
+LONE[2, 4, 3] = True
+CORNERS = np.zeros((5, 9, 7), bool)
+CORNERS[::4, ::8, ::6] = True
+DEGENERATE = {
+    "one voxel": LONE, "all": EVERY, "corners": CORNERS, "a slice": EVERY & (np.arange(5) == 2)[:, None, None],
+    "a volume of a slice": EVERY[:1], "a volume of a row": EVERY[:1, :1], "a volume of a voxel": EVERY[:1, :1, :1],
+    "all but one": EVERY & ~LONE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spacing", GRIDS)
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_masks_have_a_closed_surface_in_their_place(name, spacing):
+    mask = DEGENERATE[name]
+    found = surface.mesh(mask, 0.5, spacing)
+    assert closed(found)
+    assert 0 < 1000 * surface.volume(found) < 1.2 * mask.sum() * np.prod(spacing)  # what is thin is smoothed away
+    inside = np.argwhere(mask)[:, ::-1] * spacing[::-1]
+    assert np.abs(surface.box([found]) - [inside.min(0), inside.max(0)]).max() < max(2.5, *spacing)
+
+
+def test_what_is_not_finite_is_refused():
+    values = ball()
+    values[3, 4, 5] = np.nan
+    with pytest.raises(InputError, match="mesh: NaN or Inf in slices 3 "):
+        surface.mesh(values, 0.5, SPACING)
 
 
 def test_nothing_above_the_threshold_is_refused():

@@ -1,11 +1,17 @@
-import json
-
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from safetensors.torch import load_file
+from test_parallel import torchrun
+from torch import nn
 
-from vaelib.errors import InputError
+from vaelib import checkpoints, parallel
+from vaelib.__main__ import main
+from vaelib.errors import InputError, NotFinite
 from vaelib.models import VAE, MaskDecoder
+from vaelib.rows import Rows
 from vaelib.training import augment, fit, jitter, learning_rate, load, mask_step, save, vae_step
 
 
@@ -76,17 +82,204 @@ def test_early_stopping_goes_back_to_the_best_weights():
     assert mask_step(decoder, val, 1.0)["total"].item() == pytest.approx(min(losses), rel=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
-    path, vae = tmp_path / "s.safetensors", VAE(32, channels=2, latent=4)
+def line(model, batch, progress):
+    """A step on pairs (x, y) of numbers: least squares."""
+    return {"total": (model(batch[0]) - batch[1]).square().mean()}
+
+
+def pairs(n=24):
+    x = torch.linspace(0, 1, n)[:, None]
+    return [x, 2 * x + 1]
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_not_finite_in_the_data_is_named_by_row_and_the_last_good_state_is_kept(tmp_path, which, bad):
+    """The file is damaged while it is read: two epochs go well."""
+    path, net, reads, data = tmp_path / "s.safetensors", nn.Linear(1, 1), [], pairs()
+
+    def read(rows):
+        reads.append(rows)
+        found = data[which].numpy()[rows]
+        found[np.isin(rows, (5, 17)) & (len(reads) > 6)] = bad
+        return found
+
+    calm = fit(nn.Linear(1, 1), line, pairs(), epochs=4, batch_size=8)
+    damaged = [Rows(24, read) if k == which else t for k, t in enumerate(data)]
+    with pytest.raises(NotFinite, match=rf"epoch 2, batch \d: NaN or Inf in data\[{which}\], rows (5|17|5, 17) ") as e:
+        fit(net, line, damaged, epochs=4, batch_size=8, state=path, label="line")
+    assert str(e.value).startswith("line: ") and f"{path} keeps epoch 1" in str(e.value) and "\n" not in str(e.value)
+    assert weights(net).isfinite().all() and all(p.grad is None for p in net.parameters())
+    tensors, meta = checkpoints.read(path)
+    assert len(meta["history"]) == 2 < len(calm) and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_data_that_are_not_finite_stop_the_run_though_no_loss_shows_it():
+    x, y = pairs()
+    y[3] = float("nan")
+    with pytest.raises(NotFinite, match=r"epoch 0, batch \d: NaN or Inf in data\[1\], rows 3 .*no state is kept"):
+        fit(nn.Linear(1, 1), lambda m, batch, p: {"total": m(batch[0]).square().mean()}, [x, y], batch_size=8)
+    x, y = pairs()
+    x[3] = float("inf")
+    hide = lambda x, y: (x.nan_to_num(0, 0, 0), y)  # noqa: E731
+    with pytest.raises(NotFinite, match=r"data\[0\], rows 3 "):
+        fit(nn.Linear(1, 1), line, [x, y], batch_size=8, augmentation=hide)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("at_once", [None, 3])
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, precision, at_once):
+    path, vae, before = tmp_path / "s.safetensors", VAE(32, channels=2, latent=4), []
 
     def step(model, batch, progress):
+        before.append(weights(vae))
         parts = vae_step(0.1)(model, batch, progress)
-        return parts | {"total": parts["total"] * (float("nan") if progress > 0.5 else 1)}
+        return parts | {"total": parts["total"] + (float("inf") if progress > 0.5 else 0)}  # its gradients are finite
 
-    with pytest.raises(FloatingPointError, match="epoch 2, batch 1"):
-        fit(vae, step, [images()], epochs=4, batch_size=8, state=path)
-    assert all(torch.isfinite(p).all() for p in vae.parameters())
+    with pytest.raises(
+        FloatingPointError, match="epoch 2, batch 1: the loss is not finite .total inf, recon [0-9]"
+    ) as e:
+        fit(vae, step, [images()], epochs=4, batch_size=8, state=path, precision=precision, at_once=at_once)
+    assert isinstance(e.value, InputError)
+    assert torch.equal(weights(vae), before[-1]) and before[-1].isfinite().all()
     assert torch.isfinite(torch.cat([t.flatten() for t in load_file(path).values()])).all()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_is_touched(tmp_path, precision):
+    path, net, before = tmp_path / "s.safetensors", nn.Linear(1, 1), []
+
+    def step(model, batch, progress):
+        before.append(weights(net))
+        steep = (0 * net.bias).abs().sqrt().sum() if progress > 0.5 else 0  # 0, and its slope is infinite times 0
+        return {"total": line(model, batch, progress)["total"].float() + steep}
+
+    with pytest.raises(NotFinite, match=f"epoch 2, batch 1: the gradient of bias is not finite .*{path} keeps epoch 1"):
+        fit(net, step, pairs(), epochs=4, batch_size=8, state=path, precision=precision)
+    assert torch.equal(weights(net), before[-1]) and before[-1].isfinite().all()
+    assert len(checkpoints.read(path)[1]["history"]) == 2
+
+
+def scaled(monkeypatch, scale):
+    """Make `fit` train in 16-mixed with a scaler that begins at `scale`; on a CPU Fabric would take bf16 instead."""
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugin)
+    monkeypatch.setattr(parallel, "fabric", lambda *_: fabric)
+    return plugin.scaler
+
+
+def test_the_overflows_of_float16_are_skipped_and_not_taken_for_faults(monkeypatch):
+    scaler, net, seen = scaled(monkeypatch, 2.0**40), nn.Linear(1, 1), []
+
+    def step(model, batch, progress):
+        seen.append(weights(net))
+        return line(model, batch, progress)
+
+    history = fit(net, step, pairs(), epochs=40, batch_size=8, lr=0.1)
+    assert torch.equal(seen[1], seen[0])  # the first gradients overflowed, and no step was taken
+    assert scaler.get_scale() < 2.0**40 and history[-1]["train/total"] < 0.1 * history[0]["train/total"]
+
+
+def test_under_float16_too_a_loss_stops_at_once_and_a_gradient_that_no_scale_mends_at_last(monkeypatch):
+    scaled(monkeypatch, 2.0**16)
+    endless = lambda model, *rest: {"total": line(model, *rest)["total"].float() + (0 * model.bias).abs().sqrt().sum()}  # noqa: E731
+    with pytest.raises(NotFinite, match="epoch 0, batch 0: the loss is not finite"):
+        fit(nn.Linear(1, 1), lambda *a: {"total": line(*a)["total"] * float("nan")}, pairs(), batch_size=8)
+    net = nn.Linear(1, 1)
+    before = weights(net)
+    with pytest.raises(NotFinite, match="epoch 10, batch 0: the gradient of bias"):  # 30 halvings from 2^16
+        fit(net, endless, pairs(), epochs=40, batch_size=8)
+    assert torch.equal(weights(net), before)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_validation_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, patience):
+    path, net, val = tmp_path / "s.safetensors", nn.Linear(1, 1), pairs()
+    how = dict(epochs=4, batch_size=8, state=path, patience=patience)
+
+    def step(model, batch, progress):
+        return {
+            "total": line(model, batch, progress)["total"] * (1 if net.training or progress < 0.7 else float("inf"))
+        }
+
+    with pytest.raises(
+        NotFinite, match=r"validation after epoch 2, batch 0: the loss is not finite .total inf.*val is"
+    ):
+        fit(net, step, pairs(), val=val, **how)
+    assert weights(net).isfinite().all() and len(checkpoints.read(path)[1]["history"]) == 2
+    path.unlink()
+    val[1][19] = float("nan")
+    with pytest.raises(NotFinite, match=r"validation after epoch 0, batch 2: NaN or Inf in val\[1\], rows 19 "):
+        fit(net, lambda m, batch, p: line(m, [batch[0]] * 2, p), pairs(), val=val, **how)  # no loss shows it
+    assert not path.exists()
+
+
+def test_the_command_line_says_in_one_line_what_is_not_finite(monkeypatch, capsys):
+    x, y = pairs()
+    x[[2, 7]] = float("nan")
+    monkeypatch.setattr("vaelib.pipeline.train", lambda *_, **__: fit(nn.Linear(1, 1), line, [x, y], label="VAE"))
+    assert main(["train", "cohort"]) == 2
+    said = "VAE: epoch 0, batch 0: NaN or Inf in data[0], rows 2, 7 (from 0); no state is kept: mend what they were"
+    assert capsys.readouterr().err.splitlines()[-1] == f"vaelib: error: {said} made of"
+
+
+SPOILT_IN = {
+    "loss": "the loss is not finite", "gradient": "the gradient of bias", "flat": "(total inf)",
+    "row": "in data[0], rows 9 ", "val": "in val[0], rows 9 ",
+}  # fmt: skip
+SPOILT = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from vaelib import parallel
+from vaelib.errors import NotFinite
+from vaelib.training import fit
+
+torch.set_num_threads(1)
+out, rank = Path(sys.argv[1]), parallel.world()[0]
+x = torch.linspace(0, 1, 24)[:, None]
+
+
+def run(name, x, spoil, val=None):
+    net = nn.Linear(1, 1)
+
+    def step(model, batch, progress):
+        total = (model(batch[0]) - 2 * batch[0]).square().mean()
+        return {"total": spoil(total, net) if rank == 1 and progress > 0.3 and net.training else total}
+
+    try:
+        fit(net, step, [x], val=val, epochs=3, batch_size=8, accelerator="cpu", state=out / f"{name}.state")
+    except NotFinite as error:
+        fine = all(p.isfinite().all() for p in net.parameters())
+        (out / f"{name}{rank}").write_text(f"{error} weights {fine}")
+
+
+run("loss", x, lambda total, net: total * float("nan"))
+run("gradient", x, lambda total, net: total + (0 * net.bias).abs().sqrt().sum())
+run("flat", x, lambda total, net: total + float("inf"))
+spoilt = x.clone()
+spoilt[9] = float("inf")
+run("row", spoilt, lambda total, net: total)
+run("val", x, lambda total, net: total, val=[spoilt])
+"""
+
+
+def test_two_processes_stop_together_though_one_alone_has_met_it(tmp_path):
+    (tmp_path / "spoilt.py").write_text(SPOILT)
+    done = torchrun(2, tmp_path / "spoilt.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = {f"{name}{rank}": (tmp_path / f"{name}{rank}").read_text() for name in SPOILT_IN for rank in (0, 1)}
+    assert all(text.endswith("weights True") for text in said.values())
+    for name, word in SPOILT_IN.items():
+        at = [text[: text.index(": ", 20)] for text in (said[f"{name}0"], said[f"{name}1"])]
+        assert word in said[f"{name}1"] or word in said[f"{name}0"]
+        assert name == "val" or at[0] == at[1]  # the same epoch and batch
+    assert "NaN or Inf in another process" in said["loss0"] and "keeps epoch 0" in said["loss0"]
+    assert "the gradient of bias" in said["gradient0"]
 
 
 def test_augmentation_moves_image_and_mask_together_and_keeps_range():
@@ -128,10 +321,10 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="pickle: not a whole safetensors file"):
         load(tmp_path / "pickle")
     config = dict(size=64, channels=2, latent=4, dims=2)
-    save_file(load_file(path), tmp_path / "other", {"networks": json.dumps({"vae": ["VAE", config]})})
+    checkpoints.write(tmp_path / "other", load_file(path), {"networks": {"vae": ["VAE", config]}})
     with pytest.raises(InputError, match="other: made by another architecture than VAE"):
         load(tmp_path / "other")
-    save_file(load_file(path), tmp_path / "odd", {"networks": json.dumps({"vae": ["Popen", config]})})
+    checkpoints.write(tmp_path / "odd", load_file(path), {"networks": {"vae": ["Popen", config]}})
     with pytest.raises(InputError, match="odd: network 'vae' is a 'Popen'"):
         load(tmp_path / "odd")
 

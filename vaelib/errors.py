@@ -1,4 +1,4 @@
-"""The one exception that `vaelib` raises for bad input."""
+"""The exception that `vaelib` raises for bad input, and its one kind that has a name of its own."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line: it names the file, says what was found, and what to do about it.
     The command line prints it after ``vaelib: error:`` and exits with status 2.
     """
+
+
+class NotFinite(InputError, FloatingPointError):
+    """NaN or Inf where a number is needed: in data, a loss, a gradient, or a prediction."""

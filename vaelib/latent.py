@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaelib import finite
 from vaelib.models import VAE, Decoder
 from vaelib.rows import Rows, chunks
 from vaelib.training import augment
@@ -11,11 +12,15 @@ from vaelib.training import augment
 
 @torch.no_grad()
 def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Encode images (N, 1, H, W) to `mu` and `logvar`, each (N, latent) float32. Nothing is sampled."""
+    """Encode images (N, 1, H, W) to `mu` and `logvar`, each (N, latent) float32. Nothing is sampled.
+
+    Images whose latents come out as NaN or Inf are refused by number: `NotFinite`.
+    """
     vae.eval()
     device = next(vae.parameters()).device
     parts = [vae.encoder(torch.as_tensor(x).to(device)) for x in chunks(images, batch_size)]
     mu, logvar = (torch.cat(p).cpu().numpy() for p in zip(*parts, strict=True))
+    finite.refuse(mu, "latents", "images")
     return mu, logvar
 
 
@@ -23,12 +28,16 @@ def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) 
 def decode(decoder: Decoder, z: np.ndarray | Tensor, batch_size: int = 256) -> np.ndarray:
     """Decode latents (N, latent) to images or probabilities (N, 1, H, W) in [0, 1].
 
-    `decoder` is ``vae.decoder`` for the picture, or a `MaskDecoder` for the pancreas.
+    `decoder` is ``vae.decoder`` for the picture, or a `MaskDecoder` for the pancreas. Latents that are NaN or
+    Inf, or decode to NaN, are refused by number, `NotFinite`: no threshold would reach it, and the pancreas be gone.
     """
     decoder.eval()
     device = next(decoder.parameters()).device
     z = torch.as_tensor(z, dtype=torch.float32)
-    return torch.cat([torch.sigmoid(decoder(b.to(device))).cpu() for b in z.split(batch_size)]).numpy()
+    finite.refuse(z, "latents", "rows")
+    out = torch.cat([torch.sigmoid(decoder(b.to(device))).cpu() for b in z.split(batch_size)]).numpy()
+    finite.refuse(out, "what the latents decode to", "rows")
+    return out
 
 
 def copies_of(images, masks, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:

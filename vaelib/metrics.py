@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vaelib import finite
 from vaelib.errors import InputError
 from vaelib.pyramid import FULL, Stack, open_case
 
@@ -19,6 +20,9 @@ def _batch(prediction: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, tor
     if prediction.shape != truth.shape:
         raise InputError(f"prediction {prediction.shape} and truth {truth.shape} are on different grids; "
                          "put the prediction on the truth's grid first (`to_scan`)")  # fmt: skip
+    for name, mask in (("prediction", prediction), ("truth", truth)):
+        if mask.dtype != bool and (odd := mask[(mask != 0) & (mask != 1)]).size:
+            raise InputError(f"{name}: holds {odd[0]:g}, and a mask has 0 and 1 alone; compare with a threshold first")
     return tuple(torch.as_tensor(np.ascontiguousarray(a, dtype=np.float32))[None, None] for a in (prediction, truth))
 
 
@@ -49,13 +53,14 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
     float
         0 where both masks are empty, infinite where only one is: there is no surface to measure to.
     """
+    pair = _batch(prediction, truth)
     if not prediction.any() or not truth.any():
         return 0.0 if prediction.any() == truth.any() else float("inf")
     from monai.metrics import compute_hausdorff_distance
 
     with warnings.catch_warnings():  # MONAI calls a function of its own by an argument that it has deprecated
         warnings.simplefilter("ignore", FutureWarning)
-        return compute_hausdorff_distance(*_batch(prediction, truth), percentile=95, spacing=list(spacing)).item()
+        return compute_hausdorff_distance(*pair, percentile=95, spacing=list(spacing)).item()
 
 
 class Interval(NamedTuple):
@@ -69,11 +74,16 @@ class Interval(NamedTuple):
 def bootstrap(values, draws: int = 10_000, seed: int = 0) -> Interval:
     """Mean of per-patient values with its 95% interval, resampling patients (Efron's percentile bootstrap).
 
-    Infinite values (HD95 of an empty prediction) stay infinite in the mean: they are not dropped.
+    Infinite values (HD95 of an empty prediction) stay infinite in the mean: they are not dropped. NaN, and infinities
+    of both signs, have no mean: InputError.
     """
     values = np.asarray(values, dtype=float)
-    if not np.isfinite(values).all():
-        return Interval(float("inf"), float("nan"), float("inf"))
+    mean = sum(values.tolist()) if len(values) else np.nan
+    if np.isnan(mean):
+        odd = np.flatnonzero(~np.isfinite(values)).tolist()
+        raise InputError(f"no mean of {len(values)} values, of which {odd} (from 0) are not finite; score them anew")
+    if np.isinf(mean):
+        return Interval(mean, *(np.nan, np.inf) if mean > 0 else (-np.inf, np.nan))
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
     return Interval(float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])))
@@ -97,15 +107,22 @@ def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thres
     Returns
     -------
     ndarray, (patients, T)
+
+    Raises
+    ------
+    NotFinite
+        If a prediction has NaN or Inf in it, which no threshold would reach: it names the patient and the slices.
     """
-    rows = per_patient(patient).values()
+    rows = per_patient(patient)
     out = np.empty((len(rows), len(thresholds)))
-    for i, r in enumerate(rows):
+    for i, (name, r) in enumerate(rows.items()):
         p, t = probability[r], truth[r]
-        above = p >= np.min(thresholds)  # the rest, nearly all of a patient, need not be sorted
+        finite.refuse(p, f"{name}: the prediction", "slices")
+        cuts = np.asarray(thresholds, p.dtype if p.dtype.kind == "f" else float)  # as ``p >= 0.7`` takes them
+        above = p >= cuts.min()  # the rest, nearly all of a patient, need not be sorted
         positive, everything = np.sort(p[t & above]), np.sort(p[above])
-        hits = len(positive) - np.searchsorted(positive, thresholds)
-        predicted = len(everything) - np.searchsorted(everything, thresholds)
+        hits = len(positive) - np.searchsorted(positive, cuts)
+        predicted = len(everything) - np.searchsorted(everything, cuts)
         total = predicted + t.sum()
         out[i] = np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
     return out
@@ -203,9 +220,15 @@ def score(shards, probability, level: int, thresholds: dict[str, float]) -> dict
     -------
     dict
         ``{"64": {"dice": [...], "iou": [...], "hd95": [...]}, "512": {...}}``, one value a patient, HD95 in mm.
+
+    Raises
+    ------
+    NotFinite
+        If a prediction has NaN or Inf in it: it names the patient and the slices.
     """
     out = {str(2**at): {"dice": [], "iou": [], "hd95": []} for at in (level, FULL)}
     for patient, p in _pairs(probability):
+        finite.refuse(p, f"{patient}: the prediction", "slices")
         for at in (level, FULL):
             rows, factor = out[str(2**at)], 2 ** (FULL - at)
             dx, dy, dz = open_case(shards, patient, at).meta["spacing"]

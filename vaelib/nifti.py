@@ -7,7 +7,6 @@ import zlib
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.spatial.transform import Rotation
 
 from vaelib.errors import InputError
 
@@ -100,6 +99,8 @@ def _unfolded(path, need):
 
 
 def _check_forms(path, header, told):
+    from scipy.spatial.transform import Rotation  # takes half a second to import
+
     (has_q, has_s), (fold, *pixdim), (b, c, d, *shift) = told("2h", 252), told("4f", 76), told("6f", 256)
     sform, short = told("12f", 280).reshape(3, 4), 1 - b * b - c * c - d * d
     good_q, good_s = np.isfinite([*shift, *pixdim]).all() and short > -0.01, np.isfinite(sform).all()

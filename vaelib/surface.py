@@ -21,6 +21,7 @@ from mpl_toolkits.mplot3d.proj3d import proj_transform
 from scipy.ndimage import gaussian_filter, zoom
 from skimage.measure import marching_cubes, mesh_surface_area
 
+from vaelib import finite
 from vaelib.charts import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, style
 from vaelib.controls import Board, slider
 from vaelib.errors import InputError
@@ -30,7 +31,7 @@ COLOURS = (YELLOW, VERMILLION, SKY, GREEN)  # the truth first, as everywhere
 LETTERS = "RLAPIS"  # at the low and the high end of x, y and z
 INK = "#303030"
 BAR = 50  # mm, length of the bar under each view
-STEP = 2.5  # mm between the points that the surface is drawn through
+STEP = 2.5  # mm between the points that the surface is drawn through, where voxels are not nearer to each other
 
 
 class Mesh(NamedTuple):
@@ -44,7 +45,8 @@ def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth
     """The surface on which a mask or a probability crosses a threshold.
 
     The values are interpolated to cubes of `STEP` mm and smoothed a little first, so that slices and pixels do not
-    show as stairs; the surface then encloses as much as the voxels do. It is closed at the border of the volume.
+    show as stairs. The surface then encloses as much as the voxels do, within 2% for an organ, and less where that is
+    thin: a sixth of a lone voxel of 1 mm. It is closed at the border of the volume.
 
     Parameters
     ----------
@@ -61,26 +63,28 @@ def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth
     Raises
     ------
     InputError
-        If nothing reaches the threshold, or the array is not (S, H, W).
+        If nothing reaches the threshold, or the array is not (S, H, W), or not finite.
     """
     values, spacing = np.asarray(values, float), np.asarray(spacing, float)
     if values.ndim != 3:
         raise InputError(f"mesh: found the shape {values.shape}; pass a volume (S, H, W)")
+    finite.refuse(values, "mesh", "slices")
     if not (values >= threshold).any():
         raise InputError(f"mesh: no voxel reaches {threshold:g}, the highest is {values.max(initial=0):g}: there is no "
                          "surface; lower the threshold")  # fmt: skip
     inside = np.argwhere(values >= threshold)
     margin = np.ceil(4 * smooth / spacing).astype(int) + 2  # as far as the smoothing reaches
     low, high = (inside.min(0) - margin).clip(0), (inside.max(0) + margin + 1).clip(None, values.shape)
-    part = np.pad(values[tuple(map(slice, low, high))], 2)  # air around, for the surface to close in
-    count = np.rint((np.array(part.shape) - 1) * spacing / STEP).astype(int) + 1
+    air = np.ceil(2 * smooth / spacing).astype(int).clip(2)  # around it, for the surface to close in
+    part = np.pad(values[tuple(map(slice, low, high))], [(n, n) for n in air])
+    count = np.rint((np.array(part.shape) - 1) * spacing / np.minimum(STEP, spacing)).astype(int) + 1
     fine = zoom(part, count / part.shape, order=1)
     step = (np.array(part.shape) - 1) * spacing / (np.array(fine.shape) - 1)
     fine = gaussian_filter(fine, smooth / step, mode="constant")
     count = round((values >= threshold).sum() * np.prod(spacing) / np.prod(step))
     level = np.sort(fine, axis=None)[-count - 1 :][:2].mean()  # the smoothing alone would shrink what is round
     found, faces, *_ = marching_cubes(fine, min(level, 0.999 * fine.max()), spacing=tuple(step))
-    found = found + (low - 2) * spacing
+    found = found + (low - air) * spacing
     return Mesh(found[:, ::-1] + np.asarray(origin, float), faces)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vaelib import checkpoints, memory, parallel
+from vaelib import checkpoints, finite, memory, parallel
 from vaelib.augmentation import augment, jitter
 from vaelib.checkpoints import load, save
 from vaelib.errors import InputError
@@ -102,8 +102,9 @@ def fit(
     ------
     InputError
         If `state` belongs to a run with other settings, or a step runs out of memory: it says what would fit.
-    FloatingPointError
-        If the loss is not finite; the last good state is kept on disk.
+    NotFinite
+        At NaN or Inf in a batch, its loss or its gradients, or in validation. The model keeps the weights that it had
+        before the batch, and `state` the last epoch in which all was finite.
     """
     fabric = parallel.fabric(accelerator, precision)
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, n=len(data[0]), patience=patience)
@@ -128,24 +129,31 @@ def fit(
             for i, parts in enumerate(plan):
                 progress = (epoch + i / len(plan)) / epochs
                 optimizer.param_groups[0]["lr"] = learning_rate(progress, lr)
+                doubts = []
                 for k, (rows, weight) in enumerate(parts):
-                    batch = next(batches)
+                    raw = batch = next(batches)
                     if augmentation is not None:
                         batch = augmentation(*batch) if len(batch) > 1 else [augmentation(*batch)]
                     with memory.explained(bare, step, batch, label), _averaged(fabric, model, k == len(parts) - 1):
                         found = step(model, batch, progress)
-                        if not torch.isfinite(found["total"]):
-                            at = f"epoch {epoch}, batch {i}"
-                            raise FloatingPointError(f"{label}: the loss is {found['total']} in {at}")
+                        doubts.append(finite.doubt(found["total"], raw))
                         fabric.backward(found["total"] * weight)
                     found = {name: torch.as_tensor(value).detach() for name, value in found.items()}
                     seen.append((len(rows) if weight else 0, found))
+                if wrong := finite.wrong(fabric, bare, doubts):
+                    losses, rows = [found for _, found in seen[-len(parts) :]], torch.cat([rows for rows, _ in parts])
+                    what = finite.where(data, rows, losses, bare if wrong == "gradient" else None)
+                    optimizer.zero_grad(set_to_none=True)
+                    raise finite.stopped(label, f"epoch {epoch}, batch {i}", what, state, history)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             record = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **_mean(fabric, seen, "train")}
             if val is not None:
                 found = _evaluate(fabric, model, step, val, batch_size, (epoch + 1) / epochs)
                 record |= _mean(fabric, found, "val")
+                if not math.isfinite(record["val/total"]):
+                    at, what = _where_in(val, found, batch_size)
+                    raise finite.stopped(label, f"validation after epoch {epoch}, batch {at}", what, state, history)
             history.append(record)
             if patience and (not best or record["val/total"] < history[best["epoch"]]["val/total"]):
                 best = {"epoch": epoch, "weights": {k: v.detach().clone() for k, v in bare.state_dict().items()}}
@@ -199,8 +207,20 @@ def _evaluate(fabric, model, step, val, batch_size, progress) -> list:
     model.eval()
     parts = parallel.parts(torch.arange(len(val[0])), batch_size)
     batches = _read_ahead(fabric, val, [rows for rows, _ in parts])
-    counts = [len(rows) if weight else 0 for rows, weight in parts]
-    return [(n, step(model, batch, progress)) for n, batch in zip(counts, batches, strict=True)]
+    found = []
+    for (rows, weight), batch in zip(parts, batches, strict=True):
+        losses = step(model, batch, progress)
+        trusted = losses["total"] + finite.doubt(torch.zeros_like(losses["total"]), batch)  # NaN for what is in it
+        found.append((len(rows) if weight else 0, losses | {"total": trusted}))
+    return found
+
+
+def _where_in(val, found: list, batch_size: int) -> tuple:
+    """The first batch of validation that is not finite, in this process, and what about it."""
+    parts = parallel.parts(torch.arange(len(val[0])), batch_size)
+    bad = [k for k, (_, losses) in enumerate(found) if not losses["total"].isfinite()]
+    rows = parts[bad[0]][0] if bad else torch.arange(0)
+    return bad[0] if bad else "?", finite.where(val, rows, [found[k][1] for k in bad[:1]], name="val")
 
 
 def _mean(fabric, seen: list, prefix: str) -> dict:
