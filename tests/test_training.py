@@ -173,15 +173,17 @@ def scaled(monkeypatch, scale):
 
 
 def test_the_overflows_of_float16_are_skipped_and_not_taken_for_faults(monkeypatch):
-    scaler, net, seen = scaled(monkeypatch, 2.0**40), nn.Linear(1, 1), []
+    scaler, net, seen, scales = scaled(monkeypatch, 2.0**40), nn.Linear(1, 1), [], []
 
     def step(model, batch, progress):
         seen.append(weights(net))
+        scales.append(scaler.get_scale())
         return line(model, batch, progress)
 
     history = fit(net, step, pairs(), epochs=40, batch_size=8, lr=0.1)
     assert torch.equal(seen[1], seen[0])  # the first gradients overflowed, and no step was taken
-    assert scaler.get_scale() < 2.0**40 and history[-1]["train/total"] < 0.1 * history[0]["train/total"]
+    assert scaler.get_scale() == 2.0**40  # as the next run should find it
+    assert scales[-1] < 2.0**40 and history[-1]["train/total"] < 0.1 * history[0]["train/total"]
 
 
 def test_under_float16_too_a_loss_stops_at_once_and_a_gradient_that_no_scale_mends_at_last(monkeypatch):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
@@ -114,11 +114,16 @@ def fit(
         model.to(memory_format=torch.channels_last)
     bare, optimizer = model, torch.optim.Adam(model.parameters(), lr=lr)
     model, optimizer = fabric.setup(torch.compile(model) if compiled else model, optimizer)
-    history, best = _resume(state, settings, bare, optimizer)
+    scaler = getattr(fabric.strategy.precision, "scaler", None)  # of 16-mixed, and of all runs in this process
+    scaled = scaler and scaler.state_dict()
+    history, best = _resume(state, settings, bare, optimizer, scaler)
     at_once = at_once or (AT_ONCE if fabric.device.type == "cpu" else batch_size)
     data = _at_hand(data, fabric.device)
 
-    with progress_bar(total=epochs, initial=len(history), desc=label, unit="epoch") as bar, _falling_back(compiled):
+    bar = progress_bar(total=epochs, initial=len(history), desc=label, unit="epoch")
+    with bar, _falling_back(compiled), ExitStack() as after:
+        if scaler:
+            after.callback(scaler.load_state_dict, scaled)  # the next run begins as this one did
         for epoch in range(len(history), epochs):
             if patience and history and len(history) - 1 - best["epoch"] >= patience:
                 break
@@ -157,7 +162,7 @@ def fit(
             history.append(record)
             if patience and (not best or record["val/total"] < history[best["epoch"]]["val/total"]):
                 best = {"epoch": epoch, "weights": {k: v.detach().clone() for k, v in bare.state_dict().items()}}
-            _keep(state, settings, bare, optimizer, history, best)
+            _keep(state, settings, bare, optimizer, scaler, history, best)
             bar.update()
             bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k.endswith("total")})
     if best:
@@ -230,17 +235,18 @@ def _mean(fabric, seen: list, prefix: str) -> dict:
     return {f"{prefix}/{name}": value / sums["n"] for name, value in sums.items() if name != "n"}
 
 
-def _keep(state, settings, model, optimizer, history, best) -> None:
+def _keep(state, settings, model, optimizer, scaler, history, best) -> None:
     if state is None or not parallel.is_first():
         return
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in best.get("weights", {}).items()}
     for i, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in slots.items()}
-    checkpoints.write(Path(state), tensors, {"settings": settings, "history": history, "best": best.get("epoch")})
+    meta = {"settings": settings, "history": history, "best": best.get("epoch")}
+    checkpoints.write(Path(state), tensors, meta | ({"scaler": scaler.state_dict()} if scaler else {}))
 
 
-def _resume(state, settings, model, optimizer) -> tuple[list[dict], dict]:
+def _resume(state, settings, model, optimizer, scaler) -> tuple[list[dict], dict]:
     if state is None or not Path(state).exists():
         return [], {}
     tensors, meta = checkpoints.read(Path(state))
@@ -255,5 +261,7 @@ def _resume(state, settings, model, optimizer) -> tuple[list[dict], dict]:
         i, name = key.split("/")
         slots.setdefault(int(i), {})[name] = value
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaler:
+        scaler.load_state_dict(meta["scaler"])
     best = {} if meta["best"] is None else {"epoch": meta["best"], "weights": part("best/")}
     return meta["history"], best
