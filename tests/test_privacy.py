@@ -254,7 +254,7 @@ def reasons(series, patient="PANCREAS_0001", mask=None, **changes):
         ({"PatientName": "Zebra^Xaverine"}, ["headers hold PatientName"]),
         ({"PatientName": "Pancreas 0001"}, []),
         ({"PatientName": "ANONYMIZED", "PatientBirthDate": "19000101", "ReferringPhysicianName": "^^"}, []),
-        ({"PatientID": "771-XQ"}, ["headers hold PatientID"]),
+        ({"PatientID": "771-XQ"}, ["headers hold another PatientID"]),
         ({"StudyDate": "20190704", "StudyDescription": "CT abdomen", "PatientSex": "F", "PatientAge": "067Y"}, []),
         (
             {"OperatorsName": "Lemur", "PatientAddress": "a", "OtherPatientIDs": "b", "InstitutionName": "c",
@@ -322,7 +322,7 @@ def test_check_says_what_it_found_and_no_more(cohort, monkeypatch, capfd):
         monkeypatch.setattr(socket, name, _no_network)
     run("check", cohort, "--workers", 1)  # with no way into a network
     said = capfd.readouterr().out
-    assert said.count("headers hold PatientName, PatientID, PatientBirthDate, PatientBirthTime, ") == 3
+    assert said.count("headers hold PatientName, another PatientID, PatientBirthDate, PatientBirthTime, ") == 3
     assert said.count("more; private tags in group 0099") == 3
     assert told(said) == []
 

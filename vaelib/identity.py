@@ -98,7 +98,7 @@ def reasons(headers, patient, mask=None):
         elif _may_be_writing(name, element.value):
             burned[tag] = name
         elif _identifies(element, known, patient, removed == "YES"):
-            held[tag.group != 0x10, tag] = name
+            held[tag.group != 0x10, tag] = "another PatientID" if name == "PatientID" else name
     if removed == "NO":
         held[True, 0] = "PatientIdentityRemoved NO"
     if held:
