@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.encaps import generate_frames
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
 from small import make_patients, make_series
 
 from stress import kinds, mutate, read
@@ -228,6 +228,22 @@ def test_every_ct_among_the_test_files_of_pydicom_is_read_exactly_or_refused_by_
             outcomes[path] = "read"
     assert {"CT_small.dcm", "693_J2KI.dcm"} <= {path.name for path, found in outcomes.items() if found == "read"}
     assert all("TINY_ALPHA" in str(path) for path, found in outcomes.items() if found == "refused")  # no position
+
+
+def test_a_deflated_file_is_read_and_a_bomb_is_refused_before_it_takes_memory(series):
+    right = sitk.GetArrayFromImage(read_ct(series))
+    for path in series.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        ds.save_as(path, implicit_vr=False, little_endian=True)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_ct(series)), right)
+    ds.add_new(0x7FE10010, "OW", bytes(400 << 20))
+    ds.save_as(path, implicit_vr=False, little_endian=True)
+    assert path.stat().st_size < 1 << 20
+    del ds
+    for work in (lambda: read_ct(series), lambda: read_mask(path, sitk.Image(8, 8, 8, sitk.sitkInt16))):
+        grown, said = grown_by(work)
+        assert grown < 300 << 20 and f"{path}: unfolds to over 128 MiB" in said, grown >> 20
 
 
 class Bomb:

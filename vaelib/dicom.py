@@ -5,12 +5,13 @@ highdicom. Positions are in mm in the patient's LPS frame: x to the left, y to t
 """
 
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from vaelib import __version__
@@ -18,6 +19,7 @@ from vaelib.errors import InputError
 from vaelib.files import whole
 from vaelib.identity import source
 
+UNFOLDED = 128 << 20  # bytes of a deflated file: a SEG of 4,000 slices, or a CT slice four times as fine as any
 DATE, TIME = "20200101", "120000"  # fixed: the same bytes whenever a file is made
 AXIAL = (1, 0, 0, 0, -1, 0)  # as every scan of Pancreas-CT: row 0 is the most posterior
 
@@ -145,6 +147,7 @@ def series_headers(folder, *, pixels=False):
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
+        check_deflated(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
@@ -167,6 +170,22 @@ def series_headers(folder, *, pixels=False):
         raise InputError(f"{folder}: holds no DICOM file; give the folder that holds one CT series")
     normal = slice_normal(headers[0].ImageOrientationPatient)
     return sorted(headers, key=lambda ds: float(normal @ np.asarray(ds.ImagePositionPatient, float)))
+
+
+def check_deflated(path):
+    """Raise InputError where a DICOM file is deflated (PS3.5 A.5) and unfolds to more than `UNFOLDED`: a bomb."""
+    with open(path, "rb") as file:
+        start = file.read(1024)
+        if DeflatedExplicitVRLittleEndian.encode() not in start:
+            return
+        file.seek(144 + int.from_bytes(start[140:144], "little"))  # the meta information says how long it is
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            inflater.decompress(file.read(), UNFOLDED)
+        except zlib.error:  # which pydicom will find too
+            return
+    if inflater.unconsumed_tail:
+        raise InputError(f"{path}: unfolds to over {UNFOLDED >> 20} MiB, which no such file does; fetch it again")
 
 
 def _has_numbers(ds, keyword, count):

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from vaelib.dicom import check_deflated
 from vaelib.errors import InputError
 from vaelib.nifti import check_nifti, check_size
 from vaelib.pixels import LARGEST
@@ -91,6 +92,7 @@ def _read_nifti(path, like, segment):
 def _read_seg(path, like, segment):
     import highdicom as hd  # takes a second to import
 
+    check_deflated(path)
     try:
         ds = pydicom.dcmread(path)
         _check_frames(ds)
