@@ -126,6 +126,12 @@ def measure_paths(runs, test) -> dict:
                     values.setdefault(name, {}).setdefault(k, []).append((one, found.sum() / size))
     per = {name: np.array([np.nanmean(by[k], 0) for k in sorted(by)]) for name, by in values.items()}
     return {
-        name: {key: metrics.bootstrap(v[:, column])._asdict() for column, key in enumerate(("one piece", "volume"))}
+        name: {key: _interval(v[:, column]) for column, key in enumerate(("one piece", "volume"))}
         for name, v in per.items()
     }
+
+
+def _interval(values) -> dict:
+    """Over the patients of whom it can be said; nothing, where it can be said of none."""
+    known = values[np.isfinite(values)]
+    return metrics.bootstrap(known)._asdict() if len(known) else dict.fromkeys(metrics.Interval._fields)
