@@ -19,6 +19,7 @@ from vaelib import checkpoints, cohort, files, labels, masks, pyramid, volumes
 from vaelib.dicom import write_ct
 from vaelib.errors import InputError
 from vaelib.models import VAE
+from vaelib.pixels import same_locale
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from small import SPACING, blob_volume, forge, make_series  # noqa: E402
@@ -57,7 +58,8 @@ def _make_ct(folder, kind):
             writer.UseCompressionOn()
             writer.SetCompressor(kind.removeprefix("ct "))
             writer.KeepOriginalImageUIDOn()
-            writer.Execute(sitk.ReadImage(str(path)))
+            with same_locale():
+                writer.Execute(sitk.ReadImage(str(path)))
 
 
 def _damage_ct(folder, r):

@@ -3,6 +3,7 @@
 The same damage by the thousand: `make stress`.
 """
 
+import locale
 import os
 import pickle
 import shutil
@@ -128,6 +129,13 @@ def test_numbers_that_are_no_numbers_are_refused_by_name(series):
         if new != b"NaN":  # SliceThickness, which nobody reads
             with pytest.raises(InputError, match="1-0"):
                 read_ct(series)
+
+
+@pytest.mark.parametrize("kind", ["ct JPEG", "ct JPEG2000"])
+def test_reading_a_compressed_scan_leaves_the_locale_as_it_was(kind, good):
+    before = locale.setlocale(locale.LC_ALL), locale.getpreferredencoding(False)
+    read_ct(good[kind] / "ct")
+    assert (locale.setlocale(locale.LC_ALL), locale.getpreferredencoding(False)) == before
 
 
 def test_a_picture_says_how_large_it_is(good):

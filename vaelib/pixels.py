@@ -3,8 +3,10 @@
 The rescale is DICOM's (PS3.3 C.11.1), applied to each file by itself.
 """
 
+import locale
 import struct
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,16 @@ def coded(code):
     raise ValueError
 
 
+@contextmanager
+def same_locale():
+    """Put back the locale that GDCM sets to "C": after that, Python would take every text file for ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
 def _decoded(ds, shape):
     """Pixels by GDCM, (H, W), from a file that holds these alone: a length that lies elsewhere costs it gigabytes."""
     bare = pydicom.Dataset()
@@ -137,7 +149,8 @@ def _decoded(ds, shape):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bare.dcm"
         bare.save_as(path, enforce_file_format=True)
-        image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
+        with same_locale():
+            image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
     return sitk.GetArrayFromImage(image).reshape(shape)
 
 
