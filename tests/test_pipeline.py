@@ -113,8 +113,10 @@ def test_what_an_interrupted_run_left_is_resumed_by_its_own_settings_only(tmp_pa
         patch.setattr(pipeline, "train_mask", stop)
         run(beta=0.5)
     (left,) = tmp_path.glob("*.state")
+    other = tmp_path / left.name.replace("m.", "m.b.", 1)  # of m.b.safetensors, another run in the same folder
+    other.write_bytes(b"its state")
     recwarn.clear()
     made = run(beta=0.01, resume=True)
     assert any("belongs to a run on other data, or with another beta" in str(w.message) for w in recwarn)
     fresh = run(beta=0.01)
-    assert made["history"]["vae"] == fresh["history"]["vae"] and not list(tmp_path.glob("*.state"))
+    assert made["history"]["vae"] == fresh["history"]["vae"] and list(tmp_path.glob("*.state")) == [other]

@@ -22,7 +22,7 @@ from vaelib.phantom.paint import ALL, paint
 from vaelib.phantom.scanner import SCANNERS, scan
 from vaelib.phantom.shapes import Tube
 from vaelib.progress import each
-from vaelib.pyramid import FULL, downscale, meta_of, open_case, window
+from vaelib.pyramid import FULL, downscale, keys_of, open_case, window
 
 VERSION = 1  # raise when what `staged` makes changes
 METAL = 3071.0  # HU, the top of the usual scale of CT, where titanium and steel are cut off
@@ -145,8 +145,8 @@ def stack_staged(name: str, patients, shards: str | Path, level: int = 6, *, see
 
     They are kept beside the shards, in `anomalies/`, and read from there the next time.
     """
-    keys = [meta_of(shards, patient)["key"] for patient in patients]
-    made_by = [VERSION, __version__, name, ANOMALIES.get(name), level, seed, keys, list(patients)]
+    keys = keys_of(shards, patients)
+    made_by = [VERSION, __version__, name, ANOMALIES.get(name), level, seed, [*keys.values()], list(patients)]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
     path = Path(shards).parent / "anomalies" / f"{name.replace(' ', '-')}_{level}_{key}.npz"
 

@@ -8,7 +8,7 @@ from vaelib import metrics, pipeline
 from vaelib.cohort import FOLDS, data_folder
 from vaelib.errors import InputError
 from vaelib.files import replace
-from vaelib.pyramid import meta_of
+from vaelib.pyramid import keys_of
 
 
 def cross_validate(folder=None, *, out: Path, only: int | None = None, **training) -> dict | None:
@@ -61,8 +61,7 @@ def cross_validate(folder=None, *, out: Path, only: int | None = None, **trainin
 
 def _identity(shards, patients) -> str:
     """What the shards of these patients were made from, in one hash."""
-    keys = {name: meta_of(shards, name)["key"] for name in sorted(patients)}
-    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(keys_of(shards, sorted(patients))).encode()).hexdigest()
 
 
 def _finished(scores: Path, made_by: dict) -> bool:

@@ -1,10 +1,7 @@
 """Write a predicted mask, or a decoder as ONNX, for other programs to open."""
 
-import gzip
 import logging
 import warnings
-import zlib
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +12,7 @@ from torch import nn
 from vaelib.dicom import write_seg
 from vaelib.errors import InputError
 from vaelib.files import replace, whole
-from vaelib.nifti import twin_of
+from vaelib.nifti import twin_of, unfolded
 
 HEADER = 352  # bytes of a NIfTI file before its first voxel
 
@@ -74,9 +71,8 @@ def write_mask(mask, path, series, *, algorithm="vaelib", overwrite=False):
 def _is_whole(path, size):
     """Whether a NIfTI file holds, once unfolded, as many bytes as it should."""
     try:
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            return sum(map(len, iter(partial(file.read, 1 << 20), b""))) == size
-    except (EOFError, OSError, zlib.error):
+        return unfolded(path, size) == size
+    except InputError:
         return False
 
 

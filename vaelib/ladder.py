@@ -28,7 +28,7 @@ from vaelib.cohort import REPOSITORY
 from vaelib.files import replace
 from vaelib.latent import copies_of, decode, encode
 from vaelib.models import VAE, MaskDecoder, Supervised
-from vaelib.pyramid import open_case, stack
+from vaelib.pyramid import meta_of, stack
 from vaelib.training import augment, fit, mask_step
 
 RESULTS = REPOSITORY / "results.json"
@@ -92,7 +92,7 @@ def results(level: int = 6, seed: int = 0, path: Path = RESULTS) -> dict:
         on_val = pipeline.by_patient(on_val, val.patient)
         methods[name] = on_test, metrics.best_thresholds(shards, on_val, level)
     board = {
-        "cohort": open_case(shards, parts["test"][0], level).meta["layout"],
+        "cohort": meta_of(shards, parts["test"][0])["layout"],
         "patients": {k: len(v) for k, v in parts.items()}, "test": parts["test"],
         "seed": seed, "recipe": pipeline.RECIPE, "torch": torch.__version__, "python": platform.python_version(),
         "seconds": round(time.perf_counter() - began),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from vaelib import finite
 from vaelib.errors import InputError
-from vaelib.pyramid import FULL, Stack, open_case
+from vaelib.pyramid import FULL, Stack, masks_of, meta_of
 
 THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
@@ -170,7 +170,7 @@ def enlarge(probability: np.ndarray, size: int) -> np.ndarray:
 
 def truth_at(shards, patient: str, level: int) -> np.ndarray:
     """The mask that predictions are held against, (S, h, w) bool: the mask itself at full size, else `TRUTH`."""
-    return np.asarray(open_case(shards, patient, level).masks) >= (0.5 if level == FULL else TRUTH)
+    return np.asarray(masks_of(shards, patient, level)) >= (0.5 if level == FULL else TRUTH)
 
 
 def _pairs(probability):
@@ -231,7 +231,7 @@ def score(shards, probability, level: int, thresholds: dict[str, float]) -> dict
         finite.refuse(p, f"{patient}: the prediction", "slices")
         for at in (level, FULL):
             rows, factor = out[str(2**at)], 2 ** (FULL - at)
-            dx, dy, dz = open_case(shards, patient, at).meta["spacing"]
+            dx, dy, dz = meta_of(shards, patient)["spacing"]
             truth = truth_at(shards, patient, at)
             prediction = (p if at == level else enlarge(p, 2**at)) >= thresholds[str(2**at)]
             rows["dice"].append(dice(prediction, truth))

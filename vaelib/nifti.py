@@ -75,7 +75,7 @@ def check_nifti(path, like):
     need = start + int(np.prod(header.GetSize())) * one
     if not 352 <= start < 1 << 24 or not np.isfinite(scale).all():
         raise InputError(f"{path}: its header has voxels begin at byte {start:g}, scaled by {scale}; fetch it again")
-    if need > _unfolded(path, need):
+    if need > unfolded(path, need):
         raise InputError(f"{path}: ends before the {header.GetSize()} voxels of its header do; fetch it again")
     _check_forms(path, header, told)
 
@@ -86,8 +86,16 @@ def _opened(path):
     return gzip.open(path) if folded else path.open("rb")
 
 
-def _unfolded(path, need):
-    """Bytes in a file once it is unfolded, which is gone through to its end: its checksum stands there."""
+def unfolded(path, need):
+    """Bytes in a file once it is unfolded, which is gone through to its end: its checksum stands there.
+
+    Beyond twice what it needs, nothing is counted.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or cut short.
+    """
     size = 0
     try:
         with _opened(path) as file:

@@ -18,11 +18,12 @@ from vaelib.errors import InputError
 from vaelib.export import check_target, write_mask
 from vaelib.latent import decode, encode, encode_copies
 from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import FULL, images_at, meta_of, open_case, prepare, stack, to_scan
+from vaelib.pyramid import FULL, images_at, keys_of, meta_of, prepare, stack, to_scan
 from vaelib.rows import Rows, chunks, mean
 from vaelib.training import augment, fit, load, mask_step, save, vae_step
 from vaelib.volumes import read_ct
 
+TRAINED, KEY = ("vae", "mask"), 12  # the networks of a run, and the letters of a hash in the names of their states
 DETACHED = "VAE, detached decoder"
 RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
 
@@ -141,9 +142,9 @@ def train(
     """
     with parallel.first_goes_ahead():
         shards, parts = shards_and_split(folder, fold)
-        made_of = {name: meta_of(shards, name)["key"] for name in parts["train"] + parts["val"]}
-        key = hashlib.sha256(json.dumps([level, latent, beta, parts, made_of]).encode()).hexdigest()[:12]
-        states = {name: out.with_suffix(f".{name}.{key}.state") for name in ("vae", "mask")}
+        made_of = [level, latent, beta, parts, keys_of(shards, parts["train"] + parts["val"])]
+        key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:KEY]
+        states = {name: out.with_suffix(f".{name}.{key}.state") for name in TRAINED}
         if parallel.is_first():
             _look_at_states(out, states.values(), resume)
     train_set, val = (stack(shards, parts[name], level) for name in ("train", "val"))
@@ -153,7 +154,7 @@ def train(
     if not parallel.is_first():
         return None
     thresholds = metrics.best_thresholds(shards, by_patient(predicted(vae, mask, val), val.patient), level)
-    window_used = open_case(shards, parts["val"][0], level).meta["window"]
+    window_used = meta_of(shards, parts["val"][0])["window"]
     meta = dict(
         level=level, window=window_used, beta=beta, seed=seed, fold=fold, patients=parts,
         data=fingerprint(train_set, val), thresholds=thresholds, history={"vae": h, "mask": h_mask},
@@ -165,7 +166,9 @@ def train(
 
 
 def _states_of(out: Path) -> list[Path]:
-    return sorted(out.parent.glob(f"{glob.escape(out.stem)}.*.*.state"))
+    """What interrupted runs have left of this checkpoint, and of no other whose name only begins alike."""
+    names = [f"{glob.escape(out.stem)}.{name}.{'?' * KEY}.state" for name in TRAINED]
+    return sorted(path for name in names for path in out.parent.glob(name))
 
 
 def _look_at_states(out: Path, states, resume: bool) -> None:

@@ -113,7 +113,7 @@ def coded(code):
     ITU-T T.81 B.2.2, T.87 C.2.2 and T.800 A.5.1.
     """
     if code[:4] == b"\xff\x4f\xff\x51":
-        across, down, left, top, tile, *_, channels, bits = struct.unpack_from(">8IHB", code, 8)
+        across, down, left, top, *_, channels, bits = struct.unpack_from(">8IHB", code, 8)
         return down - top, across - left, (bits & 0x7F) + 1, channels
     at = 2
     while code[at] == 0xFF:

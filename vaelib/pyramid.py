@@ -28,8 +28,8 @@ from vaelib.progress import each
 from vaelib.quality import check_mask
 from vaelib.volumes import read_ct
 
-__all__ = ["FULL", "Shard", "Stack", "canonical", "downscale", "halve", "identity", "images_at", "levels_of", "meta_of",
-           "open_case", "prepare", "stack", "to_scan", "window"]  # fmt: skip
+__all__ = ["FULL", "Shard", "Stack", "canonical", "downscale", "halve", "identity", "images_at", "keys_of", "levels_of",
+           "masks_of", "meta_of", "open_case", "prepare", "stack", "to_scan", "window"]  # fmt: skip
 
 VERSION = 3  # raise when what `prepare` writes changes
 MEANT = dict(key=str, layout=str, window=list, levels=list, has_mask=bool, size=list, spacing=list, files=dict)
@@ -216,6 +216,11 @@ def meta_of(shards: str | Path, patient: str) -> dict:
     return meta
 
 
+def keys_of(shards: str | Path, patients: Iterable[str]) -> dict[str, str]:
+    """By patient, what the shard was made from, as one hash; InputError from `meta_of`."""
+    return {patient: meta_of(shards, patient)["key"] for patient in patients}
+
+
 def open_case(shards: str | Path, patient: str, level: int) -> Shard:
     """Open one patient at one level without reading it into memory.
 
@@ -226,25 +231,29 @@ def open_case(shards: str | Path, patient: str, level: int) -> Shard:
     InputError
         If the patient or the level is not in the cache, or a file in it is damaged.
     """
-    folder = Path(shards) / patient
     meta = meta_of(shards, patient)
-    if level not in meta["levels"]:
-        raise InputError(f"{folder}: level {level} is not in the cache; run `vaelib prepare` first")
-    images, masks = (_mapped(folder / f"{name}_{level}.npy", meta) for name in ("image", "mask"))
+    images, masks = (_mapped(Path(shards) / patient, name, level, meta) for name in ("image", "mask"))
     return Shard(images, masks, meta)
 
 
-def _mapped(path: Path, meta: dict) -> np.ndarray | None:
+def masks_of(shards: str | Path, patient: str, level: int) -> np.ndarray | None:
+    """The masks of `open_case` alone: the images, which are twice as large, are not gone through."""
+    return _mapped(Path(shards) / patient, "mask", level, meta_of(shards, patient))
+
+
+def _mapped(folder: Path, name: str, level: int, meta: dict) -> np.ndarray | None:
     """A file of a shard, memory-mapped; None where the patient has no mask."""
-    name, level = path.stem.split("_")
+    if level not in meta["levels"]:
+        raise InputError(f"{folder}: level {level} is not in the cache; run `vaelib prepare` first")
     if name == "mask" and not meta["has_mask"]:
         return None
+    path = folder / f"{name}_{level}.npy"
     try:
         found = path.stat()
         if [found.st_size, _crc(path, found.st_size, found.st_mtime_ns)] != meta["files"][path.name]:
             raise ValueError
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        wanted = _header(name, int(level), meta["size"][2])
+        wanted = _header(name, level, meta["size"][2])
         if (array.dtype.str, array.shape) != (wanted["descr"], wanted["shape"]):
             raise ValueError
     except (OSError, ValueError, KeyError, IndexError):

@@ -28,7 +28,7 @@ from vaelib.phantom import make_patient
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.scanner import Scanner, noise, plan
 from vaelib.progress import each
-from vaelib.pyramid import FULL, Stack, downscale, open_case, window
+from vaelib.pyramid import FULL, Stack, downscale, keys_of, open_case, window
 
 SIZE = 2**FULL  # of the scans that are made anew, as in the cohort
 VERSION = 1  # raise when what `shifted` makes changes
@@ -141,8 +141,8 @@ def stack_shifted(
     InputError
         From `shifted`.
     """
-    cases = [open_case(shards, patient, level) for patient in patients]
-    made_by = [VERSION, __version__, name, SHIFTS.get(name), level, seed, [case.meta["key"] for case in cases]]
+    keys = keys_of(shards, patients)
+    made_by = [VERSION, __version__, name, SHIFTS.get(name), level, seed, [*keys.values()]]
     key = hashlib.sha256(json.dumps([made_by, list(patients)]).encode()).hexdigest()[:16]
     path = Path(shards).parent / "shifts" / f"{name.replace(' ', '-')}_{level}_{key}.npz"
 

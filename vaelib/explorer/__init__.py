@@ -17,7 +17,7 @@ from vaelib.cohort import models_folder
 from vaelib.errors import InputError
 from vaelib.export import check_onnx, write_onnx
 from vaelib.files import replace
-from vaelib.pyramid import Stack, open_case, stack
+from vaelib.pyramid import Stack, meta_of, stack
 from vaelib.training import load
 
 PAGE = ("index.html", "explorer.js", "explorer.css")
@@ -112,5 +112,5 @@ def explore(folder, *, out: Path, checkpoint: Path | None = None) -> Path:
         pair = networks["vae"], networks["mask"]
     else:
         pair = pipeline.trained(train, val, models_folder(folder) / "vae64.safetensors", "vae", "mask")
-    synthetic = {open_case(shards, patient, level).meta["layout"] for patient in parts["test"]} == {"synthetic"}
+    synthetic = {meta_of(shards, patient)["layout"] for patient in parts["test"]} == {"synthetic"}
     return write_explorer(out, *pair, train, held_out, note=SYNTHETIC if synthetic else REAL)

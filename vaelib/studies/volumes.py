@@ -23,7 +23,7 @@ from vaelib import metrics, pipeline
 from vaelib.arms import detached, parameters
 from vaelib.cohort import models_folder
 from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import FULL, open_case, stack
+from vaelib.pyramid import FULL, meta_of, stack
 from vaelib.sequence import SequenceDecoder
 from vaelib.studies import board
 from vaelib.studies.against import choose, contestant, paired, summary
@@ -140,7 +140,7 @@ def examine(shards, probability: np.ndarray, threshold: float, s) -> dict[str, l
     """Dice, HD95 in mm, and `consistency` of each patient of a stack: one list a measure."""
     out = {}
     for name, p in pipeline.by_patient(probability, s.patient):
-        dx, dy, dz = open_case(shards, name, LEVEL).meta["spacing"]
+        dx, dy, dz = meta_of(shards, name)["spacing"]
         factor, mask = 2 ** (FULL - LEVEL), p >= threshold
         truth = s.masks[s.patient == name, 0] >= metrics.TRUTH
         found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, (dz, dy * factor, dx * factor))}
