@@ -111,12 +111,12 @@ test: synthetic
 # A book of the notebooks as they are committed, and the latent explorer, in static pages. It takes two packages for the
 # browser from npm the first time; after that, nothing is asked of anyone.
 site: synthetic
-	$(BIN)/python -m book.build build/site
-	env -u VAELIB_DATA $(VAELIB) explorer build/site/explorer
+	$(BIN)/python -m course.book.build build/site
+	env -u VAELIB_DATA $(BIN)/python -m course.explorer build/site/explorer
 	mkdir -p build/site/explorer/ort
 	cp build/npm/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
 	  build/npm/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm build/site/explorer/ort/
-	$(BIN)/python -m book.check build/site
+	$(BIN)/python -m course.book.check build/site
 	@echo "Done. To read it: python3 -m http.server --directory build/site"
 
 # The browser that some tests drive; where it is missing they say so. It belongs to the system, so only root can add it.
@@ -151,16 +151,16 @@ stress: $(INSTALLED)
 # Every number that the notebooks and the README quote: results.json, the tables in the README, and the checkpoints in
 # notebooks/checkpoints. About two hours on two cores; what is trained stays in data/models, so a second run is short.
 results: synthetic
-	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.ladder
-	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m vaelib.studies
+	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m studies.ladder
+	env -u VAELIB_DATA TQDM_DISABLE=1 $(BIN)/python -m studies
 
 # The first use of each term in each lesson leads to notebooks/glossary.md.
 terms: $(INSTALLED)
-	$(BIN)/python -m book.link_terms
+	$(BIN)/python -m course.book.link_terms
 
 # The seconds of the last `make tutorial`, into the page for teachers; and the slides anew.
 times: $(INSTALLED)
-	$(BIN)/python -m vaelib.studies slides teaching
+	$(BIN)/python -m course
 
 # Outputs are committed without clock times, widget state or the number of the Python that made them.
 outputs: synthetic

@@ -15,8 +15,8 @@ from importlib.metadata import version
 import torch
 
 from benchmarks import timing
-from vaelib.cohort import REPOSITORY
-from vaelib.files import replace
+from vaelib.cohorts.layout import REPOSITORY
+from vaelib.engine.files import write_file
 
 MODULES = ("starting", "loading", "segmenting", "training")
 RESULTS = REPOSITORY / "benchmarks" / "results.json"
@@ -75,7 +75,7 @@ def main(modules) -> None:
         rows = rounded(measured(module))
         kept = {key: row for key, row in found["rows"].items() if not key.startswith(f"{module}/")}
         found = {"machine": machine(), "rows": kept | rows}
-        replace(RESULTS, json.dumps(found, indent=1) + "\n")
+        write_file(RESULTS, json.dumps(found, indent=1) + "\n")
     tables.write(found)
     print(tables.table(found["rows"]))
     for line in fallen(committed(), found["rows"]) or ["nothing fell by more than 15%"]:

@@ -9,8 +9,8 @@ counts, since they go on at the same time.
 
 import json
 
-from vaelib.cohort import REPOSITORY
-from vaelib.pipeline import RECIPE
+from vaelib.cohorts.layout import REPOSITORY
+from vaelib.recipes import RECIPE
 
 SLICES = 18_942  # of Pancreas-CT, by the index of the Imaging Data Commons
 PASSES = {"vae": RECIPE["epochs"], "mask": RECIPE["copies"] * RECIPE["mask_epochs"]}

@@ -19,16 +19,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import timing
-from vaelib import charts, metrics, pipeline
-from vaelib.arms import parameters
-from vaelib.cohort import REPOSITORY
-from vaelib.files import replace
-from vaelib.memory import need
-from vaelib.models import VAE
-from vaelib.pyramid import FULL, stack
-from vaelib.residual import ResidualVAE
-from vaelib.studies import board, sizes
+from studies import board, sizes
+from vaelib import metrics, pictures, recipes
+from vaelib.cohort import load_slices
+from vaelib.cohorts.layout import REPOSITORY
+from vaelib.engine.files import write_file
+from vaelib.engine.memory import step_bytes
+from vaelib.levels import FULL
+from vaelib.rivals import parameters
+from vaelib.spatial import ResidualVAE
 from vaelib.training import mask_step, vae_step
+from vaelib.vae import VAE
 
 HERE = REPOSITORY / "benchmarks"
 SIDES = (32, 64, 128, 256, 512)
@@ -60,7 +61,7 @@ def counted(kind: str, side: int) -> dict:
         with torch.no_grad():
             z = vae.encoder(few)[0]
         mask_step(mask, [z, few], 0.5)["total"].backward()
-    bytes_of = [need(vae, STEP, [x]) for x in (few, more)]
+    bytes_of = [step_bytes(vae, STEP, [x]) for x in (few, more)]
     return {
         "parameters": parameters({"vae": vae}),
         "MFLOP": all_of_it.get_total_flops() / IMAGES / 1e6,
@@ -155,7 +156,7 @@ def steps() -> dict:
 def dices() -> dict:
     """By side, the Dice at full size that equal CPU time buys the plain cascade, and what the downscaling allows."""
     cells = board.get("sizes")["cells"]
-    shards, parts = pipeline.shards_and_split()
+    shards, parts = recipes.shards_and_split()
     out = {}
     for side in SIDES:
         level = side.bit_length() - 1
@@ -175,8 +176,8 @@ def ceiling(shards, parts: dict, level: int) -> dict:
     """The Dice of the true occupancy put back at full size, with the threshold that is best on validation patients."""
     if level == FULL:
         return dict.fromkeys(("mean", "low", "high"), 1.0)
-    val, test = (stack(shards, parts[name], level) for name in ("val", "test"))
-    thresholds = metrics.best_thresholds(shards, pipeline.by_patient(val.masks, val.patient), level)
+    val, test = (load_slices(shards, parts[name], level) for name in ("val", "test"))
+    thresholds = metrics.best_thresholds(shards, recipes.by_patient(val.masks, val.patient), level)
     values = sizes.dices(shards, test.masks, test.patient, level, thresholds)[str(2**FULL)]
     return metrics.bootstrap(values)._asdict()
 
@@ -189,7 +190,7 @@ def main():
     with memory_kept():
         out["ELU, GB/s"]["memory kept"] = timing.in_a_fresh_process(elu)
     out["minutes"], out["dice"] = sizes.MINUTES, dices()
-    replace(HERE / "growth.json", json.dumps(pipeline.finite(out), indent=1) + "\n")
+    write_file(HERE / "growth.json", json.dumps(recipes.json_ready(out), indent=1) + "\n")
     draw()
 
 
@@ -197,7 +198,7 @@ def draw() -> None:
     """Draw what has been measured."""
     found, prepared = (json.loads((HERE / f"{name}.json").read_text()) for name in ("growth", "prepare"))
     fastest = max(layer["GFLOP/s"] for layer in found["layers"])
-    replace(HERE / "growth.png", charts.png(charts.growth(found | prepared | {"limit": fastest})))
+    write_file(HERE / "growth.png", pictures.png(pictures.growth(found | prepared | {"limit": fastest})))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import timing
-from vaelib.cohort import REPOSITORY
+from vaelib.cohorts.layout import REPOSITORY
 
 ROOM = REPOSITORY / "build" / "bench" / "loading"
 SLICES = {"raw": 120, "JPEG-LS": 60, "RLE": 12}  # GDCM, which two of the peers decode with, is slow at RLE
@@ -60,8 +60,8 @@ def make_series() -> dict[str, Path]:
 
 def make_cache() -> Path:
     """The patients of the cache: the one above, and copies of its levels under other names."""
-    from vaelib.cohort import find_cases
-    from vaelib.pyramid import prepare
+    from vaelib.cohorts.layout import find_cases
+    from vaelib.engine.shards import prepare
 
     shards = prepare(find_cases(ROOM / "cohort"), ROOM / "cache", levels=(6, 9), workers=1)
     for number in range(2, PATIENTS + 1):
@@ -96,7 +96,7 @@ def to_64(kind: str, folder: Path) -> dict:
     import torchio as tio
     from monai.data import ITKReader, PydicomReader
 
-    from vaelib.pyramid import images_at
+    from vaelib.levels import images_at
     from vaelib.volumes import read_ct
 
     ours = images_at(read_ct(folder), 6)
@@ -131,7 +131,7 @@ def opening(shards: Path) -> dict[str, dict]:
     import torchio as tio
     from monai.data import PersistentDataset
 
-    from vaelib.pyramid import open_case
+    from vaelib.engine.shards import open_case
 
     found = {}
     for level in (6, 9):
@@ -183,12 +183,12 @@ def random_slices(shards: Path) -> dict[str, dict]:
     import torch
     from monai.data import PersistentDataset
 
-    from vaelib import rows as lazy
-    from vaelib.pyramid import open_case
+    from vaelib.engine.rows import of_files
+    from vaelib.engine.shards import open_case
 
     names = [f"PANCREAS_{number:04d}" for number in range(1, PATIENTS + 1)]
     files = [shards / name / "image_9.npy" for name in names]
-    opened = lambda: lazy.of_files([open_case(shards, name, 9).images for name in names])  # noqa: E731
+    opened = lambda: of_files([open_case(shards, name, 9).images for name in names])  # noqa: E731
     count, size = len(opened()), 2 * 512 * 512
     order = np.random.default_rng(0).permutation(count)[: BATCH * BATCHES]
     batches = np.split(order, len(order) // BATCH)
@@ -241,7 +241,7 @@ def _slice_of(shards, names):
 def _read_slice(row, shards, names):
     import torch
 
-    from vaelib.pyramid import open_case
+    from vaelib.engine.shards import open_case
 
     images = [open_case(shards, name, 9).images for name in names]
     k, at = divmod(row, len(images[0]))

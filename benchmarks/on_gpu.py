@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-from vaelib import parallel
-from vaelib.files import replace
-from vaelib.models import VAE, MaskDecoder
-from vaelib.residual import ResidualMaskDecoder, ResidualVAE
+from vaelib.engine import parallel
+from vaelib.engine.files import write_file
+from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
 from vaelib.training import mask_step, vae_step
+from vaelib.vae import VAE, MaskDecoder
 
 CELLS = {  # name: what builds the two networks, side, images a step
     "plain, 16 channels": (partial(VAE, 512, 16, 64), MaskDecoder, 512, 64),
@@ -63,5 +63,5 @@ def measured(name: str, precision: str) -> dict[str, float]:
 if __name__ == "__main__":
     rows = {name: {precision: measured(name, precision) for precision in PRECISIONS} for name in CELLS}
     found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
-    replace(Path(__file__).with_name("gpu.json"), json.dumps(found, indent=1) + "\n")
+    write_file(Path(__file__).with_name("gpu.json"), json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

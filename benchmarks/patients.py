@@ -6,8 +6,8 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from vaelib.cohort import Case
-from vaelib.dicom import make_uid, write_ct, write_seg
+from vaelib.cohorts.layout import Case
+from vaelib.dicom.write import make_uid, write_ct, write_seg
 from vaelib.phantom import make_patient
 from vaelib.volumes import read_ct
 

@@ -17,10 +17,10 @@ import time
 from functools import partial
 
 from benchmarks import patients, timing
-from vaelib.cohort import REPOSITORY, find_cases
-from vaelib.files import replace
-from vaelib.progress import each
-from vaelib.pyramid import prepare
+from vaelib.cohorts.layout import REPOSITORY, find_cases
+from vaelib.engine.files import write_file
+from vaelib.engine.shards import prepare
+from vaelib.engine.workers import map_in_processes
 
 ROOM = REPOSITORY / "build" / "bench" / "prepare"
 UNLIKE = 8  # patients with files of their own
@@ -33,7 +33,9 @@ def make_cohort(count: int, slices: int) -> None:
     cohort.mkdir(parents=True)
     (cohort / "SYNTHETIC.md").write_text("Synthetic patients of benchmarks/prepare.py\n")
     unlike = range(1, min(count, UNLIKE) + 1)
-    own = [c.patient for c in each(partial(patients.make, cohort=cohort, slices=slices), unlike, desc="making")]
+    own = [
+        c.patient for c in map_in_processes(partial(patients.make, cohort=cohort, slices=slices), unlike, desc="making")
+    ]
     for number in range(len(own) + 1, count + 1):
         other = cohort / own[(number - 1) % len(own)]
         shutil.copytree(other, cohort / f"PANCREAS_{number:04d}", copy_function=os.link)
@@ -73,7 +75,7 @@ def main():
         out = {"machine": timing.machine(), "slices": asked.slices}
         out["prepare"] = [measure(*way) for way in ways]
         print(json.dumps(out, indent=1))
-        replace(REPOSITORY / "benchmarks" / "prepare.json", json.dumps(out, indent=1) + "\n")
+        write_file(REPOSITORY / "benchmarks" / "prepare.json", json.dumps(out, indent=1) + "\n")
     finally:
         shutil.rmtree(ROOM, ignore_errors=True)
 

@@ -22,11 +22,11 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import timing
-from vaelib.cohort import REPOSITORY
+from vaelib.cohorts.layout import REPOSITORY
 
 ROOM = REPOSITORY / "build" / "bench" / "segmenting"
 SLICES, PASSES = 240, 30
-STAGES = {  # the functions that `pipeline.segment` calls, and "encode and decode" are two
+STAGES = {  # the functions that `recipes.segment` calls, and "encode and decode" are two
     "load": "load the networks", "read_ct": "read", "images_at": "downscale", "encode": "encode and decode",
     "decode": "encode and decode", "to_scan": "put back", "write_mask": "write",
 }  # fmt: skip
@@ -54,17 +54,18 @@ def make():
     import torch
 
     from benchmarks import patients
-    from vaelib import metrics, pipeline
-    from vaelib.models import VAE
-    from vaelib.pyramid import prepare, stack
-    from vaelib.training import save
+    from vaelib import metrics, recipes
+    from vaelib.cohort import load_slices
+    from vaelib.engine.checkpoints import save
+    from vaelib.engine.shards import prepare
+    from vaelib.vae import VAE
 
     case = patients.make(1, ROOM / "cohort", slices=SLICES)
-    slices = stack(prepare([case], ROOM / "cache", levels=(6,), workers=1), [case.patient], 6)
+    slices = load_slices(prepare([case], ROOM / "cache", levels=(6,), workers=1), [case.patient], 6)
     torch.manual_seed(0)
     vae = VAE(size=64, latent=64)
-    mask, _ = pipeline.train_mask(vae, slices, slices, copies=1, mask_epochs=PASSES)
-    found = pipeline.predicted(vae, mask, slices)
+    mask, _ = recipes.train_mask(vae, slices, slices, copies=1, mask_epochs=PASSES)
+    found = recipes.predicted(vae, mask, slices)
     cut = metrics.best_threshold(found, slices.masks >= metrics.TRUTH, slices.patient)
     save(ROOM / "networks.safetensors", {"vae": vae, "mask": mask}, level=6, window=[-160, 240],
          thresholds={"64": cut, "512": cut})  # fmt: skip
@@ -72,10 +73,10 @@ def make():
 
 def ours(out: Path):
     """What `vaelib segment` does."""
-    from vaelib import pipeline
+    from vaelib import recipes
 
     with redirect_stdout(StringIO()):
-        pipeline.segment(_series(), checkpoint=ROOM / "networks.safetensors", out=out, overwrite=True)
+        recipes.segment(_series(), checkpoint=ROOM / "networks.safetensors", out=out, overwrite=True)
 
 
 def monais(folder: Path):
@@ -83,7 +84,7 @@ def monais(folder: Path):
     import torch
     from monai import transforms as t
 
-    from vaelib.training import load
+    from vaelib.engine.checkpoints import load
 
     networks, meta = load(ROOM / "networks.safetensors", "vae", "mask")
     low, high = meta["window"]
@@ -122,8 +123,8 @@ def peak_of(way: str) -> float:
 
 @contextmanager
 def stopwatch(taken):
-    """Add the seconds of each function in `STAGES` to `taken` while `pipeline.segment` calls it."""
-    from vaelib import pipeline
+    """Add the seconds of each function in `STAGES` to `taken` while `recipes.segment` calls it."""
+    from vaelib import recipes
 
     def timed(name, function):
         def call(*given, **options):
@@ -135,7 +136,7 @@ def stopwatch(taken):
 
         return call
 
-    with mock.patch.multiple(pipeline, **{name: timed(name, getattr(pipeline, name)) for name in STAGES}):
+    with mock.patch.multiple(recipes, **{name: timed(name, getattr(recipes, name)) for name in STAGES}):
         yield
 
 

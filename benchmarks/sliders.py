@@ -14,38 +14,44 @@ import ipywidgets as ui
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib import cohort, latent, metrics, pipeline, pyramid, surface, widgets
-from vaelib.masks import read_mask
-from vaelib.volumes import read_ct
+from vaelib import latent, metrics, pictures, recipes
+from vaelib.cohort import load_slices
+from vaelib.cohorts.layout import data_folder, find_cases, models_folder
+from vaelib.engine.shards import open_case
+from vaelib.levels import canonical
+from vaelib.volumes import read_ct, read_mask
 
 
 def boards():
     """The widgets of the lessons by name, each with its controls by name."""
-    case = next(case for case in cohort.find_cases(cohort.data_folder()) if case.mask)
+    case = next(case for case in find_cases(data_folder()) if case.mask)
     scan = read_ct(case.ct)
-    mask = pyramid.canonical(read_mask(case.mask, scan), fill=0)
-    volume, pancreas = (sitk.GetArrayFromImage(image) for image in (pyramid.canonical(scan), mask))
-    browser = widgets.slice_browser(volume, pancreas, scan.GetSpacing()[::-1], pancreas * 0.9)
+    mask = canonical(read_mask(case.mask, scan), fill=0)
+    volume, pancreas = (sitk.GetArrayFromImage(image) for image in (canonical(scan), mask))
+    browser = pictures.slice_browser(volume, pancreas, scan.GetSpacing()[::-1], pancreas * 0.9)
     yield "slice_browser, 512 x 512", browser.controls
 
-    shards, parts = pipeline.shards_and_split()
-    train, val = (pyramid.stack(shards, parts[name], level=6) for name in ("train", "val"))
-    vae, decoder = pipeline.trained(train, val, cohort.models_folder() / "vae64.safetensors", "vae", "mask")
+    shards, parts = recipes.shards_and_split()
+    train, val = (load_slices(shards, parts[name], level=6) for name in ("train", "val"))
+    vae, decoder = recipes.trained(train, val, models_folder() / "vae64.safetensors", "vae", "mask")
     truth, z = val.masks[:, 0] >= metrics.TRUTH, latent.encode(vae, val.images)[0]
-    yield "latent_explorer, 64 x 64", widgets.latent_explorer((vae.decoder, decoder), z, truth=truth).controls
+    yield "latent_explorer, 64 x 64", pictures.latent_explorer((vae.decoder, decoder), z, truth=truth).controls
     one = val.patient == val.patient[0]
     probability = latent.decode(decoder, z)[:, 0]
     yield (
         "threshold_explorer, 64 x 64",
-        widgets.threshold_explorer(val.images[one, 0], probability[one], truth[one]).controls,
+        pictures.threshold_explorer(val.images[one, 0], probability[one], truth[one]).controls,
     )
-    wide = widgets.threshold_explorer(volume, pancreas * 0.9, pancreas)
+    wide = pictures.threshold_explorer(volume, pancreas * 0.9, pancreas)
     yield "threshold_explorer, 512 x 512", wide.controls
 
-    dx, dy, dz = pyramid.open_case(shards, val.patient[0], 6).meta["spacing"]  # of the scan's pixels
+    dx, dy, dz = open_case(shards, val.patient[0], 6).meta["spacing"]  # of the scan's pixels
     spacing = dz, 8 * dy, 8 * dx
-    meshes = {"truth": surface.mesh(truth[one], 0.5, spacing), "decoded": surface.mesh(probability[one], 0.3, spacing)}
-    table = surface.turntable(meshes)
+    meshes = {
+        "truth": pictures.mesh(truth[one], 0.5, spacing),
+        "decoded": pictures.mesh(probability[one], 0.3, spacing),
+    }
+    table = pictures.turntable(meshes)
     yield "turntable", table.controls
 
 

@@ -11,7 +11,7 @@ import sys
 
 from benchmarks import timing
 
-FIRST, EVERY = "import vaelib", "import vaelib.pipeline"
+FIRST, EVERY = "import vaelib", "import vaelib.recipes"
 MONAI, TORCHIO, PYTHAE = "import monai", "import torchio", "import pythae"
 PARTS = "import pythae.models, pythae.trainers"
 BEFORE = {MONAI: "import sys; sys.modules.update(dict.fromkeys(['ignite', 'itk', 'nibabel']))"}  # it tries them all

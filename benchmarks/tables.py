@@ -1,6 +1,6 @@
 """The table of the README that comes from the measurements."""
 
-from vaelib.ladder import into_readme
+from studies.ladder import into_readme
 
 
 def number(value: float) -> str:

@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from benchmarks import peers, timing
-from vaelib import latent, metrics, pipeline, pyramid, training
-from vaelib.cohort import REPOSITORY
+from vaelib import latent, metrics, recipes, training
+from vaelib.cohort import load_slices
+from vaelib.cohorts.layout import REPOSITORY
 from vaelib.losses import mask_loss, vae_loss
-from vaelib.models import VAE, MaskDecoder
+from vaelib.vae import VAE, MaskDecoder
 
 ROOM = REPOSITORY / "build" / "bench" / "training"
 COUNT, PASSES, BETA = 1024, 3, 0.01
@@ -226,8 +227,8 @@ def plain_curve(train, val, seed: int) -> Watch:
 def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
     """A VAE, its latents, and a mask decoder trained on them, looked at every 25 steps."""
     watch, steps = Watch(val), []
-    vae, _ = pipeline.train_vae(train, val, epochs=epochs, seed=seed)
-    mask = MaskDecoder(**vae.config, prevalence=pipeline.mean(train.masks))
+    vae, _ = recipes.train_vae(train, val, epochs=epochs, seed=seed)
+    mask = MaskDecoder(**vae.config, prevalence=recipes.mean(train.masks))
     pairs = latent.encode_copies(vae, train.images, train.masks, copies, seed)
     z = latent.encode(vae, val.images)[0]
 
@@ -238,15 +239,15 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
         steps.append(progress)
         return training.mask_step(model, batch, progress)
 
-    training.fit(mask, step, pairs, epochs=pipeline.RECIPE["mask_epochs"], seed=seed, label="mask decoder")
+    training.fit(mask, step, pairs, epochs=recipes.RECIPE["mask_epochs"], seed=seed, label="mask decoder")
     watch.look(lambda: latent.decode(mask, z)[:, 0])
     return watch
 
 
 def until_there(times: int = 3) -> dict[str, dict]:
     """Seconds until the held-out Dice is 95% of what the plain loop ends with, with as many seeds."""
-    shards, parts = pipeline.shards_and_split(REPOSITORY / "data" / "synthetic")
-    train, val = (pyramid.stack(shards, parts[name], 6) for name in ("train", "val"))
+    shards, parts = recipes.shards_and_split(REPOSITORY / "data" / "synthetic")
+    train, val = (load_slices(shards, parts[name], 6) for name in ("train", "val"))
     found, last, goal = {"ours": [], PLAIN: []}, {"ours": [], PLAIN: []}, []
     for seed in range(times):
         curves = {"ours": our_curve(train, val, seed, **SHORT), PLAIN: plain_curve(train, val, seed)}
@@ -257,7 +258,7 @@ def until_there(times: int = 3) -> dict[str, dict]:
             found[name].append(curve.until(goal[-1]))
     what = f"until the held-out Dice of the mask is {SHARE:.0%} of what the plain loop has after {PLAIN_PASSES} passes"
     row = timing.row(what, "s", found, {PLAIN: 3.0})
-    lesson = our_curve(train, val, 0, **pipeline.recipe("epochs", "copies"))
+    lesson = our_curve(train, val, 0, **recipes.recipe("epochs", "copies"))
     facts = {"dice at the end": {name: float(np.mean(values)) for name, values in last.items()}, "goal": goal,
              "recipe of the lessons": {"s": lesson.until(goal[0]), "dice at the end": lesson.curve[-1][1]}}  # fmt: skip
     return {"training/time to a mask": row | facts}

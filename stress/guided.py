@@ -30,7 +30,7 @@ def fuzz(kind, room, options):
 
     with atheris.instrument_imports(include=["vaelib", "pydicom", "highdicom", "gzip", "zipfile"]):
         from stress import kinds
-        from vaelib.errors import InputError
+        from vaelib import InputError
     good, case, corpus = (Path(room) / name for name in ("good", "case", "corpus"))
     kinds.KINDS[kind].make(good)
     corpus.mkdir()

@@ -15,19 +15,23 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from vaelib import InputError, checkpoints, download, export, labels, pipeline
-from vaelib.cohort import find_cases
-from vaelib.dicom import write_seg
-from vaelib.labels import FOLDER
-from vaelib.masks import read_mask
-from vaelib.models import VAE, MaskDecoder
-from vaelib.phantom import cohort
+from vaelib import InputError
+from vaelib.cohorts.labels import FOLDER
+from vaelib.cohorts.layout import find_cases
+from vaelib.dicom.write import write_seg
+from vaelib.engine.shards import open_case, prepare
 from vaelib.phantom.scanner import SCANNERS
-from vaelib.pyramid import open_case, prepare
-from vaelib.volumes import read_ct
+from vaelib.vae import VAE, MaskDecoder
+from vaelib.volumes import read_ct, read_mask
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from small import SPACING, blob_volume, make_patients  # noqa: E402
+
+from vaelib import recipes
+from vaelib.cohorts import download, labels
+from vaelib.dicom import export
+from vaelib.engine import checkpoints
+from vaelib.phantom import cohort
 
 LEVELS = (3, 5, 9)
 
@@ -139,10 +143,10 @@ def _shards(inputs, top):
 
 
 def _train(inputs, top, *, seed=0, workers=1):
-    pipeline.cache_folder = lambda folder: inputs / "cache"
-    pipeline.prepare = partial(prepare, levels=LEVELS, workers=1)
+    recipes.cache_folder = lambda folder: inputs / "cache"
+    recipes.prepare = partial(prepare, levels=LEVELS, workers=1)
     how = dict(level=5, latent=4, epochs=3, batch_size=8, seed=seed, resume=True)
-    pipeline.train(inputs / "scans", out=top / "m.safetensors", **how)
+    recipes.train(inputs / "scans", out=top / "m.safetensors", **how)
 
 
 def _weights(inputs, top):
@@ -163,7 +167,7 @@ def _segment(inputs, top, *, model="model.safetensors", workers=1):
     export.write_seg = partial(write_seg, uid="stress")  # or each would be another
     case = find_cases(inputs / "scans")[0]
     for name in ("packed.nii.gz", "m.dcm", "m.nii"):
-        pipeline.segment(case.ct, checkpoint=inputs / model, out=top / name, overwrite=True)
+        recipes.segment(case.ct, checkpoint=inputs / model, out=top / name, overwrite=True)
 
 
 def _older_masks(inputs, top):

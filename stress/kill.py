@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 from stress.jobs import JOBS, given, listen
-from vaelib.files import replace
+from vaelib.engine.files import write_file
 
 STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "shutil.copyfile"}
 ROW = "{:9s} {:>5s} {:>7s} {:>7s} {:>9s} {:>6s} {:>9s}  {}"
@@ -240,7 +240,7 @@ def main():
         finally:
             if bucket:
                 os.kill(bucket, signal.SIGKILL)
-    replace(asked.out, "\n".join(table) + "\n")
+    write_file(asked.out, "\n".join(table) + "\n")
     return 1 if faults else 0
 
 

@@ -15,14 +15,20 @@ import SimpleITK as sitk
 import torch
 
 from stress import mutate, oracle
-from vaelib import checkpoints, cohort, files, labels, masks, pyramid, volumes
-from vaelib.dicom import write_ct
-from vaelib.errors import InputError
-from vaelib.models import VAE
-from vaelib.pixels import same_locale
+from vaelib import InputError
+from vaelib.dicom.pixels import same_locale
+from vaelib.dicom.write import write_ct
+from vaelib.vae import VAE
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from small import SPACING, blob_volume, forge, make_series  # noqa: E402
+
+from vaelib import volumes
+from vaelib.cohort import load_slices
+from vaelib.cohorts import labels
+from vaelib.cohorts.layout import Case, cache_folder, data_folder, find_cases, models_folder
+from vaelib.engine import checkpoints, files
+from vaelib.engine.shards import prepare
 
 LEVEL = 4
 SYNTAXES = {"ct RLE": pydicom.uid.RLELossless, "ct JPEG-LS": pydicom.uid.JPEGLSLossless}
@@ -102,7 +108,7 @@ def _seg_differs(folder, good, mask):
 
 def _make_nifti(folder, ending):
     make_series(folder / "ct")
-    mask = masks.read_mask(folder / "seg.dcm", _scan(folder))
+    mask = volumes.read_mask(folder / "seg.dcm", _scan(folder))
     sitk.WriteImage(mask, str(folder / f"label0001.{ending}"), useCompression=True)
     (folder / "seg.dcm").unlink()
 
@@ -152,8 +158,8 @@ def _zip_differs(folder, good, result):
 
 def _make_shard(folder):
     make_series(folder / "P" / "ct")
-    case = cohort.Case("P", folder / "P" / "ct", folder / "P" / "seg.dcm", "idc")
-    pyramid.prepare([case], folder / "cache", levels=[LEVEL, LEVEL + 1], workers=1)
+    case = Case("P", folder / "P" / "ct", folder / "P" / "seg.dcm", "idc")
+    prepare([case], folder / "cache", levels=[LEVEL, LEVEL + 1], workers=1)
 
 
 def _damage_shard(folder, r):
@@ -175,7 +181,7 @@ def _damage_shard(folder, r):
 
 def _open_shard(folder):
     shards = folder / "cache" / "hu_-160_240"
-    return [pyramid.stack(shards, ["P"], level)[:2] for level in (LEVEL, LEVEL + 1)]
+    return [load_slices(shards, ["P"], level)[:2] for level in (LEVEL, LEVEL + 1)]
 
 
 def _shard_differs(folder, good, result):
@@ -246,10 +252,10 @@ def _damage_parameters(folder, r):
 def _find(folder):
     os.environb[b"VAELIB_DATA"] = (folder / "told").read_bytes()
     try:
-        cohort.cache_folder(), cohort.models_folder()
-        return cohort.find_cases(cohort.data_folder())
+        cache_folder(), models_folder()
+        return find_cases(data_folder())
     except InputError as error:  # the folder that was told is what has to be named
-        raise InputError(str(error).replace(str(cohort.data_folder()), f"VAELIB_DATA, {folder}")) from None
+        raise InputError(str(error).replace(str(data_folder()), f"VAELIB_DATA, {folder}")) from None
     finally:
         del os.environ["VAELIB_DATA"]
 
@@ -269,11 +275,11 @@ KINDS = {
     for kind in CT
 }  # fmt: skip
 KINDS |= {
-    "seg": Kind(_make_seg, _damage_seg, lambda f: masks.read_mask(f / "seg.dcm", _scan(f)), _seg_differs),
+    "seg": Kind(_make_seg, _damage_seg, lambda f: volumes.read_mask(f / "seg.dcm", _scan(f)), _seg_differs),
     **{
         ending: Kind(
             lambda folder, e=ending: _make_nifti(folder, e), lambda folder, r, e=ending: _damage_nifti(folder, r, e),
-            lambda f, e=ending: masks.read_mask(f / f"label0001.{e}", _scan(f)),
+            lambda f, e=ending: volumes.read_mask(f / f"label0001.{e}", _scan(f)),
             lambda folder, good, mask, e=ending: _nifti_differs(folder, good, mask, e),
         )
         for ending in ("nii", "nii.gz")

@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 
 from stress import kinds
-from vaelib.errors import InputError
+from vaelib import InputError
 
 LIMIT_S, SLACK = 20, 48 << 20  # bytes beyond four times the input: what a library allocates once, such as its tables
 BATCH = 200  # cases a process

@@ -23,11 +23,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from course import onnx
 from stress.jobs import _painted, given
 from stress.kill import JOBS, child, finish, hidden, start, tree
-from vaelib import InputError, export, pipeline
-from vaelib.__main__ import main as command
-from vaelib.dicom import write_seg
+from vaelib import InputError, recipes
+from vaelib.cli import main as command
+from vaelib.dicom import export
+from vaelib.dicom.write import write_seg
 from vaelib.phantom import cohort
 
 
@@ -48,7 +50,7 @@ def commands(inputs):
         "explorer": (["explorer", "TOP/new", scans, "--checkpoint", model], ()),
     }
     with suppress(InputError):
-        export.check_onnx("")
+        onnx.check_onnx("")
         return found
     return {name: found[name] for name in found if name != "explorer"}
 
@@ -57,7 +59,7 @@ def say(words, inputs, largest, top):
     """Run a command in this process, with files of `largest` bytes at most: its status, and what it says is wrong."""
     cohort.make_patient = _painted
     export.write_seg = partial(write_seg, uid="stress")
-    pipeline.cache_folder = lambda folder: inputs / "cache"
+    recipes.cache_folder = lambda folder: inputs / "cache"
     if largest:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):

@@ -13,7 +13,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from small import as_image
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from vaelib.dicom import write_ct, write_seg
+from vaelib.dicom.write import write_ct, write_seg
 from vaelib.volumes import read_ct
 
 BUCKET = "idc-open-data"

@@ -6,7 +6,7 @@ import browser
 import pytest
 from small import OBLIQUE, make_series
 
-from book import build
+from course.book import build
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from vaelib import parallel, training
-from vaelib.models import MaskDecoder
-from vaelib.rows import Rows
+from vaelib import training
+from vaelib.engine import parallel
+from vaelib.engine.rows import Rows
+from vaelib.vae import MaskDecoder
 
 torch.set_num_threads(1)
 out, epochs, death = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None

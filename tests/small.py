@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.dicom import write_ct, write_seg
+from vaelib.dicom.write import write_ct, write_seg
 from vaelib.volumes import read_ct
 
 SPACING = (2.5, 0.9, 0.7)  # (dz, dy, dx), mm: no two alike, so that no mix-up goes unseen

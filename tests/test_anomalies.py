@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from small import forge
 
-from vaelib import InputError, anomalies, pyramid
-from vaelib.anomalies import ANOMALIES, SEEN, altered, screws, stack_staged, staged
-from vaelib.cohort import find_cases
-from vaelib.phantom import LABEL, make_cohort, make_patient
+from vaelib import InputError, levels
+from vaelib.cohorts.layout import find_cases
+from vaelib.engine.shards import open_case, prepare
+from vaelib.levels import canonical
+from vaelib.phantom import LABEL, anomalies, make_cohort, make_patient
 from vaelib.phantom.anatomy import Anatomy
+from vaelib.phantom.anomalies import ANOMALIES, SEEN, altered, screws, stack_staged, staged
 
 NAME = "PANCREAS_0001"
 LEVEL = 6
@@ -21,15 +23,15 @@ def shards(tmp_path_factory):
     """A cohort of one, with 64 pixels a side from the scan on, through the same files as the large one."""
     folder = tmp_path_factory.mktemp("anomalies")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyramid, "canonical", partial(pyramid.canonical, size=2**LEVEL))
+        patch.setattr(levels, "canonical", partial(canonical, size=2**LEVEL))
         patch.setattr(anomalies, "FULL", LEVEL)
         cohort = make_cohort(folder / "cohort", patients=1, size=2**LEVEL, workers=1)
-        yield pyramid.prepare(find_cases(cohort), folder / "cache", levels=(4, LEVEL), workers=1)
+        yield prepare(find_cases(cohort), folder / "cache", levels=(4, LEVEL), workers=1)
 
 
 @pytest.fixture(scope="module")
 def before(shards):
-    return np.asarray(pyramid.open_case(shards, NAME, LEVEL).images, np.float32)
+    return np.asarray(open_case(shards, NAME, LEVEL).images, np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from vaelib import arms
-from vaelib.pyramid import Stack
-from vaelib.studies import against, board
-from vaelib.training import load, save
+from studies import against, board
+from vaelib import rivals
+from vaelib.cohort import Slices
+from vaelib.engine.checkpoints import load, save
 
 SHORT = {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 1, "mask_epochs": 1}
-RECIPE = arms.SPATIAL | {"latent": 2, "grid": 8, "epochs": 1, "passes": 1, "blocks": 1, "channels": 4}
+RECIPE = rivals.SPATIAL | {"latent": 2, "grid": 8, "epochs": 1, "passes": 1, "blocks": 1, "channels": 4}
 
 
 def patients(*names, slices=5):
@@ -20,44 +20,44 @@ def patients(*names, slices=5):
     rng, n = np.random.default_rng(0), slices * len(names)
     images, masks = rng.random((n, 1, 32, 32), np.float32) * 0.1, np.zeros((n, 1, 32, 32), np.float32)
     masks[:, :, 10:16, 12:20] = 1
-    return Stack(images + masks * 0.8, masks, np.repeat(names, slices), np.tile(np.linspace(0, 1, slices), len(names)))
+    return Slices(images + masks * 0.8, masks, np.repeat(names, slices), np.tile(np.linspace(0, 1, slices), len(names)))
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(arms, "PASSES", 2)
-    monkeypatch.setitem(arms.ARMS, "spatial VAE, detached", partial(arms.spatial, recipe=RECIPE))
+    monkeypatch.setattr(rivals, "PASSES", 2)
+    monkeypatch.setitem(rivals.ARMS, "spatial VAE, detached", partial(rivals.spatial, recipe=RECIPE))
     monkeypatch.setattr(
-        arms.pipeline, "RECIPE", {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 1, "mask_epochs": 1}
+        rivals.pipeline, "RECIPE", {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 1, "mask_epochs": 1}
     )
 
 
-@pytest.mark.parametrize("name", list(arms.ARMS))
+@pytest.mark.parametrize("name", list(rivals.ARMS))
 def test_a_contestant_answers_for_every_slice(name, tmp_path):
     train, val = patients("a", "b"), patients("c")
-    networks = arms.ARMS[name](train, val, 0)
-    p = arms.predict(networks, val)
+    networks = rivals.ARMS[name](train, val, 0)
+    p = rivals.predict(networks, val)
     assert p.shape == val.masks.shape and 0 <= p.min() <= p.max() <= 1
     save(tmp_path / "net.safetensors", networks, half=True)
     again = load(tmp_path / "net.safetensors")[0]
-    assert arms.parameters(again) == arms.parameters(networks)
-    np.testing.assert_allclose(arms.predict(again, val), p, atol=0.02)  # half precision
+    assert rivals.parameters(again) == rivals.parameters(networks)
+    np.testing.assert_allclose(rivals.predict(again, val), p, atol=0.02)  # half precision
 
 
 def test_the_same_seed_gives_the_same_network():
     train, val = patients("a", "b"), patients("c")
-    one, two, other = (arms.ARMS["U-Net"](train, val, seed) for seed in (0, 0, 1))
-    assert np.array_equal(arms.predict(one, val), arms.predict(two, val))
-    assert not np.array_equal(arms.predict(one, val), arms.predict(other, val))
+    one, two, other = (rivals.ARMS["U-Net"](train, val, seed) for seed in (0, 0, 1))
+    assert np.array_equal(rivals.predict(one, val), rivals.predict(two, val))
+    assert not np.array_equal(rivals.predict(one, val), rivals.predict(other, val))
 
 
 def test_the_encoder_learns_nothing_from_the_masks():
     train, val = patients("a", "b"), patients("c")
     moved = train._replace(masks=train.masks[:, :, ::-1].copy())
-    ours, theirs = (arms.spatial(s, val, 0, RECIPE) for s in (train, moved))
+    ours, theirs = (rivals.spatial(s, val, 0, RECIPE) for s in (train, moved))
     for p, q in zip(ours["vae"].parameters(), theirs["vae"].parameters(), strict=True):
         assert torch.equal(p, q)
-    assert not np.array_equal(arms.predict(ours, val), arms.predict(theirs, val))
+    assert not np.array_equal(rivals.predict(ours, val), rivals.predict(theirs, val))
 
 
 def test_a_contestant_is_trained_once_and_again_when_its_slices_change(tmp_path):

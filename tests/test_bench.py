@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 
 from benchmarks import __main__ as bench
 from benchmarks import peers, tables, timing, training
-from vaelib.cohort import REPOSITORY
-from vaelib.models import VAE, MaskDecoder
+from vaelib.cohorts.layout import REPOSITORY
+from vaelib.vae import VAE, MaskDecoder
 
 RESULTS = json.loads((REPOSITORY / "benchmarks" / "results.json").read_text())
 

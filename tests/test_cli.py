@@ -9,7 +9,7 @@ import time
 import pytest
 from small import make_patients
 
-from vaelib import InputError, __main__, pipeline
+from vaelib import InputError, cli, recipes
 
 COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment", "explorer")
 
@@ -21,7 +21,7 @@ def run(*words):
 
 def fails(capsys, *words):
     """Run it in this process, see that it fails as it should, and return the line that it said."""
-    assert __main__.main([str(word) for word in words]) == 2
+    assert cli.main([str(word) for word in words]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("vaelib: error: ") and said.err.count("\n") == 1
@@ -31,8 +31,8 @@ def fails(capsys, *words):
 @pytest.fixture
 def saved(tmp_path):
     """A small checkpoint that holds no pancreas, but everything that `segment` reads."""
-    from vaelib.models import VAE, MaskDecoder
-    from vaelib.training import save
+    from vaelib.engine.checkpoints import save
+    from vaelib.vae import VAE, MaskDecoder
 
     networks = {"vae": VAE(32, channels=2, latent=4), "mask": MaskDecoder(32, channels=2, latent=4)}
     return save(
@@ -45,14 +45,14 @@ def test_help_answers_at_once_and_imports_nothing_heavy():
     done = run("--help")
     assert time.perf_counter() - begin < 2  # 0.2 s on an idle machine
     assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS)
-    heavy = "import sys, vaelib.__main__; print({'torch', 'numpy', 'SimpleITK', 'matplotlib'} & set(sys.modules))"
+    heavy = "import sys, vaelib.cli; print({'torch', 'numpy', 'SimpleITK', 'matplotlib'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", heavy], text=True) == "set()\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_explained(name, capsys):
-    function = getattr(__main__, name)
-    assert __main__.main([name, "--help"]) == 0
+    function = getattr(cli, name)
+    assert cli.main([name, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert function.__doc__.splitlines()[0] in said
     explained = inspect.getdoc(function).partition("----------")[2]
@@ -62,8 +62,8 @@ def test_every_option_is_explained(name, capsys):
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "segment"])
 def test_the_pipeline_takes_what_the_command_line_gives(name):
-    given = inspect.signature(getattr(__main__, name)).parameters
-    taken = inspect.signature(getattr(pipeline, name)).parameters
+    given = inspect.signature(getattr(cli, name)).parameters
+    taken = inspect.signature(getattr(recipes, name)).parameters
     assert set(given) - {"json"} == set(taken)
     for option, parameter in taken.items():
         if parameter.default is not parameter.empty:
@@ -74,17 +74,17 @@ def test_the_defaults_are_passed_on(monkeypatch):
     seen = {}
     answers = {"train": {"thresholds": {"64": 0.2}, "patients": {"train": []}}, "evaluate": {}, "segment": None}
     for name, answer in answers.items():
-        monkeypatch.setattr(pipeline, name, lambda *a, n=name, r=answer, **k: seen.update({n: (a, k)}) or r)
-    assert __main__.main(["segment", "scan", "--out", "mask.nii.gz", "--overwrite"]) == 0
-    assert __main__.main(["train", "--resume", "--beta", "0.5"]) == 0
-    assert __main__.main(["evaluate", "cohort", "--json"]) == 0
+        monkeypatch.setattr(recipes, name, lambda *a, n=name, r=answer, **k: seen.update({n: (a, k)}) or r)
+    assert cli.main(["segment", "scan", "--out", "mask.nii.gz", "--overwrite"]) == 0
+    assert cli.main(["train", "--resume", "--beta", "0.5"]) == 0
+    assert cli.main(["evaluate", "cohort", "--json"]) == 0
     assert seen["segment"][1]["overwrite"] is True and seen["segment"][1]["threshold"] is None
     assert seen["train"][0] == (None,) and seen["train"][1]["resume"] is True and seen["train"][1]["beta"] == 0.5
     assert str(seen["evaluate"][0][0]) == "cohort"
 
 
 def test_no_command_shows_the_help(capsys):
-    assert __main__.main([]) == 0
+    assert cli.main([]) == 0
     assert "Usage" in capsys.readouterr().out
 
 
@@ -112,7 +112,7 @@ def test_an_error_of_the_system_is_one_line_too(monkeypatch, capsys):
     def missing(*args, **kwargs):
         open("/nowhere/at/all")
 
-    monkeypatch.setattr(pipeline, "train", missing)
+    monkeypatch.setattr(recipes, "train", missing)
     assert fails(capsys, "train") == "vaelib: error: /nowhere/at/all: No such file or directory\n"
 
 
@@ -120,7 +120,7 @@ def test_a_message_of_many_lines_is_made_one(monkeypatch, capsys):
     def poem(*args, **kwargs):
         raise InputError("one\n  two")
 
-    monkeypatch.setattr(pipeline, "train", poem)
+    monkeypatch.setattr(recipes, "train", poem)
     assert fails(capsys, "train") == "vaelib: error: one two\n"
 
 
@@ -128,17 +128,17 @@ def test_a_fault_of_ours_is_not_called_bad_input(monkeypatch):
     def fault(*args, **kwargs):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(pipeline, "train", fault)
+    monkeypatch.setattr(recipes, "train", fault)
     with pytest.raises(ValueError, match="a bug"):
-        __main__.main(["train"])
+        cli.main(["train"])
 
 
 def test_ctrl_c_ends_with_status_130(monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "train", interrupt)
-    assert __main__.main(["train"]) == 130
+    monkeypatch.setattr(recipes, "train", interrupt)
+    assert cli.main(["train"]) == 130
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "evaluate"])
@@ -187,7 +187,7 @@ def test_a_file_that_is_there_stays(name, tmp_path, capsys, saved):
 def test_check_writes_a_table_and_a_sheet_and_names_what_is_odd(tmp_path, capsys):
     make_patients(tmp_path / "cohort", [1, 2])
     next((tmp_path / "cohort" / "PANCREAS_0002").rglob("1-005.dcm")).unlink()
-    assert __main__.main(["check", str(tmp_path / "cohort"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert cli.main(["check", str(tmp_path / "cohort"), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     said = capsys.readouterr().out
     assert "2 of 2 to look at" in said and "PANCREAS_0002: cannot be read: 1-0" in said and "missing slice" in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["check.csv", "check.png"]
@@ -197,7 +197,7 @@ def test_prepare_takes_single_patients_and_a_word_on_their_labels(tmp_path, caps
     make_patients(tmp_path / "cohort", [1, 2])
     options = [str(tmp_path / "cohort"), "--cache", str(tmp_path / "cache"), "--workers", "1"]
     assert "no patient PANCREAS_0007 in it" in fails(capsys, "prepare", *options, "--patient", "PANCREAS_0007")
-    assert __main__.main(["prepare", *options, "--patient", "PANCREAS_0002", "--reorient", "header"]) == 0
+    assert cli.main(["prepare", *options, "--patient", "PANCREAS_0002", "--reorient", "header"]) == 0
     (made,) = (tmp_path / "cache").glob("*/*/meta.json")
     assert made.parent.name == "PANCREAS_0002" and json.loads(made.read_text())["placed"]["rule"] == "header"
 
@@ -205,18 +205,18 @@ def test_prepare_takes_single_patients_and_a_word_on_their_labels(tmp_path, caps
 def test_a_warning_is_one_line_and_no_error(tmp_path, capsys):
     make_patients(tmp_path / "cohort", [1])
     (tmp_path / "cohort" / "label0003.nii.gz").touch()
-    assert __main__.main(["check", str(tmp_path / "cohort"), "--workers", "1"]) == 0
+    assert cli.main(["check", str(tmp_path / "cohort"), "--workers", "1"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert f"vaelib: warning: {tmp_path / 'cohort'}: left out labels without a scan: label0003.nii.gz" in said
 
 
 def test_json_is_all_that_evaluate_prints(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(pipeline, "cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setattr(recipes, "cache_folder", lambda folder: tmp_path / "cache")
     weights = tmp_path / "weights.safetensors"
     make_patients(tmp_path / "cohort", range(1, 7))
     small = ["--level", "5", "--latent", "4", "--epochs", "1"]
-    assert __main__.main(["train", str(tmp_path / "cohort"), "--out", str(weights), *small]) == 0
+    assert cli.main(["train", str(tmp_path / "cohort"), "--out", str(weights), *small]) == 0
     capfd.readouterr()
-    assert __main__.main(["evaluate", str(tmp_path / "cohort"), "--checkpoint", str(weights), "--json"]) == 0
+    assert cli.main(["evaluate", str(tmp_path / "cohort"), "--checkpoint", str(weights), "--json"]) == 0
     board = json.loads(capfd.readouterr().out)
     assert board["empty mask"] and all(isinstance(row, dict) for row in board.values())

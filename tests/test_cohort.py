@@ -3,7 +3,8 @@
 import pytest
 
 from vaelib import InputError
-from vaelib.cohort import REPOSITORY, cache_folder, data_folder, find_cases, folds, split
+from vaelib.cohort import folds, split
+from vaelib.cohorts.layout import REPOSITORY, cache_folder, data_folder, find_cases
 
 NAMES = [f"PANCREAS_{n:04d}" for n in range(1, 25)]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from small import make_patients
 
-from vaelib import InputError, crossval, pipeline
+from vaelib import InputError, recipes
 
 SMALL = dict(level=5, latent=4, epochs=1)
 FOUR = (1, 3, 5, 7)  # one patient in each fold
@@ -13,39 +13,39 @@ FOUR = (1, 3, 5, 7)  # one patient in each fold
 
 @pytest.fixture
 def cohort(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setattr(recipes, "cache_folder", lambda folder: tmp_path / "cache")
     make_patients(tmp_path / "cohort", FOUR)
     return tmp_path / "cohort"
 
 
 def test_each_patient_is_tested_once_and_finished_folds_are_kept(cohort, tmp_path, capsys):
     out = tmp_path / "folds"
-    assert crossval.cross_validate(cohort, out=out, only=2, **SMALL) is None
+    assert recipes.cross_validate(cohort, out=out, only=2, **SMALL) is None
     assert sorted(p.name for p in out.iterdir()) == ["fold2.json", "fold2.safetensors"]
     kept = (out / "fold2.safetensors").stat().st_mtime_ns
-    board = crossval.cross_validate(cohort, out=out, **SMALL)
+    board = recipes.cross_validate(cohort, out=out, **SMALL)
     assert (out / "fold2.safetensors").stat().st_mtime_ns == kept
     assert sorted(board["patients"]) == [f"PANCREAS_{n:04d}" for n in FOUR] and board["folds"] == [1, 1, 1, 1]
     assert json.loads((out / "report.json").read_text()) == board
     for sides in board["methods"].values():
         assert set(sides) == {"32", "512"} and len(sides["512"]["dice"]["values"]) == 4
     assert board["methods"]["ceiling of the downscaling"]["32"]["dice"]["mean"] == 1
-    text = crossval.table(board)
-    assert "4 patients, each tested once" in text and pipeline.DETACHED in text
+    text = recipes.fold_table(board)
+    assert "4 patients, each tested once" in text and recipes.DETACHED in text
     with pytest.raises(
         InputError, match="fold0.json: was made with {'latent': 4}, not {'latent': 8}; name another folder"
     ):
-        crossval.cross_validate(cohort, out=out, **SMALL | {"latent": 8})
+        recipes.cross_validate(cohort, out=out, **SMALL | {"latent": 8})
 
 
 def test_a_fold_is_done_anew_where_its_patients_changed(cohort, tmp_path):
-    crossval.cross_validate(cohort, out=tmp_path / "folds", only=1, **SMALL)
+    recipes.cross_validate(cohort, out=tmp_path / "folds", only=1, **SMALL)
     before = json.loads((tmp_path / "folds" / "fold1.json").read_text())["made_by"]["data"]
     next(cohort.glob("PANCREAS_0003/*/CT_1/1-001.dcm")).touch()
-    crossval.cross_validate(cohort, out=tmp_path / "folds", only=1, **SMALL)
+    recipes.cross_validate(cohort, out=tmp_path / "folds", only=1, **SMALL)
     assert json.loads((tmp_path / "folds" / "fold1.json").read_text())["made_by"]["data"] != before
 
 
 def test_a_fold_that_is_none_is_refused(cohort, tmp_path):
     with pytest.raises(InputError, match="fold 4: there are 4, from 0 to 3"):
-        crossval.cross_validate(cohort, out=tmp_path, only=4)
+        recipes.cross_validate(cohort, out=tmp_path, only=4)

@@ -15,17 +15,17 @@ import pytest
 import torch
 from small import make_patients
 
-from vaelib.cohort import cache_folder
-from vaelib.models import VAE
-from vaelib.rows import of_files
+from vaelib.cohorts.layout import cache_folder
+from vaelib.engine.rows import of_files
 from vaelib.training import augment, fit, vae_step
+from vaelib.vae import VAE
 
 JOB = """
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from vaelib.__main__ import main
+from vaelib.cli import main
 
 
 

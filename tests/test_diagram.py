@@ -4,10 +4,10 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from vaelib import diagram
-from vaelib.models import VAE, Decoder, MaskDecoder, widths
-from vaelib.residual import ResidualMaskDecoder, ResidualVAE
-from vaelib.unet import UNet
+from course import diagram
+from vaelib.rivals import UNet
+from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
+from vaelib.vae import VAE, Decoder, MaskDecoder, widths
 
 X = torch.zeros(1, 1, 64, 64)
 

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from small import as_image, blob_volume, make_series
 
 from vaelib import InputError
-from vaelib.dicom import make_uid, series_headers, write_ct, write_seg
+from vaelib.dicom.headers import series_headers
+from vaelib.dicom.write import make_uid, write_ct, write_seg
 from vaelib.volumes import read_ct
 
 

@@ -17,10 +17,10 @@ import pytest
 import SimpleITK as sitk
 from bucket import PATIENTS, SLICES, Bucket, Server, make_index
 
-from vaelib import InputError, download
-from vaelib.cohort import find_cases
-from vaelib.masks import read_mask
-from vaelib.volumes import read_ct
+from vaelib import InputError
+from vaelib.cohorts import download
+from vaelib.cohorts.layout import find_cases
+from vaelib.volumes import read_ct, read_mask
 
 REAL = idc_index_data.IDC_INDEX_PARQUET_FILEPATH
 CHILD = """

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import test_notebooks as standards
 
-from vaelib import InputError, checks
+from course import checks
+from vaelib import InputError
 
 FOLDER = standards.FOLDER
 LESSONS = [path.stem for path in standards.PATHS]
@@ -45,7 +46,7 @@ def docstring(name: str) -> str:
     """The first hint of an exercise."""
     lesson, number = name.split(".")
     return " ".join(
-        inspect.getdoc(getattr(import_module(f"vaelib.checks.lesson_{lesson}"), f"exercise_{number}")).split()
+        inspect.getdoc(getattr(import_module(f"course.checks.lesson_{lesson}"), f"exercise_{number}")).split()
     )
 
 
@@ -145,7 +146,7 @@ def lesson(monkeypatch):
         """
         checks.expect(checks.attempt(answer, 3) == 6, "twice 3 is not what it returns")
 
-    module = type(inspect)("vaelib.checks.lesson_99")
+    module = type(inspect)("course.checks.lesson_99")
     module.exercise_1 = exercise_1
     monkeypatch.setitem(sys.modules, module.__name__, module)
 

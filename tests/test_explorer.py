@@ -11,11 +11,12 @@ import pytest
 import torch
 from browser import serve
 
-from vaelib import InputError, __main__, explorer, latent, metrics
-from vaelib.explorer import RUNTIME, contents, write_explorer
-from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import Stack
-from vaelib.residual import ResidualMaskDecoder
+from course import explorer
+from course.explorer import RUNTIME, contents, write_explorer
+from vaelib import InputError, cli, latent, metrics
+from vaelib.cohort import Slices
+from vaelib.spatial import ResidualMaskDecoder
+from vaelib.vae import VAE, MaskDecoder
 
 SIZE, LATENT = 32, 12
 
@@ -27,7 +28,7 @@ def blobs(names, each, seed):
     cy, cx, r = rng.uniform(10, 22, (3, len(names) * each, 1, 1, 1))
     images = np.clip(1.5 - np.hypot(y - cy, x - cx) / r, 0, 1).astype(np.float32)
     masks = (np.hypot(y - cy, x - cx - 3) < r / 3).astype(np.float32) * 0.5
-    return Stack(images, masks, np.repeat(names, each), np.tile(np.linspace(0, 1, each), len(names)))
+    return Slices(images, masks, np.repeat(names, each), np.tile(np.linspace(0, 1, each), len(names)))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_each_patient_starts_where_there_is_most_pancreas(made, data):
 
 
 def test_a_latent_that_keeps_its_place_lies_flat(made):
-    from vaelib.residual import ResidualVAE
+    from vaelib.spatial import ResidualVAE
 
     content = contents(ResidualVAE(SIZE, channels=4, latent=2, grid=8), *made[3:])
     assert list(content["shape"]) == [2, 8, 8] and len(content["mean"]) == len(content["directions"][0]) == 128
@@ -107,7 +108,7 @@ def test_decoders_of_more_than_a_slice_are_refused(made, tmp_path):
 
 def test_the_command_asks_for_its_extra_before_it_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert __main__.main(["explorer", str(tmp_path / "page")]) == 2
+    assert cli.main(["explorer", str(tmp_path / "page")]) == 2
     said = capsys.readouterr().err
     assert "page: ONNX needs onnx; install the extra" in said and not (tmp_path / "page").exists()
 

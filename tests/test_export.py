@@ -9,13 +9,13 @@ import pytest
 import torch
 from small import same
 
+from course.onnx import write_onnx
 from vaelib import InputError
-from vaelib.export import write_mask, write_onnx
+from vaelib.dicom.export import write_mask
 from vaelib.latent import decode
-from vaelib.masks import read_mask
-from vaelib.models import VAE, MaskDecoder
-from vaelib.residual import ResidualMaskDecoder
-from vaelib.volumes import read_ct
+from vaelib.spatial import ResidualMaskDecoder
+from vaelib.vae import VAE, MaskDecoder
+from vaelib.volumes import read_ct, read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 

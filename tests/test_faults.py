@@ -13,8 +13,8 @@ import psutil
 import pytest
 import SimpleITK as sitk
 
-from vaelib.errors import InputError
-from vaelib.export import write_mask
+from vaelib import InputError
+from vaelib.dicom.export import write_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +77,7 @@ def test_a_mask_is_not_written_beside_its_twin_which_itk_would_read_in_its_place
 ORPHANS = """
 import os, pathlib, sys, time
 from functools import partial
-from vaelib.progress import each
+from vaelib.engine.workers import each
 
 def work(folder, item):
     (pathlib.Path(folder) / str(os.getpid())).touch()

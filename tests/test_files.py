@@ -10,13 +10,13 @@ import sys
 import numpy as np
 import pytest
 
-from vaelib.errors import InputError
-from vaelib.files import arrays, clear, replace, whole
+from vaelib import InputError
+from vaelib.engine.files import arrays, atomic_write, remove_leftovers, write_file
 
 
 def test_text_and_bytes_come_as_they_are_and_folders_are_made(tmp_path):
-    assert replace(tmp_path / "a" / "b.txt", "Dice ≥ 0\r\n").read_bytes() == "Dice ≥ 0\r\n".encode()
-    assert replace(tmp_path / "a" / "b.txt", b"\x00new").read_bytes() == b"\x00new"
+    assert write_file(tmp_path / "a" / "b.txt", "Dice ≥ 0\r\n").read_bytes() == "Dice ≥ 0\r\n".encode()
+    assert write_file(tmp_path / "a" / "b.txt", b"\x00new").read_bytes() == b"\x00new"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.txt"]
 
 
@@ -25,15 +25,15 @@ def test_what_was_there_stays_if_the_new_one_fails(tmp_path, monkeypatch, number
     def fail(*paths):
         raise OSError(number, os.strerror(number))
 
-    replace(tmp_path / "b.txt", "old")
+    write_file(tmp_path / "b.txt", "old")
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(InputError, match=f"b.txt: cannot be written: .*{said}"):
-        replace(tmp_path / "b.txt", "new")
+        write_file(tmp_path / "b.txt", "new")
     assert [p.name for p in tmp_path.iterdir()] == ["b.txt"] and (tmp_path / "b.txt").read_text() == "old"
 
 
 def test_what_fails_elsewhere_is_not_called_a_full_disk(tmp_path):
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "b.txt") as half:
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "b.txt") as half:
         half.write_bytes((tmp_path / "no such source").read_bytes())
     assert not list(tmp_path.iterdir())
 
@@ -43,7 +43,7 @@ def test_a_file_that_grows_beyond_what_the_system_allows_is_named(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
     try:
         with pytest.raises(InputError, match="big.bin: cannot be written: File too large"):
-            replace(tmp_path / "big.bin", bytes(2000))
+            write_file(tmp_path / "big.bin", bytes(2000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert not list(tmp_path.iterdir())
@@ -51,7 +51,7 @@ def test_a_file_that_grows_beyond_what_the_system_allows_is_named(tmp_path):
 
 def test_a_full_disk_is_seen_below_what_a_library_makes_of_it(tmp_path):
     with pytest.raises(InputError, match="b.dcm: cannot be written: No space left on device; make room"):
-        with whole(tmp_path / "b.dcm"):
+        with atomic_write(tmp_path / "b.dcm"):
             try:
                 raise OSError(28, os.strerror(28))
             except OSError as error:
@@ -60,7 +60,7 @@ def test_a_full_disk_is_seen_below_what_a_library_makes_of_it(tmp_path):
 
 
 def make_folder(path, text, **options):
-    with whole(path, **options) as half:
+    with atomic_write(path, **options) as half:
         half.mkdir()
         (half / "a.txt").write_text(text)
 
@@ -93,7 +93,7 @@ def test_two_that_write_one_folder_at_once_leave_one_whole(tmp_path, monkeypatch
 
 KILLED = """
 import os, signal, sys
-from vaelib.files import whole
+from vaelib.engine.files import whole
 with whole(sys.argv[1]) as half:
     half.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -108,17 +108,17 @@ def test_what_a_killed_process_left_is_removed_and_what_another_is_at_work_on_is
     others = [f".b[1].txt.{socket.gethostname()}.{os.getppid()}.x", ".b[1].txt.elsewhere.1.x", ".b.txt"]
     for name in others:
         (tmp_path / name).mkdir()
-    replace(path, "whole")
+    write_file(path, "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "b[1].txt"])
 
 
 def test_what_a_killed_process_left_beside_goes_too_and_can_be_cleared_alone(tmp_path):
-    for way in (lambda: replace(tmp_path / "c.txt", "whole"), lambda: clear(tmp_path)):
+    for way in (lambda: write_file(tmp_path / "c.txt", "whole"), lambda: remove_leftovers(tmp_path)):
         assert subprocess.run([sys.executable, "-c", KILLED, tmp_path / "b.txt"]).returncode == -signal.SIGKILL
         assert any(p.name.startswith(".b.txt.") for p in tmp_path.iterdir())
         way()
         assert [p.name for p in tmp_path.iterdir()] == ["c.txt"]
-    clear(tmp_path / "nowhere")
+    remove_leftovers(tmp_path / "nowhere")
 
 
 def test_arrays_are_made_once_and_anew_where_they_are_damaged(tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from vaelib import checks
-from vaelib.errors import InputError
-from vaelib.studies.bugs import FAULTS, SCRIPTS
+from course import checks
+from studies.bugs import FAULTS, SCRIPTS
+from vaelib import InputError
 
 CELLS = nbformat.read(Path(__file__).resolve().parents[1] / "notebooks" / "10_find_the_bug.ipynb", 4).cells
 FAULTY, MENDED = (path.read_text(encoding="utf-8") for path in SCRIPTS)

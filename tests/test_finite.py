@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from vaelib import finite, latent
-from vaelib.errors import InputError, NotFinite
-from vaelib.models import VAE, MaskDecoder
+from vaelib import InputError, latent
+from vaelib.engine import finite
+from vaelib.engine.errors import NotFinite
+from vaelib.vae import VAE, MaskDecoder
 
 BAD = [float("nan"), float("inf"), -float("inf")]
 
@@ -31,10 +32,10 @@ def test_many_rows_are_not_all_told():
 @pytest.mark.parametrize("bad", BAD)
 def test_a_loss_or_a_batch_that_is_not_finite_is_doubted_and_nothing_else_is(bad):
     loss, x, counts = torch.tensor(2.0), torch.full((4, 3), 1e30), torch.arange(5)
-    assert finite.doubt(loss, [x, counts, torch.full((100, 1000), 6e4).half()]) == 0
-    assert finite.doubt(torch.tensor(bad), [x, counts]).isnan()
+    assert finite.nan_flag(loss, [x, counts, torch.full((100, 1000), 6e4).half()]) == 0
+    assert finite.nan_flag(torch.tensor(bad), [x, counts]).isnan()
     x[2, 1] = bad
-    assert finite.doubt(loss, [counts, x]).isnan()
+    assert finite.nan_flag(loss, [counts, x]).isnan()
 
 
 @pytest.mark.parametrize("bad", BAD)

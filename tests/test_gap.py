@@ -5,10 +5,10 @@ import pytest
 import torch
 from test_arms import patients
 
+from studies import gap
 from vaelib.latent import decode
-from vaelib.models import VAEOutput
-from vaelib.studies import gap
 from vaelib.training import vae_step
+from vaelib.vae import VAEOutput
 
 SMALL = {"latent": 2, "epochs": 1, "passes": 1, "blocks": 1, "channels": 4}
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from book.link_terms import NOTEBOOKS, SPELLINGS, link, read
+from course.book.link_terms import NOTEBOOKS, SPELLINGS, link, read
 
 PAGE = NOTEBOOKS / "glossary.md"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))

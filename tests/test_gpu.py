@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from vaelib.errors import InputError, NotFinite
-from vaelib.models import VAE, MaskDecoder
+from vaelib import InputError
+from vaelib.engine.errors import NotFinite
 from vaelib.training import fit, mask_step, vae_step
+from vaelib.vae import VAE, MaskDecoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that CUDA can use on this machine")
 

@@ -16,13 +16,13 @@ import pytest
 import SimpleITK as sitk
 from small import OBLIQUE, as_image, make_series, same
 
-from vaelib import InputError, labels
-from vaelib.cohort import Case, find_cases
-from vaelib.dicom import write_ct, write_seg
-from vaelib.labels import FOLDER, mask_of, place, unpack
-from vaelib.masks import read_mask
+from vaelib import InputError
+from vaelib.cohorts import labels
+from vaelib.cohorts.labels import FOLDER, mask_of, place, unpack
+from vaelib.cohorts.layout import Case, find_cases
+from vaelib.dicom.write import write_ct, write_seg
 from vaelib.phantom import make_patient
-from vaelib.volumes import read_ct
+from vaelib.volumes import read_ct, read_mask
 
 ZIP = "TCIA_pancreas_labels-02-05-2017.zip"
 UNKNOWN = pytest.mark.filterwarnings("ignore:.*SHA-256")  # no zip made here is TCIA's

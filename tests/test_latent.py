@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vaelib import latent
-from vaelib.models import VAE, MaskDecoder
+from vaelib.vae import VAE, MaskDecoder
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from vaelib.losses import beta_at, kl, kl_per_unit, l2, mask_loss, vae_loss
-from vaelib.models import VAEOutput
+from vaelib.vae import VAEOutput
 
 
 def test_kl_equals_the_one_of_torch_distributions():

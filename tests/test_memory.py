@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 
-from vaelib import memory
-from vaelib.errors import InputError
-from vaelib.models import VAE
-from vaelib.residual import ResidualVAE
+from vaelib import InputError
+from vaelib.engine import memory
+from vaelib.spatial import ResidualVAE
 from vaelib.training import fit, vae_step
+from vaelib.vae import VAE
 
 STEP = vae_step(0.01)
 
@@ -20,7 +20,7 @@ def batch(n, size=64):
 
 def test_a_watch_sees_what_is_alive_at_once_and_not_what_was_there_before():
     old = torch.rand(1000)
-    with memory.Watch() as watch:
+    with memory.PeakMemory() as watch:
         for _ in range(5):
             new = old * 2  # one at a time, and for a moment the next one beside it
         view = new[:10]
@@ -31,22 +31,24 @@ def test_a_watch_sees_what_is_alive_at_once_and_not_what_was_there_before():
 def test_what_is_foretold_is_what_a_step_takes(recompute):
     torch.manual_seed(0)
     vae, x = ResidualVAE(64, 4, 4, 8, recompute=recompute), torch.rand(4, 1, 64, 64)
-    with memory.Watch() as watch:
+    with memory.PeakMemory() as watch:
         STEP(vae, [x], 0.5)["total"].backward()
     weights = sum(p.nbytes for p in vae.parameters())
-    assert memory.need(vae, STEP, [x]) == pytest.approx(watch.peak + x.nbytes + 3 * weights, rel=0.02)
+    assert memory.step_bytes(vae, STEP, [x]) == pytest.approx(watch.peak + x.nbytes + 3 * weights, rel=0.02)
     assert all(p.device.type == "cpu" for p in vae.parameters())
 
 
 def test_foretelling_touches_neither_the_weights_nor_their_gradients():
     vae = VAE(32, 2, 4)
     before = [p.clone() for p in vae.parameters()]
-    memory.need(vae, STEP, batch(10**6, 32))  # four terabytes of pictures
+    memory.step_bytes(vae, STEP, batch(10**6, 32))  # four terabytes of pictures
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, vae.parameters(), strict=True))
 
 
 def test_recomputing_needs_less():
-    kept, again = (memory.need(ResidualVAE(128, 4, 4, 8, recompute=r), STEP, batch(8, 128)) for r in (False, True))
+    kept, again = (
+        memory.step_bytes(ResidualVAE(128, 4, 4, 8, recompute=r), STEP, batch(8, 128)) for r in (False, True)
+    )
     assert again < 0.6 * kept
 
 
@@ -58,9 +60,12 @@ def test_recomputing_needs_less():
 ])  # fmt: skip
 def test_out_of_memory_becomes_a_word_of_what_would_fit(error, monkeypatch):
     vae, x = ResidualVAE(64, 8, 4, 8), batch(64)
-    room = memory.need(vae, STEP, batch(20))
-    monkeypatch.setattr(memory, "free", lambda device: room)
-    with pytest.raises(InputError, match="64 images of 64 x 64") as caught, memory.explained(vae, STEP, x, "VAE"):
+    room = memory.step_bytes(vae, STEP, batch(20))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: room)
+    with (
+        pytest.raises(InputError, match="64 images of 64 x 64") as caught,
+        memory.explain_out_of_memory(vae, STEP, x, "VAE"),
+    ):
         raise error
     said = str(caught.value)
     assert said.startswith("VAE: out of memory") and "use batch_size=16 " in said and "recompute=True" in said
@@ -68,28 +73,31 @@ def test_out_of_memory_becomes_a_word_of_what_would_fit(error, monkeypatch):
 
 
 def test_what_has_no_room_for_one_image_says_so(monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     with (
         pytest.raises(InputError, match="not even one image fits"),
-        memory.explained(VAE(32, 2, 4), STEP, batch(8, 32)),
+        memory.explain_out_of_memory(VAE(32, 2, 4), STEP, batch(8, 32)),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_where_nobody_knows_what_is_free_half_is_advised(monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda device: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     said = memory.what_fits(VAE(32, 2, 4), STEP, batch(8, 32), None)
     assert "use batch_size=4" in said and "free" not in said and "recompute" not in said
 
 
 def test_another_error_is_let_through():
-    with pytest.raises(RuntimeError, match="shapes"), memory.explained(VAE(32, 2, 4), STEP, batch(8, 32)):
+    with pytest.raises(RuntimeError, match="shapes"), memory.explain_out_of_memory(VAE(32, 2, 4), STEP, batch(8, 32)):
         raise RuntimeError("shapes do not match")
 
 
 def test_a_batch_that_no_machine_holds_is_explained():
     vae, x = VAE(512, 2, 4), batch(2**30, 512)
-    with pytest.raises(InputError, match=re.escape("1073741824 images of 512 x 512")), memory.explained(vae, STEP, x):
+    with (
+        pytest.raises(InputError, match=re.escape("1073741824 images of 512 x 512")),
+        memory.explain_out_of_memory(vae, STEP, x),
+    ):
         STEP(vae, x, 0.5)
 
 
@@ -100,8 +108,8 @@ def test_a_batch_that_no_machine_holds_is_explained():
 def test_training_that_runs_out_of_memory_says_what_would_fit(look, said, monkeypatch):
     """Here the CPU really refuses: four petabytes are more than an address can reach."""
     vae, x = VAE(32, 2, 4), torch.rand(4, 1, 32, 32)
-    room = memory.need(vae, STEP, batch(2, 32))
-    monkeypatch.setattr(memory, "free", lambda device: room)
+    room = memory.step_bytes(vae, STEP, batch(2, 32))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: room)
 
     def greedy(model, parts, progress):
         losses = STEP(model, parts, progress)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from vaelib import metrics, pipeline, pyramid
-from vaelib.errors import InputError, NotFinite
-from vaelib.pyramid import Stack, stack
+from vaelib import InputError, metrics, recipes
+from vaelib.cohort import Slices, load_slices
+from vaelib.engine.errors import NotFinite
+from vaelib.engine.shards import _digest, _write_levels
 
 
 def ball(shape=(9, 24, 24), center=(4, 12, 12), radius=5):
@@ -18,7 +19,7 @@ def ball(shape=(9, 24, 24), center=(4, 12, 12), radius=5):
 
 def test_what_takes_long_to_import_waits_until_it_is_called():
     slow = "{'monai', 'sklearn', 'scipy', 'lightning_fabric', 'matplotlib', 'highdicom'}"
-    code = f"import sys, vaelib.metrics, vaelib.pipeline; print({slow} & set(sys.modules))"
+    code = f"import sys, vaelib.metrics, vaelib.recipes; print({slow} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
@@ -210,14 +211,14 @@ def test_the_sweep_is_the_dice_of_what_is_cut_at_each_threshold_on_it_too(kind):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_prediction_that_is_not_finite_is_no_empty_one_and_its_patient_is_named(shards, bad):
-    maps = {p: 0.7 * stack(shards, [p], 6).masks[:, 0] for p in "ab"}
+    maps = {p: 0.7 * load_slices(shards, [p], 6).masks[:, 0] for p in "ab"}
     maps["b"][[2, 4], 30, 30] = bad
     said = r"b: the prediction: NaN or Inf in slices 2, 4 \(from 0\); mend"
     with pytest.raises(NotFinite, match=said):
         metrics.best_thresholds(shards, maps, 6)
     with pytest.raises(NotFinite, match=said):
         metrics.score(shards, maps, 6, {"64": 0.5, "512": 0.5})
-    sets = stack(shards, ["a", "b"], 6)
+    sets = load_slices(shards, ["a", "b"], 6)
     with pytest.raises(NotFinite, match=said):
         metrics.sweep(np.concatenate([*maps.values()])[:, None], sets.masks >= 0.2, sets.patient, [0.5])
 
@@ -227,7 +228,7 @@ def test_the_atlas_is_the_mean_over_patients_and_not_over_slices():
     masks[:4, 0, 0, 0] = 1  # patient a, 4 slices
     masks[4:, 0, 1, 1] = 1  # patient b, 8 slices
     position = np.r_[np.linspace(0, 1, 4), np.linspace(0, 1, 8)]
-    train = Stack(masks, masks, np.array(["a"] * 4 + ["b"] * 8), position)
+    train = Slices(masks, masks, np.array(["a"] * 4 + ["b"] * 8), position)
     mean = metrics.atlas(train, bins=5)(np.array([0, 0.5, 1]))
     assert mean.shape == (3, 1, 4, 4)
     np.testing.assert_allclose(mean[:, 0, 0, 0], 0.5)
@@ -237,7 +238,7 @@ def test_the_atlas_is_the_mean_over_patients_and_not_over_slices():
 def test_the_atlas_knows_the_height():
     masks = np.zeros((10, 1, 2, 2), np.float32)
     masks[5:, 0, 0, 0] = 1  # the upper half only
-    train = Stack(masks, masks, np.array(["a"] * 10), np.linspace(0, 1, 10))
+    train = Slices(masks, masks, np.array(["a"] * 10), np.linspace(0, 1, 10))
     mean = metrics.atlas(train)(np.array([0.1, 0.9]))
     assert mean[:, 0, 0, 0].tolist() == [0, 1]
 
@@ -252,19 +253,19 @@ def shards(tmp_path):
         (tmp_path / patient).mkdir()
         grid, files = sitk.GetImageFromArray(mask), {}
         for name in ("image", "mask"):
-            files |= pyramid._write_levels(tmp_path / patient, name, grid, (6, 9), np.float32)
+            files |= _write_levels(tmp_path / patient, name, grid, (6, 9), np.float32)
         meta = dict(levels=[6, 9], has_mask=True, spacing=[0.8, 0.8, 3.0], size=grid.GetSize(), files=files)
         meta |= dict(key="", layout="", window=[-160, 240])
-        (tmp_path / patient / "meta.json").write_text(json.dumps(meta | {"sha256": pyramid._digest(meta)}))
+        (tmp_path / patient / "meta.json").write_text(json.dumps(meta | {"sha256": _digest(meta)}))
     return tmp_path
 
 
 def test_the_ceiling_is_perfect_at_its_level_and_pays_for_the_way_back(shards):
-    sets = [stack(shards, [p], 6) for p in "abc"]
-    methods = pipeline.baselines(shards, *sets, level=6)
+    sets = [load_slices(shards, [p], 6) for p in "abc"]
+    methods = recipes.baselines(shards, *sets, level=6)
     probability, thresholds = methods["ceiling of the downscaling"]
     assert 0.1 < thresholds["64"] <= metrics.TRUTH + 1e-9 and 0.35 < thresholds["512"] < 0.65
-    board = pipeline.scoreboard(shards, methods, sets[2].patient, level=6)
+    board = recipes.scoreboard(shards, methods, sets[2].patient, level=6)
     ceiling = board["ceiling of the downscaling"]
     assert ceiling["64"]["dice"]["values"] == [1.0] and ceiling["64"]["hd95"]["values"] == [0.0]
     assert 0.95 < ceiling["512"]["dice"]["mean"] < 1 and 0 <= ceiling["512"]["hd95"]["mean"] < 6.4
@@ -273,7 +274,7 @@ def test_the_ceiling_is_perfect_at_its_level_and_pays_for_the_way_back(shards):
 
 
 def test_no_other_threshold_beats_the_one_that_was_chosen(shards):
-    probability = {p: 0.7 * stack(shards, [p], 6).masks[:, 0] for p in "ab"}
+    probability = {p: 0.7 * load_slices(shards, [p], 6).masks[:, 0] for p in "ab"}
     best = metrics.best_thresholds(shards, probability, level=6)
     reached = metrics.score(shards, probability, 6, best)
     for t in (0.05, 0.2, 0.5, 0.65):

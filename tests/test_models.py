@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from vaelib.errors import InputError
+from vaelib import InputError
 from vaelib.losses import mask_loss, vae_loss
-from vaelib.models import VAE, Encoder, MaskDecoder, Supervised, widths
+from vaelib.vae import VAE, Encoder, MaskDecoder, Supervised, widths
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256, 512])

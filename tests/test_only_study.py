@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from vaelib import metrics, prior, uncertainty
-from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import Stack
-from vaelib.studies import board, only, only_anomalies, only_shapes, only_uncertainty
-from vaelib.studies.only_anomalies import compare, linear, odd_by_pca, scores, worst
-from vaelib.studies.only_intervals import over_patients
-from vaelib.studies.only_shapes import between, codes, masks_by_distances, masks_by_pca, moved, shares, signed_distance
-from vaelib.studies.only_uncertainty import apply, ece, fit, inside, nats, possible, slice_risk, temperatures
+from studies import board, only, only_anomalies, only_shapes, only_uncertainty
+from studies.only_anomalies import compare, linear, odd_by_pca, scores, worst
+from studies.only_intervals import over_patients
+from studies.only_shapes import between, codes, masks_by_distances, masks_by_pca, moved, shares, signed_distance
+from studies.only_uncertainty import apply, ece, fit, inside, nats, possible, slice_risk, temperatures
+from vaelib import metrics, uncertainty
+from vaelib.cohort import Slices
+from vaelib.vae import VAE, MaskDecoder
 
 SIDE = 32
 PATIENT = np.repeat(list("abc"), 6)
@@ -28,7 +28,7 @@ def cohort(seed):
             row, column = 10 + k % 6 + rng.integers(3), 12 + rng.integers(3)
             masks[k, 0, row : row + 4, column : column + 6] = 0.8
     images = (0.3 + 0.1 * rng.random(masks.shape) + 0.4 * masks).astype(np.float32)
-    return Stack(images, masks, PATIENT, np.tile(np.linspace(0, 1, 6), 3))
+    return Slices(images, masks, PATIENT, np.tile(np.linspace(0, 1, 6), 3))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(only_shapes, "COMPONENTS", 4)
         drawn = masks_by_distances(masks, 100)
-    share = prior.plausible(drawn, prior.real(masks))
+    share = uncertainty.plausible(drawn, uncertainty.usual_masks(masks))
     assert drawn.shape == (100, 1, SIDE, SIDE) and share["one piece"].mean() > 0.9 and share["place"].mean() > 0.9
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from small import make_patients
 
-from vaelib import parallel
-from vaelib.checkpoints import load
-from vaelib.cohort import cache_folder
+from vaelib.cohorts.layout import cache_folder
+from vaelib.engine import parallel
+from vaelib.engine.checkpoints import load
 
 EPOCHS = 3
 SCRIPT = Path(__file__).with_name("many.py")

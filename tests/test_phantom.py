@@ -11,13 +11,12 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from vaelib import InputError
-from vaelib.cohort import find_cases
-from vaelib.masks import read_mask
+from vaelib.cohorts.layout import find_cases
 from vaelib.phantom import LABEL, make_cohort, make_patient
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.shapes import Canvas
-from vaelib.volumes import read_ct
+from vaelib.volumes import read_ct, read_mask
 
 SEED = 2026
 

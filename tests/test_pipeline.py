@@ -5,10 +5,11 @@ import pytest
 import torch
 from small import make_patients
 
-from vaelib import ladder, pipeline
-from vaelib.pyramid import Stack
-from vaelib.rows import Rows
-from vaelib.training import load
+from studies import ladder
+from vaelib import recipes
+from vaelib.cohort import Slices
+from vaelib.engine.checkpoints import load
+from vaelib.engine.rows import Rows
 
 
 def people(names, seed=0, slices=30):
@@ -21,52 +22,52 @@ def people(names, seed=0, slices=30):
         masks.append(spot)
         images.append(0.3 + 0.6 * spot)
     images, masks = (np.asarray(a, dtype=np.float32)[:, None] for a in (images, masks))
-    return Stack(images, masks, np.repeat(names, slices), np.tile(np.linspace(0, 1, slices), len(names)))
+    return Slices(images, masks, np.repeat(names, slices), np.tile(np.linspace(0, 1, slices), len(names)))
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setitem(pipeline.RECIPE, "latent", 4)
-    monkeypatch.setitem(pipeline.RECIPE, "epochs", 2)
-    monkeypatch.setitem(pipeline.RECIPE, "copies", 2)
-    monkeypatch.setitem(pipeline.RECIPE, "mask_epochs", 2)
+    monkeypatch.setitem(recipes.RECIPE, "latent", 4)
+    monkeypatch.setitem(recipes.RECIPE, "epochs", 2)
+    monkeypatch.setitem(recipes.RECIPE, "copies", 2)
+    monkeypatch.setitem(recipes.RECIPE, "mask_epochs", 2)
 
 
 def test_a_checkpoint_is_used_again_until_data_or_recipe_change(tmp_path, quick, monkeypatch):
     path, (train, val) = tmp_path / "m.safetensors", (people(["a", "b"]), people(["c"], 1))
-    (vae,) = pipeline.trained(train, val, path, "vae")
+    (vae,) = recipes.trained(train, val, path, "vae")
     made = path.stat().st_mtime_ns
-    (again,) = pipeline.trained(train, val, path, "vae")
+    (again,) = recipes.trained(train, val, path, "vae")
     assert path.stat().st_mtime_ns == made and torch.equal(again.encoder.mu.weight, vae.encoder.mu.weight)
-    kept, mask = pipeline.trained(train, val, path, "vae", "mask")  # adds the decoder, keeps the encoder
+    kept, mask = recipes.trained(train, val, path, "vae", "mask")  # adds the decoder, keeps the encoder
     assert torch.equal(kept.encoder.mu.weight, vae.encoder.mu.weight) and not mask.training
     assert set(load(path)[0]) == {"vae", "mask"}
-    (other,) = pipeline.trained(people(["a", "b"], seed=9), val, path, "vae")
+    (other,) = recipes.trained(people(["a", "b"], seed=9), val, path, "vae")
     assert not torch.equal(other.encoder.mu.weight, vae.encoder.mu.weight)
-    monkeypatch.setitem(pipeline.RECIPE, "beta", 1.0)
-    (dear,) = pipeline.trained(people(["a", "b"], seed=9), val, path, "vae")
+    monkeypatch.setitem(recipes.RECIPE, "beta", 1.0)
+    (dear,) = recipes.trained(people(["a", "b"], seed=9), val, path, "vae")
     assert not torch.equal(dear.encoder.mu.weight, other.encoder.mu.weight)
 
 
 def test_training_the_mask_decoder_leaves_the_vae_as_it_was(quick):
     train, val = people(["a", "b"]), people(["c"], 1)
-    vae, _ = pipeline.train_vae(train, val, latent=4, epochs=1)
+    vae, _ = recipes.train_vae(train, val, latent=4, epochs=1)
     before = {k: v.clone() for k, v in vae.state_dict().items()}
-    pipeline.train_mask(vae, train, val, copies=2, mask_epochs=1)
+    recipes.train_mask(vae, train, val, copies=2, mask_epochs=1)
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
 
 
 def test_the_ladder_gives_every_rung_the_same_decoder(quick):
     train, val, test = people(["a", "b", "c"]), people(["d"], 1), people(["e"], 2)
     rungs = ladder.rungs(train, val, test)
-    assert len(rungs) == 5 and pipeline.DETACHED in rungs
+    assert len(rungs) == 5 and recipes.DETACHED in rungs
     for on_val, on_test in rungs.values():
         assert on_val.shape == val.masks.shape and on_test.shape == test.masks.shape
         assert 0 <= on_test.min() and on_test.max() <= 1
 
 
 def test_numbers_that_json_cannot_hold_become_null():
-    assert pipeline.finite({"a": [float("inf"), 0.123456], "b": (1, float("nan"))}) == {
+    assert recipes.json_ready({"a": [float("inf"), 0.123456], "b": (1, float("nan"))}) == {
         "a": [None, 0.1235],
         "b": [1, None],
     }
@@ -78,25 +79,25 @@ def lazily(s):
 
 def test_slices_read_as_they_are_asked_for_train_the_same_vae(quick):
     train, val = people(["a", "b"]), people(["c"], 1)
-    one, h1 = pipeline.train_vae(train, val, latent=4, epochs=2)
-    two, h2 = pipeline.train_vae(lazily(train), lazily(val), latent=4, epochs=2)
+    one, h1 = recipes.train_vae(train, val, latent=4, epochs=2)
+    two, h2 = recipes.train_vae(lazily(train), lazily(val), latent=4, epochs=2)
     assert torch.allclose(
         one.encoder.mu.weight, two.encoder.mu.weight, atol=1e-4
     )  # they start from a mean summed otherwise
     assert h1[-1]["val/total"] == pytest.approx(h2[-1]["val/total"], rel=1e-4)
-    assert pipeline.fingerprint(train, val) == pipeline.fingerprint(lazily(train), lazily(val))
-    mask, _ = pipeline.train_mask(one, train, val, copies=2, mask_epochs=2)
+    assert recipes.fingerprint(train, val) == recipes.fingerprint(lazily(train), lazily(val))
+    mask, _ = recipes.train_mask(one, train, val, copies=2, mask_epochs=2)
     np.testing.assert_allclose(
-        pipeline.predicted(one, mask, lazily(val))[3:9], pipeline.predicted(one, mask, val)[3:9], atol=1e-6
+        recipes.predicted(one, mask, lazily(val))[3:9], recipes.predicted(one, mask, val)[3:9], atol=1e-6
     )
 
 
 def test_a_mask_decoder_learns_from_slices_that_are_not_in_memory(quick):
     train, val = people(["a", "b", "c"]), people(["d"], 1)
-    vae, _ = pipeline.train_vae(train, val, latent=8, epochs=15)
+    vae, _ = recipes.train_vae(train, val, latent=8, epochs=15)
     vae.zero_grad(set_to_none=True)
     before = {k: v.clone() for k, v in vae.state_dict().items()}
-    mask, history = pipeline.train_mask(vae, lazily(train), lazily(val), copies=4, mask_epochs=4)
+    mask, history = recipes.train_mask(vae, lazily(train), lazily(val), copies=4, mask_epochs=4)
     assert len(history) == 16 and history[-1]["val/total"] < 0.7 * history[0]["val/total"]
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
     assert all(p.grad is None for p in vae.parameters())
@@ -107,10 +108,10 @@ def test_what_an_interrupted_run_left_is_resumed_by_its_own_settings_only(tmp_pa
         raise KeyboardInterrupt
 
     make_patients(tmp_path / "cohort", range(1, 7))
-    monkeypatch.setattr(pipeline, "cache_folder", lambda folder: tmp_path / "cache")
-    run = partial(pipeline.train, tmp_path / "cohort", out=tmp_path / "m.safetensors", level=5, latent=2, epochs=1)
+    monkeypatch.setattr(recipes, "cache_folder", lambda folder: tmp_path / "cache")
+    run = partial(recipes.train, tmp_path / "cohort", out=tmp_path / "m.safetensors", level=5, latent=2, epochs=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "train_mask", stop)
+        patch.setattr(recipes, "train_mask", stop)
         run(beta=0.5)
     (left,) = tmp_path.glob("*.state")
     other = tmp_path / left.name.replace("m.", "m.b.", 1)  # of m.b.safetensors, another run in the same folder

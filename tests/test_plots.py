@@ -8,9 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vaelib import InputError, plots
-from vaelib.quality import MaskCheck
-from vaelib.survey import Row
+from vaelib import InputError, pictures
+from vaelib.cohorts.quality import MaskCheck
+from vaelib.cohorts.survey import Row
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((4, 16, 16))
@@ -49,28 +49,30 @@ GROWTH = {
     "limit": 60,
 }
 FIGURES = {
-    "slices": lambda: plots.slices(IMAGES, MASKS, SHIFTED, titles=list("abcd"), spacing=(2, 1)),
-    "slices, one": lambda: plots.slices(IMAGES[0], MASKS[0]),
-    "slices, as models have them": lambda: plots.slices(IMAGES[:, None], MASKS[:, None]),
-    "planes": lambda: plots.planes(VOLUME, VOLUME > 0, (2.5, 0.8, 0.8)),
-    "histogram": lambda: plots.histogram({"a": VOLUME, "b": VOLUME[0]}, {"fat": (-123, -89), "water": 0}, (-160, 240)),
-    "pyramid": lambda: plots.pyramid([IMAGES[0], IMAGES[0, ::2, ::2]], [MASKS[0], MASKS[0, ::2, ::2]]),
-    "curves": lambda: plots.curves(HISTORY, ["kl", "beta"], log=["kl"]),
-    "curves, several runs": lambda: plots.curves({"one": HISTORY, "two": HISTORY}, ["kl"]),
-    "reconstructions": lambda: plots.reconstructions(IMAGES, {"a": MASKS, "b": SHIFTED}),
-    "latent_scatter": lambda: plots.latent_scatter(SCORES, np.arange(5), "height", explained=[0.4, 0.1]),
-    "latent_scatter, names": lambda: plots.latent_scatter(SCORES, list("aabbc"), "scanner"),
-    "traversal": lambda: plots.traversal(IMAGES.reshape(2, 2, 16, 16), rows=["x", "y"], columns=["-1", "+1"]),
-    "bars": lambda: plots.bars([0.1, 3, 2], 0.5),
-    "bars, named": lambda: plots.bars([1, 300], names=["first", "second"], sort=False, log=True),
-    "threshold_sweep": lambda: plots.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES),
-    "two_rows": lambda: plots.two_rows(IMAGES, MASKS, IMAGES, SHIFTED),
-    "agreement": lambda: plots.agreement(IMAGES, MASKS, SHIFTED),
-    "contact_sheet": lambda: plots.contact_sheet(ROWS),
-    "scoreboard": lambda: plots.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
-    "forest": lambda: plots.forest({"x": {"a": SPAN, "b": SPAN}, "y": {"b": SPAN}}, zero=0),
-    "growth": lambda: plots.growth(GROWTH),
-    "dice_per_patient": lambda: plots.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
+    "slices": lambda: pictures.slices(IMAGES, MASKS, SHIFTED, titles=list("abcd"), spacing=(2, 1)),
+    "slices, one": lambda: pictures.slices(IMAGES[0], MASKS[0]),
+    "slices, as models have them": lambda: pictures.slices(IMAGES[:, None], MASKS[:, None]),
+    "planes": lambda: pictures.planes(VOLUME, VOLUME > 0, (2.5, 0.8, 0.8)),
+    "histogram": lambda: pictures.histogram(
+        {"a": VOLUME, "b": VOLUME[0]}, {"fat": (-123, -89), "water": 0}, (-160, 240)
+    ),
+    "pyramid": lambda: pictures.pyramid([IMAGES[0], IMAGES[0, ::2, ::2]], [MASKS[0], MASKS[0, ::2, ::2]]),
+    "curves": lambda: pictures.curves(HISTORY, ["kl", "beta"], log=["kl"]),
+    "curves, several runs": lambda: pictures.curves({"one": HISTORY, "two": HISTORY}, ["kl"]),
+    "reconstructions": lambda: pictures.reconstructions(IMAGES, {"a": MASKS, "b": SHIFTED}),
+    "latent_scatter": lambda: pictures.latent_scatter(SCORES, np.arange(5), "height", explained=[0.4, 0.1]),
+    "latent_scatter, names": lambda: pictures.latent_scatter(SCORES, list("aabbc"), "scanner"),
+    "traversal": lambda: pictures.traversal(IMAGES.reshape(2, 2, 16, 16), rows=["x", "y"], columns=["-1", "+1"]),
+    "bars": lambda: pictures.bars([0.1, 3, 2], 0.5),
+    "bars, named": lambda: pictures.bars([1, 300], names=["first", "second"], sort=False, log=True),
+    "threshold_sweep": lambda: pictures.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES),
+    "two_rows": lambda: pictures.two_rows(IMAGES, MASKS, IMAGES, SHIFTED),
+    "agreement": lambda: pictures.agreement(IMAGES, MASKS, SHIFTED),
+    "contact_sheet": lambda: pictures.contact_sheet(ROWS),
+    "scoreboard": lambda: pictures.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
+    "forest": lambda: pictures.forest({"x": {"a": SPAN, "b": SPAN}, "y": {"b": SPAN}}, zero=0),
+    "growth": lambda: pictures.growth(GROWTH),
+    "dice_per_patient": lambda: pictures.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
 }
 
 
@@ -80,8 +82,8 @@ def test_same_bytes_twice_and_inputs_untouched(name):
     settings = dict(matplotlib.rcParams)
     first, second = (FIGURES[name]() for _ in range(2))
     assert isinstance(first, Figure)
-    data = plots.png(first)
-    assert data == plots.png(second)
+    data = pictures.png(first)
+    assert data == pictures.png(second)
     assert len(data) < 200_000
     picture = Image.open(io.BytesIO(data))
     assert not picture.info.keys() & {"Software", "Creation Time"}
@@ -97,7 +99,7 @@ def test_same_bytes_twice_and_inputs_untouched(name):
 def test_charts_name_their_axes_in_legible_letters(name):
     fig = FIGURES[name]()
     assert fig.axes[-1].get_xlabel() or fig.axes[-1].get_ylabel()
-    plots.png(fig)
+    pictures.png(fig)
     assert all(text.get_fontsize() >= 10 for ax in fig.axes for text in ax.get_xticklabels() + ax.get_yticklabels())
 
 
@@ -106,7 +108,7 @@ def _letters(ax):
 
 
 def test_slices_are_radiological_and_in_true_aspect():
-    fig = plots.slices(IMAGES, MASKS, spacing=(2, 1))
+    fig = pictures.slices(IMAGES, MASKS, spacing=(2, 1))
     for ax in fig.axes:
         assert _letters(ax) == "RLAP"
         assert ax.get_aspect() == 2
@@ -118,7 +120,7 @@ def test_slices_are_radiological_and_in_true_aspect():
 
 def test_planes_share_one_scale_in_mm():
     spacing = (2.5, 0.8, 0.6)
-    fig = plots.planes(VOLUME, None, spacing, at=(1, 2, 3))
+    fig = pictures.planes(VOLUME, None, spacing, at=(1, 2, 3))
     assert [_letters(ax) for ax in fig.axes] == ["RLAP", "RLSI", "APSI"]
     assert [ax.get_title() for ax in fig.axes] == ["axial, slice 1", "coronal, row 2", "sagittal, column 3"]
     fig.draw_without_rendering()
@@ -135,52 +137,52 @@ def test_planes_share_one_scale_in_mm():
 def test_outline_runs_along_pixel_edges():
     mask = np.zeros((5, 5))
     mask[2, 1:3] = 1
-    x, y = plots.outline(mask)
+    x, y = pictures.outline(mask)
     assert len(x) == 3 * 6  # two pixels side by side have six outer edges
     assert (np.nanmin(x), np.nanmax(x), np.nanmin(y), np.nanmax(y)) == (0.5, 2.5, 1.5, 2.5)
-    assert np.isfinite(plots.outline(np.ones((3, 3)))[0]).sum() == 2 * 12  # a mask that reaches the border closes
+    assert np.isfinite(pictures.outline(np.ones((3, 3)))[0]).sum() == 2 * 12  # a mask that reaches the border closes
 
 
 def test_a_fill_lies_where_its_mask_is():
-    panel = plots.Panel(Figure().add_subplot()).draw(IMAGES[0], fill=MASKS[0])
+    panel = pictures.Panel(Figure().add_subplot()).draw(IMAGES[0], fill=MASKS[0])
     assert list(panel.fill.get_extent()) == [3.5, 11.5, 8.5, 4.5]
     assert not panel.draw(IMAGES[0], fill=0 * MASKS[0]).fill.get_visible()
 
 
 def test_two_rows_colours_the_prediction_by_the_prediction():
-    fig = plots.two_rows(IMAGES[:1], MASKS[:1], IMAGES[:1], SHIFTED[:1])
+    fig = pictures.two_rows(IMAGES[:1], MASKS[:1], IMAGES[:1], SHIFTED[:1])
     above, below = (ax.images[1].get_extent()[:2] for ax in fig.axes)
     assert (list(above), list(below)) == ([3.5, 11.5], [5.5, 13.5])
-    assert {ax.images[1].get_cmap()(1.0)[:3] for ax in fig.axes} == {matplotlib.colors.to_rgb(plots.GREEN)}
+    assert {ax.images[1].get_cmap()(1.0)[:3] for ax in fig.axes} == {matplotlib.colors.to_rgb(pictures.GREEN)}
 
 
 def test_verdicts():
-    assert plots.verdict([0, 1, 0, 1], [0, 1, 1, 0]).tolist() == [0, 1, 2, 3]
-    legend = plots.agreement(IMAGES, MASKS, SHIFTED).legends[0]
-    assert [text.get_text() for text in legend.texts] == list(plots.VERDICTS)
+    assert pictures.verdict([0, 1, 0, 1], [0, 1, 1, 0]).tolist() == [0, 1, 2, 3]
+    legend = pictures.agreement(IMAGES, MASKS, SHIFTED).legends[0]
+    assert [text.get_text() for text in legend.texts] == list(pictures.VERDICTS)
 
 
 def test_around_is_square_and_holds_the_mask():
-    box = plots.around(MASKS, 0.25)
+    box = pictures.around(MASKS, 0.25)
     assert MASKS[box].sum() == MASKS.sum()
     assert MASKS[box].shape == (4, 12, 12)
-    assert MASKS[plots.around(0 * MASKS)].shape == MASKS.shape
+    assert MASKS[pictures.around(0 * MASKS)].shape == MASKS.shape
 
 
 def test_curves_draw_what_the_history_has():
-    kl, beta = plots.curves(HISTORY, ["kl", "beta"]).axes
+    kl, beta = pictures.curves(HISTORY, ["kl", "beta"]).axes
     assert [line.get_linestyle() for line in kl.lines] == ["-", "--"]
     np.testing.assert_allclose(beta.lines[0].get_ydata(), [0, 0.1, 0.2, 0.3, 0.4])
 
 
 def test_bars_count_the_active_units():
-    (ax,) = plots.bars([0.1, 3, 2], 0.5).axes
+    (ax,) = pictures.bars([0.1, 3, 2], 0.5).axes
     assert [bar.get_height() for bar in ax.patches] == [3, 2, 0.1]
     assert ax.get_title(loc="left") == "2 of 3 at or above 0.5"
 
 
 def test_sweep_and_board_mark_what_they_measure_against():
-    (ax,) = plots.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES).axes
+    (ax,) = pictures.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES).axes
     np.testing.assert_allclose(ax.lines[5].get_ydata(), SCORES.mean(axis=0))
     assert set(ax.lines[-1].get_xdata()) == {0.2}
     (ax,) = FIGURES["scoreboard"]().axes
@@ -200,39 +202,39 @@ def test_a_forest_has_one_mark_for_each_series_that_is_on_a_line():
 def test_show_displays_a_png_with_its_alt_text_and_saves_it(monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    assert plots.show(FIGURES["bars"](), "three bars", save=tmp_path / "figures" / "bars.png") is None
+    assert pictures.show(FIGURES["bars"](), "three bars", save=tmp_path / "figures" / "bars.png") is None
     bundle, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == "three bars" if "image/png" in metadata else metadata["alt"] == "three bars"
     assert (tmp_path / "figures" / "bars.png").read_bytes() == shown[0].data
     with pytest.raises(InputError, match="alt text is empty"):
-        plots.show(FIGURES["bars"](), " ")
+        pictures.show(FIGURES["bars"](), " ")
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: plots.slices(np.zeros(4)),
-        lambda: plots.slices([]),
-        lambda: plots.slices(IMAGES, MASKS[:3]),
-        lambda: plots.slices(IMAGES, MASKS[:, :8]),
-        lambda: plots.planes(IMAGES[0]),
-        lambda: plots.planes(VOLUME, VOLUME[:-1]),
-        lambda: plots.histogram({"pancreas": []}),
-        lambda: plots.pyramid([IMAGES[0]], [MASKS[0, :4]]),
-        lambda: plots.curves(HISTORY, ["dice"]),
-        lambda: plots.reconstructions(IMAGES, IMAGES[:2]),
-        lambda: plots.latent_scatter(SCORES, [1, 2], "x"),
-        lambda: plots.latent_scatter(np.zeros((9, 2)), list("abcdefghi"), "x"),
-        lambda: plots.traversal(IMAGES),
-        lambda: plots.bars([]),
-        lambda: plots.threshold_sweep([0.1, 0.2], SCORES),
-        lambda: plots.two_rows(IMAGES, MASKS, IMAGES, MASKS[:1]),
-        lambda: plots.agreement(IMAGES, MASKS, MASKS[0]),
-        lambda: plots.scoreboard([]),
-        lambda: plots.contact_sheet([]),
-        lambda: plots.scoreboard([("a", 0.5)]),
-        lambda: plots.forest({}),
-        lambda: plots.dice_per_patient(["a"], [0.1, 0.2]),
+        lambda: pictures.slices(np.zeros(4)),
+        lambda: pictures.slices([]),
+        lambda: pictures.slices(IMAGES, MASKS[:3]),
+        lambda: pictures.slices(IMAGES, MASKS[:, :8]),
+        lambda: pictures.planes(IMAGES[0]),
+        lambda: pictures.planes(VOLUME, VOLUME[:-1]),
+        lambda: pictures.histogram({"pancreas": []}),
+        lambda: pictures.pyramid([IMAGES[0]], [MASKS[0, :4]]),
+        lambda: pictures.curves(HISTORY, ["dice"]),
+        lambda: pictures.reconstructions(IMAGES, IMAGES[:2]),
+        lambda: pictures.latent_scatter(SCORES, [1, 2], "x"),
+        lambda: pictures.latent_scatter(np.zeros((9, 2)), list("abcdefghi"), "x"),
+        lambda: pictures.traversal(IMAGES),
+        lambda: pictures.bars([]),
+        lambda: pictures.threshold_sweep([0.1, 0.2], SCORES),
+        lambda: pictures.two_rows(IMAGES, MASKS, IMAGES, MASKS[:1]),
+        lambda: pictures.agreement(IMAGES, MASKS, MASKS[0]),
+        lambda: pictures.scoreboard([]),
+        lambda: pictures.contact_sheet([]),
+        lambda: pictures.scoreboard([("a", 0.5)]),
+        lambda: pictures.forest({}),
+        lambda: pictures.dice_per_patient(["a"], [0.1, 0.2]),
     ],
 )
 def test_a_wrong_shape_is_one_line(wrong):
@@ -242,38 +244,38 @@ def test_a_wrong_shape_is_one_line(wrong):
 
 
 def test_growth_names_its_lines_in_their_colours_and_its_ticks_in_units():
-    fig = plots.growth(GROWTH)
+    fig = pictures.growth(GROWTH)
     fig.draw_without_rendering()
     time, memory, speed, dice, seconds, peak = fig.axes
     for ax in (time, memory, speed):
         colours = [line.get_color() for line in ax.lines[:4]]
         assert [t.get_text() for t in ax.texts[:4]] == ["a", "a,\nwide", "b", "b,\nwide"]  # from the lowest up
-        assert [t.get_color() for t in ax.texts[:4]] == colours == [plots.BLUE] * 2 + [plots.VERMILLION] * 2
+        assert [t.get_color() for t in ax.texts[:4]] == colours == [pictures.BLUE] * 2 + [pictures.VERMILLION] * 2
         places = [t.xy[1] for t in ax.texts[:4]]
         assert min(np.diff(places)) > 0.07 and [t.get_text() for t in ax.get_xticklabels()] == ["32", "64", "128"]
     np.testing.assert_allclose(time.lines[3].get_ydata(), 4 * 0.02)
     assert "100 ms" in {t.get_text() for t in time.get_yticklabels()}
     assert "10 MB" in {t.get_text() for t in memory.get_yticklabels()}
-    assert dice.get_ylim()[0] == peak.get_ylim()[0] == 0 and dice.lines[1].get_color() == plots.BLUE
+    assert dice.get_ylim()[0] == peak.get_ylim()[0] == 0 and dice.lines[1].get_color() == pictures.BLUE
     assert [list(line.get_xdata()) for line in seconds.lines] == [[2, 5, 80]] * 2
     assert {"4 s", "1 min", "4 min"} <= {t.get_text() for t in seconds.get_yticklabels()}
     assert "1 GB" in {t.get_text() for t in peak.get_yticklabels()}
 
 
 def test_a_contact_sheet_frames_the_flagged_and_says_why():
-    clean, bare, unread = plots.contact_sheet(ROWS).axes
+    clean, bare, unread = pictures.contact_sheet(ROWS).axes
     titles = [ax.get_title() for ax in (clean, bare, unread)]
     assert titles == ["PANCREAS_0001\n78 ml", "PANCREAS_0002\nno mask", "PANCREAS_0003\nno scan"]
     assert clean.get_xlabel() == "" and not clean.spines["left"].get_visible()
     assert bare.get_xlabel() == "no mask" and unread.get_xlabel().replace("\n", " ").startswith("cannot be read: 1-005")
     frame = {matplotlib.colors.to_hex(spine.get_edgecolor()).upper() for spine in bare.spines.values()}
-    assert frame == {plots.VERMILLION} and bare.spines["left"].get_visible()
+    assert frame == {pictures.VERMILLION} and bare.spines["left"].get_visible()
 
 
 def test_a_thumbnail_is_cut_to_the_body_with_its_mask_in_place():
     image = np.zeros((128, 128), np.uint8)
     image[24:104, 10:110] = 150
-    (ax,) = plots.contact_sheet([ROWS[0]._replace(image=image, mask=SPOT)]).axes
+    (ax,) = pictures.contact_sheet([ROWS[0]._replace(image=image, mask=SPOT)]).axes
     shown = np.asarray(ax.images[0].get_array())
     assert shown.shape[0] == shown.shape[1] < 112 and shown.sum() == image.astype(float).sum()
     left, top = np.argwhere(shown)[0][1], np.argwhere(shown)[0][0]
@@ -286,7 +288,7 @@ def test_a_thumbnail_is_cut_to_the_body_with_its_mask_in_place():
 @pytest.mark.parametrize("count", [4, 12, 80])
 def test_no_words_of_a_contact_sheet_run_into_each_other(count):
     long = ROWS[0]._replace(patient="a patient with a long name 0004", reasons=("mask lies better reversed in y",) * 5)
-    fig = plots.contact_sheet([*ROWS, long, *ROWS * 26][:count])
+    fig = pictures.contact_sheet([*ROWS, long, *ROWS * 26][:count])
     assert len(fig.axes) == count and len({round(ax.get_position().x0, 3) for ax in fig.axes}) in (4, 10)
     fig.draw_without_rendering()
     boxes = [t.get_window_extent() for ax in fig.axes for t in (ax.title, ax.xaxis.label) if t.get_text()]

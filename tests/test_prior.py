@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from vaelib import InputError
-from vaelib.prior import centres, fitted, pieces, plausible, real, same_levels, slerp
+from vaelib.latent import sample_fitted, slerp
+from vaelib.uncertainty import centres, pieces, plausible, same_levels, usual_masks
 
 SIDE = 48
 
@@ -29,12 +30,14 @@ def test_a_fitted_normal_has_the_mean_and_covariance_of_its_codes():
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(3, 5))  # rank 3: a flat cloud stays flat
     codes = rng.normal(size=(4000, 3)) @ mix + np.arange(5)
-    drawn = fitted(codes, 20_000)
+    drawn = sample_fitted(codes, 20_000)
     assert drawn.shape == (20_000, 5) and drawn.dtype == np.float32
     assert drawn.mean(0) == pytest.approx(codes.mean(0), abs=0.1)
     assert np.cov(drawn.T) == pytest.approx(np.cov(codes.T), abs=0.25)
     assert np.linalg.svd(drawn - drawn.mean(0), compute_uv=False)[3] < 0.1
-    assert np.array_equal(drawn[:3], fitted(codes, 20_000)[:3]) and not np.array_equal(drawn, fitted(codes, 20_000, 1))
+    assert np.array_equal(drawn[:3], sample_fitted(codes, 20_000)[:3]) and not np.array_equal(
+        drawn, sample_fitted(codes, 20_000, 1)
+    )
 
 
 # --- paths -------------------------------------------------------------------------------------------------------
@@ -94,12 +97,14 @@ def test_centres_are_rows_and_columns():
 
 
 def test_real_masks_pass_but_for_the_rarest(population):
-    like = real(population)
+    like = usual_masks(population)
     share = {k: v.mean() for k, v in plausible(population, like).items()}
     assert share["not empty"] == share["one piece"] == 1
     assert 0.98 <= share["size"] <= 1 and 0.98 <= share["place"] < 1 and 0.96 <= share["all"]
     assert like.area[0] < 30 < 100 < like.area[1]
-    assert real(np.concatenate([population, np.zeros_like(population)])).area == like.area, "empty ones do not count"
+    assert usual_masks(np.concatenate([population, np.zeros_like(population)])).area == like.area, (
+        "empty ones do not count"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,11 +121,11 @@ def test_real_masks_pass_but_for_the_rarest(population):
     ids=["usual", "far along", "empty", "two", "large", "small", "aside"],
 )
 def test_an_implausible_mask_fails_for_its_own_reason(population, shape, fails):
-    tests = plausible(shape[None], real(population))
+    tests = plausible(shape[None], usual_masks(population))
     assert {k for k, v in tests.items() if not v[0]} - {"all"} == fails
     assert tests["all"][0] == (not fails)
 
 
 def test_what_is_usual_cannot_be_learned_from_two(population):
     with pytest.raises(InputError, match="2 of the masks hold anything.*several patients"):
-        real(np.concatenate([population[:2], np.zeros_like(population)]))
+        usual_masks(np.concatenate([population[:2], np.zeros_like(population)]))

@@ -19,12 +19,13 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from small import SPACING, as_image, blob_volume, make_patients, make_series
 
-from vaelib import InputError, __main__, identity, pipeline
-from vaelib.cohort import Case, find_cases
-from vaelib.dicom import series_headers, write_ct, write_seg
-from vaelib.masks import read_mask
-from vaelib.survey import survey
-from vaelib.volumes import read_ct
+from vaelib import InputError, cli, recipes
+from vaelib.cohorts.layout import Case, find_cases
+from vaelib.cohorts.survey import survey
+from vaelib.dicom import identity
+from vaelib.dicom.headers import series_headers
+from vaelib.dicom.write import write_ct, write_seg
+from vaelib.volumes import read_ct, read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 PLANTED = {
@@ -108,7 +109,7 @@ def cohort(tmp_path):
 
 
 def run(*words):
-    assert __main__.main([str(word) for word in words]) == 0
+    assert cli.main([str(word) for word in words]) == 0
 
 
 def damages(series):
@@ -161,7 +162,7 @@ def test_the_search_finds_what_is_there_in_every_guise(tmp_path, cohort):
 
 def test_nothing_that_is_written_or_said_tells_who_the_patient_is(tmp_path, cohort, monkeypatch, capfd, caplog):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(pipeline, "cache_folder", lambda folder: out / "cache")
+    monkeypatch.setattr(recipes, "cache_folder", lambda folder: out / "cache")
     out, weights = tmp_path / "out", tmp_path / "out" / "weights.safetensors"
     run("check", cohort, "--out", out, "--workers", 1)
     run("prepare", cohort, "--cache", out / "cache", "--workers", 1)

@@ -95,7 +95,7 @@ def test_the_canary_runs_the_test_command_on_the_newest_in_an_environment_of_its
 
 
 @pytest.mark.parametrize(
-    "room", ["vaelib.volumes", "vaelib.checks.lesson_03", "book.build", "benchmarks.peers", "test_x"]
+    "room", ["vaelib.volumes", "course.checks.lesson_03", "book.build", "benchmarks.peers", "test_x"]
 )
 @pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning, FutureWarning, UserWarning])
 def test_a_deprecation_raised_from_our_code_fails_the_tests(room, category):

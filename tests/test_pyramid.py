@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from vaelib import levels, pyramid
-from vaelib.cohort import Case
-from vaelib.dicom import write_ct, write_seg
-from vaelib.errors import InputError
+from vaelib import InputError, levels
+from vaelib.cohort import load_slices
+from vaelib.cohorts.layout import Case
+from vaelib.dicom.write import write_ct, write_seg
+from vaelib.engine import shards
+from vaelib.engine.shards import open_case, prepare, warnings
 from vaelib.levels import FULL, SLAB, canonical, downscale, halve, images_at, to_scan, window
-from vaelib.pyramid import open_case, prepare, stack
 from vaelib.volumes import read_ct
 
 
@@ -157,7 +158,7 @@ def test_the_cache_holds_what_the_files_hold(case, tmp_path):
     assert isinstance(full.images, np.memmap)
     assert small.meta["spacing"] == [0.8, 0.8, 3.0] and small.meta["window"] == [-160, 240]
     assert json.dumps(small.meta).count("P1") == 1
-    s = stack(shards, ["P1"], 6)
+    s = load_slices(shards, ["P1"], 6)
     assert s.images.shape == s.masks.shape == (6, 1, 64, 64) and s.images.dtype == np.float32
     assert s.position.tolist() == np.linspace(0, 1, 6).tolist() and set(s.patient) == {"P1"}
 
@@ -179,13 +180,13 @@ def test_a_shard_is_kept_until_what_made_it_changes(case, tmp_path):
 def test_an_interrupted_shard_is_never_read(case, tmp_path, monkeypatch):
     real, calls = levels.halve, []
 
-    def halve(block):
+    def failing(block):
         calls.append(block)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
         return real(block)
 
-    monkeypatch.setattr(levels, "halve", halve)
+    monkeypatch.setattr(levels, "halve", failing)
     with pytest.raises(InputError, match="P1: cannot be written: No space left on device; make room"):
         prepare([case], tmp_path / "cache", levels=[5, 6], workers=1)
     with pytest.raises(InputError, match="P1: is not in the cache; run `vaelib prepare`"):
@@ -199,7 +200,7 @@ def test_a_patient_without_a_mask_is_not_silently_a_negative(case, tmp_path):
     shards = prepare([Case("P2", case.ct, None, "idc")], tmp_path / "cache", levels=[6], workers=1)
     assert open_case(shards, "P2", 6).masks is None
     with pytest.raises(InputError, match="P2: this patient has no mask"):
-        stack(shards, ["P2"], 6)
+        load_slices(shards, ["P2"], 6)
 
 
 def test_slabs_give_what_the_whole_volume_gives():
@@ -209,12 +210,12 @@ def test_slabs_give_what_the_whole_volume_gives():
 
 def test_a_lazy_stack_holds_the_same_slices(case, tmp_path):
     shards = prepare([case], tmp_path / "cache", levels=[6, 8], workers=1)
-    eager, lazy = (stack(shards, ["P1", "P1"], 6, lazy=lazy) for lazy in (False, True))
+    eager, lazy = (load_slices(shards, ["P1", "P1"], 6, lazy=lazy) for lazy in (False, True))
     for name in ("images", "masks"):
         assert not isinstance(getattr(lazy, name), np.ndarray)
         np.testing.assert_array_equal(getattr(lazy, name)[[7, 1, 2]], getattr(eager, name)[[7, 1, 2]])
     assert lazy.position.tolist() == eager.position.tolist() and len(lazy.patient) == 12
-    assert not isinstance(stack(shards, ["P1"], 8).images, np.ndarray)  # too large for memory by default
+    assert not isinstance(load_slices(shards, ["P1"], 8).images, np.ndarray)  # too large for memory by default
 
 
 def test_one_bad_patient_stops_no_other_and_is_named(case, tmp_path):
@@ -226,7 +227,7 @@ def test_one_bad_patient_stops_no_other_and_is_named(case, tmp_path):
 
 
 def test_a_warning_from_a_worker_names_the_patient(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(pyramid, "check_mask", lambda scan, mask: pyramid.warnings.warn("no pancreas", stacklevel=1))
+    monkeypatch.setattr(shards, "check_mask", lambda scan, mask: warnings.warn("no pancreas", stacklevel=1))
     with pytest.warns(UserWarning, match="^P1: no pancreas$"):
         prepare([case], tmp_path / "cache", levels=[6], workers=1)
 

@@ -9,9 +9,8 @@ from PIL import Image
 from small import as_image, blob_volume
 
 from vaelib import InputError
-from vaelib.masks import read_mask
-from vaelib.quality import FLIPS, MARGIN, best_flip, check_mask, flips
-from vaelib.volumes import read_ct
+from vaelib.cohorts.quality import FLIPS, MARGIN, best_flip, check_mask, flips
+from vaelib.volumes import read_ct, read_mask
 
 
 def array_of(image):

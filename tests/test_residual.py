@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from vaelib.errors import InputError
+from vaelib import InputError
+from vaelib.engine.checkpoints import load, save
 from vaelib.losses import vae_loss
-from vaelib.models import VAEOutput
-from vaelib.residual import ResidualDecoder, ResidualMaskDecoder, ResidualVAE, checkerboard, neighbours, steps
-from vaelib.training import load, mask_step, save
+from vaelib.spatial import ResidualDecoder, ResidualMaskDecoder, ResidualVAE, checkerboard, neighbours, steps
+from vaelib.training import mask_step
+from vaelib.vae import VAEOutput
 
 
 @pytest.mark.parametrize(

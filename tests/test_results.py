@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vaelib.ladder import RESULTS, table
-from vaelib.pipeline import DETACHED, RECIPE
-from vaelib.studies.tables import TABLES, verdict
+from studies.ladder import RESULTS, table
+from studies.tables import TABLES, verdict
+from vaelib.recipes import DETACHED, RECIPE
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARD = json.loads(RESULTS.read_text())

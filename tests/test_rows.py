@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaelib.rows import chunks, mean, of_files
+from vaelib.engine.rows import chunks, mean, of_files
 
 
 @pytest.fixture

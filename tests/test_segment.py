@@ -6,12 +6,12 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from vaelib import latent, losses, metrics, pipeline
-from vaelib.masks import read_mask
-from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import Stack, downscale, window
-from vaelib.training import save
-from vaelib.volumes import read_ct
+from vaelib import latent, losses, metrics, recipes
+from vaelib.cohort import Slices
+from vaelib.engine.checkpoints import save
+from vaelib.levels import downscale, window
+from vaelib.vae import VAE, MaskDecoder
+from vaelib.volumes import read_ct, read_mask
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +27,20 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.dcm"])
 def test_any_series_gets_a_mask_on_its_own_grid(any_series, checkpoint, tmp_path, name, capsys):
     out = tmp_path / name
-    pipeline.segment(any_series, checkpoint=checkpoint, out=out)
+    recipes.segment(any_series, checkpoint=checkpoint, out=out)
     scan = read_ct(any_series)
     mask = read_mask(out, scan)
     assert mask.GetSize() == scan.GetSize()
     inner = sitk.GetArrayFromImage(mask)[:, 2:-2, 2:-2]
     assert inner.all()  # the decoder says 0.5 everywhere, the threshold at full size is 0.4
     assert f"{out}: " in capsys.readouterr().out
-    pipeline.segment(any_series, checkpoint=checkpoint, out=tmp_path / "none.nii.gz", threshold=0.6)
+    recipes.segment(any_series, checkpoint=checkpoint, out=tmp_path / "none.nii.gz", threshold=0.6)
     assert not sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "none.nii.gz"))).any()
 
 
 def test_the_real_series_is_segmented_on_its_grid(real_series, checkpoint, tmp_path):
     out = tmp_path / "real.nii.gz"
-    pipeline.segment(real_series, checkpoint=checkpoint, out=out)
+    recipes.segment(real_series, checkpoint=checkpoint, out=out)
     scan, mask = read_ct(real_series), sitk.ReadImage(str(out))
     assert mask.GetSize() == scan.GetSize() == (512, 512, 20)
     np.testing.assert_allclose(mask.GetOrigin(), scan.GetOrigin(), atol=1e-4)
@@ -49,12 +49,12 @@ def test_the_real_series_is_segmented_on_its_grid(real_series, checkpoint, tmp_p
 
 def test_a_checkpoint_of_one_network_cannot_segment(series, tmp_path):
     path = save(tmp_path / "half.safetensors", {"vae": VAE(64, channels=2, latent=4)}, level=6)
-    with pytest.raises(pipeline.InputError, match="half.safetensors: holds .'vae'., not .'mask'"):
-        pipeline.segment(series, checkpoint=path, out=tmp_path / "m.nii.gz")
+    with pytest.raises(recipes.InputError, match="half.safetensors: holds .'vae'., not .'mask'"):
+        recipes.segment(series, checkpoint=path, out=tmp_path / "m.nii.gz")
     assert not (tmp_path / "m.nii.gz").exists()
 
 
-def real_stack(folder, patients) -> Stack:
+def real_stack(folder, patients) -> Slices:
     """Real slices as the notebooks' functions take them: HU 0 to 255, spine below, 64 pixels a side."""
     images, masks, names = [], [], []
     for path in sorted((folder / "images").glob("*.jpg")):
@@ -63,18 +63,18 @@ def real_stack(folder, patients) -> Stack:
             images.append(downscale(window(hu, 0, 255), 6))
             masks.append(downscale(mask > 127, 6))
             names.append(path.name[9:13])
-    return Stack(np.stack(images)[:, None], np.stack(masks)[:, None], np.array(names), np.linspace(0, 1, len(names)))
+    return Slices(np.stack(images)[:, None], np.stack(masks)[:, None], np.array(names), np.linspace(0, 1, len(names)))
 
 
 def test_the_same_functions_train_on_real_slices(real_slices):
     train, val = real_stack(real_slices, ["0001", "0003", "0005", "0010"]), real_stack(real_slices, ["0004", "0007"])
     assert len(train.images) == 30 and not set(train.patient) & set(val.patient)
-    vae, history = pipeline.train_vae(train, val, latent=16, epochs=100)
+    vae, history = recipes.train_vae(train, val, latent=16, epochs=100)
     recon = latent.decode(vae.decoder, latent.encode(vae, train.images)[0])
     mean = np.broadcast_to(train.images.mean(0), train.images.shape)
     ours, theirs = (losses.l2(torch.tensor(r), torch.tensor(train.images)) for r in (recon, mean))
     assert ours < 0.9 * theirs  # 16 numbers say more of a slice than the mean of all
-    mask, history = pipeline.train_mask(vae, train, val, copies=4, mask_epochs=6)
+    mask, history = recipes.train_mask(vae, train, val, copies=4, mask_epochs=6)
     assert history[-1]["train/total"] < history[0]["train/total"]
     probability = latent.decode(mask, latent.encode(vae, train.images)[0])
     truth = train.masks >= metrics.TRUTH

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from vaelib import training
-from vaelib.errors import InputError
+from vaelib import InputError
+from vaelib.engine import checkpoints
 from vaelib.losses import mask_loss
-from vaelib.models import VAE
 from vaelib.sequence import SequenceDecoder, from_cube, receptive_field, resample, to_cube
+from vaelib.vae import VAE
 
 
 def decoder(mixing=True):
@@ -58,7 +58,7 @@ def test_counts_that_do_not_add_up_are_refused():
 
 def test_a_checkpoint_brings_it_back(tmp_path):
     net, z = decoder(), torch.randn(5, 6)
-    networks, _ = training.load(training.save(tmp_path / "a.safetensors", {"mask": net}), "mask")
+    networks, _ = checkpoints.load(checkpoints.save(tmp_path / "a.safetensors", {"mask": net}), "mask")
     assert torch.equal(networks["mask"](z), net(z))
 
 

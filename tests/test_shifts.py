@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from small import forge
 
-from vaelib import InputError, pyramid, shifts
-from vaelib.cohort import find_cases
-from vaelib.phantom import LABEL, make_cohort, make_patient
+from vaelib import InputError, levels
+from vaelib.cohort import load_slices
+from vaelib.cohorts.layout import find_cases
+from vaelib.engine.shards import open_case, prepare
+from vaelib.levels import canonical, downscale, window
+from vaelib.phantom import LABEL, make_cohort, make_patient, shifts
 from vaelib.phantom.scanner import SCANNERS, noise
-from vaelib.shifts import SHIFTS, changed, shifted, stack_shifted
+from vaelib.phantom.shifts import SHIFTS, changed, shifted, stack_shifted
 
 NAMES = ["PANCREAS_0001", "PANCREAS_0003"]
 LEVEL = 6
@@ -22,10 +25,10 @@ def shards(tmp_path_factory):
     """A cohort of two, with 64 pixels a side from the scan on, through the same files as the large one."""
     folder = tmp_path_factory.mktemp("shifts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyramid, "canonical", partial(pyramid.canonical, size=2**LEVEL))
+        patch.setattr(levels, "canonical", partial(canonical, size=2**LEVEL))
         patch.setattr(shifts, "SIZE", 2**LEVEL)
         cohort = make_cohort(folder / "cohort", patients=(1, 3), size=2**LEVEL, workers=1)
-        yield pyramid.prepare(find_cases(cohort), folder / "cache", levels=(4, LEVEL), workers=1)
+        yield prepare(find_cases(cohort), folder / "cache", levels=(4, LEVEL), workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,9 @@ def test_eight_shifts_of_one_line_each(made):
 
 def test_none_is_the_cache_and_a_scan_made_anew_is_the_same(shards, made, usual):
     images, masks = made["none"]
-    case = pyramid.open_case(shards, NAMES[0], LEVEL)
+    case = open_case(shards, NAMES[0], LEVEL)
     assert np.array_equal(images, case.images) and np.array_equal(masks, case.masks)
-    assert np.abs(images - pyramid.window(usual.hu)).max() < 3e-4 and np.array_equal(masks, usual.mask)
+    assert np.abs(images - window(usual.hu)).max() < 3e-4 and np.array_equal(masks, usual.mask)
 
 
 def test_truth_stays_where_the_patient_does(made):
@@ -83,9 +86,9 @@ def test_noise_has_its_strength_and_outlives_the_averages():
     noisy = changed("noise", air, 0.8, np.random.default_rng(0))
     assert noisy.std() == pytest.approx(shifts.LOW_DOSE.noise, rel=0.02) and abs(noisy.mean()) < 2
     assert not np.array_equal(noisy[0], noisy[1])
-    assert 12 < pyramid.downscale(noisy, LEVEL).std() < 25
+    assert 12 < downscale(noisy, LEVEL).std() < 25
     everyday = [noise(np.random.default_rng(0), s, (512, 512), 0.8) * s.noise for s in SCANNERS]
-    assert max(pyramid.downscale(grain, LEVEL).std() for grain in everyday) < 4
+    assert max(downscale(grain, LEVEL).std() for grain in everyday) < 4
 
 
 def test_blur_has_its_width_and_keeps_the_mean():
@@ -140,7 +143,7 @@ def test_the_same_twice(shards, made):
 
 def test_a_stack_is_kept_and_read_again(shards, made, monkeypatch):
     first = stack_shifted("missing slice", NAMES, shards, LEVEL, workers=1)
-    plain = pyramid.stack(shards, NAMES, LEVEL)
+    plain = load_slices(shards, NAMES, LEVEL)
     assert first.images.shape == first.masks.shape and first.images.shape[1:] == plain.images.shape[1:]
     assert list(dict.fromkeys(first.patient)) == NAMES and len(first.patient) < len(plain.patient)
     mine = first.patient == NAMES[0]

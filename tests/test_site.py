@@ -14,11 +14,11 @@ import pytest
 from browser import serve
 
 import vaelib
-from book import build, check, rooms
-from book.link_terms import NOTEBOOKS, read
+from course.book import build, check, rooms
+from course.book.link_terms import NOTEBOOKS, read
 
 SHOWN = sorted(NOTEBOOKS.glob("[0-9]*.ipynb")) + sorted(NOTEBOOKS.glob("*/[0-9]*.ipynb"))
-MODULES = ["vaelib.__main__"] + [
+MODULES = ["vaelib.cli"] + [
     m.name for m in pkgutil.walk_packages(vaelib.__path__, "vaelib.") if "._" not in m.name and m.name != "vaelib"
 ]
 

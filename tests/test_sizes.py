@@ -8,14 +8,16 @@ import torch
 from small import make_patients
 from torch import nn
 
-from vaelib import pipeline
-from vaelib.cohort import find_cases
-from vaelib.models import VAE, MaskDecoder
-from vaelib.pyramid import Stack, prepare
-from vaelib.residual import ResidualMaskDecoder, ResidualVAE
-from vaelib.rows import Rows
-from vaelib.studies import board, sizes
-from vaelib.training import load, vae_step
+from studies import board, sizes
+from vaelib import recipes
+from vaelib.cohort import Slices
+from vaelib.cohorts.layout import find_cases
+from vaelib.engine.checkpoints import load
+from vaelib.engine.rows import Rows
+from vaelib.engine.shards import prepare
+from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
+from vaelib.training import vae_step
+from vaelib.vae import VAE, MaskDecoder
 
 BRIEF = 1e-3  # minutes
 
@@ -34,7 +36,7 @@ def stack(n=40, side=32, seed=0):
     rng = np.random.default_rng(seed)
     masks = np.zeros((n, 1, side, side), np.float32)
     masks[:, :, 8:16, 10:20] = 1
-    return Stack(rng.random((n, 1, side, side), np.float32), masks, np.repeat("a", n), np.linspace(0, 1, n))
+    return Slices(rng.random((n, 1, side, side), np.float32), masks, np.repeat("a", n), np.linspace(0, 1, n))
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
@@ -109,7 +111,7 @@ def test_a_vae_and_its_decoder_are_trained(kind, decoder, narrow):
     s = stack()
     networks, passes = sizes.train(kind, 64, s, BRIEF)
     assert isinstance(networks["mask"], decoder) and passes["VAE"] >= 64 / 40 and passes["mask"] >= 64 / 40
-    assert pipeline.predicted(networks["vae"], networks["mask"], s).shape == s.masks.shape
+    assert recipes.predicted(networks["vae"], networks["mask"], s).shape == s.masks.shape
     networks["vae"].zero_grad()
     networks["mask"](networks["vae"](torch.rand(2, 1, 32, 32)).z).sum().backward()
     assert all(p.grad is None for p in networks["vae"].parameters())
@@ -136,7 +138,7 @@ def four(tmp_path_factory):
 def cohort(four, tmp_path, narrow, monkeypatch):
     shards, names = four
     parts = {"train": names[:2], "val": names[2:3], "test": names[3:]}
-    monkeypatch.setattr(pipeline, "shards_and_split", lambda: (shards, parts))
+    monkeypatch.setattr(recipes, "shards_and_split", lambda: (shards, parts))
     monkeypatch.setattr(board, "CHECKPOINTS", tmp_path / "kept")
     monkeypatch.setattr(sizes, "models_folder", lambda: tmp_path / "models")
     return tmp_path
@@ -157,7 +159,7 @@ def test_a_cell_is_trained_once_and_its_scores_come_from_its_checkpoint(cohort, 
 
 def test_a_whole_run_fills_its_section_as_it_goes(cohort, monkeypatch):
     put = []
-    monkeypatch.setattr(board, "put", lambda name, value: put.append((name, pipeline.finite(value))))
+    monkeypatch.setattr(board, "put", lambda name, value: put.append((name, recipes.json_ready(value))))
     monkeypatch.setattr(board, "get", lambda name: {})
     monkeypatch.setattr(sizes, "cost", lambda: {"32": {}})
     monkeypatch.setattr(sizes, "LONG", (5, "spatial", 64))

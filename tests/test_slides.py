@@ -11,7 +11,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from vaelib.studies import board, slides, slides_ideas, teaching
+from course import slides, slides_ideas, teaching
+from studies import board
 
 NAME = "{http://www.w3.org/2000/svg}"
 NUMBER, IDENTITY = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?"), re.compile(r"\b[a-z]+[0-9a-f]{10}\b")
@@ -45,7 +46,7 @@ def differs(one, other):
 @ALL
 def test_a_slide_is_what_the_code_draws(name):
     difference = differs(committed(name), drawn(name)[1])
-    assert not difference, f"{name}: other {difference}; run `python -m vaelib.studies slides`, and look at it"
+    assert not difference, f"{name}: other {difference}; run `python -m studies slides`, and look at it"
 
 
 def test_a_slide_that_drifts_is_noticed():

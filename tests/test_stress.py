@@ -25,13 +25,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
 from small import make_patients, make_series
 
 from stress import kinds, mutate, read
-from vaelib import InputError, checkpoints, files, pyramid
-from vaelib.cohort import find_cases
-from vaelib.dicom import slice_normal
-from vaelib.masks import read_mask
-from vaelib.models import VAE
-from vaelib.pixels import coded
-from vaelib.volumes import read_ct
+from vaelib import InputError
+from vaelib.cohorts.layout import find_cases
+from vaelib.dicom.geometry import slice_normal
+from vaelib.dicom.pixels import coded
+from vaelib.engine import checkpoints, files
+from vaelib.engine.shards import open_case, prepare
+from vaelib.vae import VAE
+from vaelib.volumes import read_ct, read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = Path(pydicom.data.__file__).parent / "test_files"
@@ -274,10 +275,10 @@ def test_a_pickle_in_the_place_of_anything_is_refused_and_never_executed(tmp_pat
         checkpoints.load(weights)
     np.save(tmp_path / "a.npy", np.array([Bomb(tmp_path / "executed")], dtype=object))
     make_patients(tmp_path / "cohort", [1])
-    shards = pyramid.prepare(find_cases(tmp_path / "cohort"), tmp_path / "cache", levels=[4], workers=1)
+    shards = prepare(find_cases(tmp_path / "cohort"), tmp_path / "cache", levels=[4], workers=1)
     shutil.copy(tmp_path / "a.npy", shards / "PANCREAS_0001" / "mask_4.npy")
     with pytest.raises(InputError, match="mask_4.npy: is missing or not as it was written; remove that folder and run"):
-        pyramid.open_case(shards, "PANCREAS_0001", 4)
+        open_case(shards, "PANCREAS_0001", 4)
     np.savez(tmp_path / "a.npz", a=np.array([Bomb(tmp_path / "executed")], dtype=object))
     with pytest.warns(UserWarning, match="a.npz: is damaged; it is made anew"):
         assert files.arrays(tmp_path / "a.npz", lambda: {"a": np.ones(2)})["a"].tolist() == [1, 1]
@@ -287,20 +288,20 @@ def test_a_pickle_in_the_place_of_anything_is_refused_and_never_executed(tmp_pat
 def test_a_shard_that_lost_a_bit_is_refused_until_it_is_prepared_anew(tmp_path):
     make_patients(tmp_path / "cohort", [1])
     cases = find_cases(tmp_path / "cohort")
-    shards = pyramid.prepare(cases, tmp_path / "cache", levels=[4, 5], workers=1)
+    shards = prepare(cases, tmp_path / "cache", levels=[4, 5], workers=1)
     path = shards / "PANCREAS_0001" / "mask_4.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(InputError, match="mask_4.npy: is missing or not as it was written"):
-        pyramid.open_case(shards, "PANCREAS_0001", 4)
-    pyramid.open_case(shards, "PANCREAS_0001", 5)
+        open_case(shards, "PANCREAS_0001", 4)
+    open_case(shards, "PANCREAS_0001", 5)
     path.write_bytes(whole[:-1])  # a shorter one is seen by `prepare`, which does not read it
-    pyramid.prepare(cases, tmp_path / "cache", levels=[4, 5], workers=1)
+    prepare(cases, tmp_path / "cache", levels=[4, 5], workers=1)
     assert path.read_bytes() == whole
     meta = path.with_name("meta.json")
     meta.write_text(meta.read_text().replace("2.5", "3.5", 1))
     with pytest.raises(InputError, match="meta.json: is damaged, or of another vaelib; remove that folder and run"):
-        pyramid.open_case(shards, "PANCREAS_0001", 5)
+        open_case(shards, "PANCREAS_0001", 5)
 
 
 def test_a_checkpoint_that_lost_a_bit_is_refused(tmp_path):

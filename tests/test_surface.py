@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vaelib import surface
-from vaelib.charts import png
-from vaelib.errors import InputError
+from vaelib import InputError, pictures
+from vaelib.pictures.charts import png
 
 SPACING, RADIUS = (3.0, 1.5, 1.2), 20.0  # mm: no two alike, so that no mix-up goes unseen
 
@@ -18,20 +17,20 @@ def ball(soft=True, at=(0, 0, 0)):
 
 @pytest.mark.parametrize("soft", [True, False])
 def test_area_and_volume_of_a_ball(soft):
-    found = surface.mesh(ball(soft), 0.5, SPACING)
-    assert surface.area(found) == pytest.approx(4 * np.pi * RADIUS**2 / 100, rel=0.02)
-    assert surface.volume(found) == pytest.approx(4 / 3 * np.pi * RADIUS**3 / 1000, rel=0.02)  # and not negative
+    found = pictures.mesh(ball(soft), 0.5, SPACING)
+    assert pictures.area(found) == pytest.approx(4 * np.pi * RADIUS**2 / 100, rel=0.02)
+    assert pictures.volume(found) == pytest.approx(4 / 3 * np.pi * RADIUS**3 / 1000, rel=0.02)  # and not negative
 
 
 def test_vertices_are_in_millimetres_left_back_and_up():
-    found = surface.mesh(ball(at=(9, 3, -2)), 0.5, SPACING, origin=(-100, 50, 7))
+    found = pictures.mesh(ball(at=(9, 3, -2)), 0.5, SPACING, origin=(-100, 50, 7))
     middle = np.array([20 * 1.2 - 2 - 100, 16 * 1.5 + 3 + 50, 11 * 3 + 9 + 7])  # x, y, z from (slice, row, column)
-    np.testing.assert_allclose(surface.box([found]).mean(0), middle, atol=0.6)
-    np.testing.assert_allclose(np.ptp(surface.box([found]), axis=0), 2 * RADIUS, atol=2)
+    np.testing.assert_allclose(pictures.box([found]).mean(0), middle, atol=0.6)
+    np.testing.assert_allclose(np.ptp(pictures.box([found]), axis=0), 2 * RADIUS, atol=2)
 
 
 def test_faces_look_outward_and_the_surface_is_closed():
-    found = surface.mesh(ball(at=(1, 0.7, 0.4)), 0.5, SPACING)
+    found = pictures.mesh(ball(at=(1, 0.7, 0.4)), 0.5, SPACING)
     a, b, c = found.vertices[found.faces].transpose(1, 0, 2)
     outward = (a + b + c) / 3 - found.vertices.mean(0)
     assert (np.einsum("ij,ij->i", np.cross(b - a, c - a), outward) > 0).mean() > 0.99
@@ -48,8 +47,8 @@ def closed(found):
 def test_what_lies_at_the_border_is_closed_there():
     block = np.zeros((10, 30, 30))
     block[:4, :20, 5:25] = 1  # 9 to 12 mm high, at the lower end of the volume
-    found = surface.mesh(block, 0.5, SPACING, smooth=1)
-    assert closed(found) and surface.volume(found) > 4
+    found = pictures.mesh(block, 0.5, SPACING, smooth=1)
+    assert closed(found) and pictures.volume(found) > 4
 
 
 GRIDS = [(1, 1, 1), (0.8, 0.8, 0.8), (5, 1, 1), (1, 5, 5), SPACING]
@@ -61,7 +60,7 @@ def test_area_and_volume_of_random_masks_are_those_of_their_definitions_and_of_t
     noise = gaussian_filter(np.random.default_rng(0).standard_normal((14, 40, 40)), (1.5, 4, 4))
     for share in (0.05, 0.6):
         mask = noise > np.quantile(noise, 1 - share)
-        found = surface.mesh(mask, 0.5, spacing)
+        found = pictures.mesh(mask, 0.5, spacing)
         assert closed(found)
         area = volume = 0
         for a, b, c in found.vertices[found.faces]:
@@ -70,9 +69,9 @@ def test_area_and_volume_of_random_masks_are_those_of_their_definitions_and_of_t
             area += max(s * (s - p) * (s - q) * (s - r), 0) ** 0.5
             flat = ((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])) / 2
             volume += flat * (a[2] + b[2] + c[2]) / 3
-        assert surface.area(found) == pytest.approx(area / 100, rel=1e-3)
-        assert surface.volume(found) == pytest.approx(volume / 1000, rel=1e-6)
-        assert surface.volume(found) == pytest.approx(mask.sum() * np.prod(spacing) / 1000, rel=0.13)
+        assert pictures.area(found) == pytest.approx(area / 100, rel=1e-3)
+        assert pictures.volume(found) == pytest.approx(volume / 1000, rel=1e-6)
+        assert pictures.volume(found) == pytest.approx(mask.sum() * np.prod(spacing) / 1000, rel=0.13)
 
 
 LONE, EVERY = np.zeros((5, 9, 7), bool), np.ones((5, 9, 7), bool)
@@ -90,38 +89,38 @@ DEGENERATE = {
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_masks_have_a_closed_surface_in_their_place(name, spacing):
     mask = DEGENERATE[name]
-    found = surface.mesh(mask, 0.5, spacing)
+    found = pictures.mesh(mask, 0.5, spacing)
     assert closed(found)
-    assert 0 < 1000 * surface.volume(found) < 1.2 * mask.sum() * np.prod(spacing)  # what is thin is smoothed away
+    assert 0 < 1000 * pictures.volume(found) < 1.2 * mask.sum() * np.prod(spacing)  # what is thin is smoothed away
     inside = np.argwhere(mask)[:, ::-1] * spacing[::-1]
-    assert np.abs(surface.box([found]) - [inside.min(0), inside.max(0)]).max() < max(2.5, *spacing)
+    assert np.abs(pictures.box([found]) - [inside.min(0), inside.max(0)]).max() < max(2.5, *spacing)
 
 
 def test_what_is_not_finite_is_refused():
     values = ball()
     values[3, 4, 5] = np.nan
     with pytest.raises(InputError, match="mesh: NaN or Inf in slices 3 "):
-        surface.mesh(values, 0.5, SPACING)
+        pictures.mesh(values, 0.5, SPACING)
 
 
 def test_nothing_above_the_threshold_is_refused():
     with pytest.raises(InputError, match=r"no voxel reaches 0.9, the highest is 0.5: .* lower the threshold"):
-        surface.mesh(np.full((4, 4, 4), 0.5), 0.9, SPACING)
+        pictures.mesh(np.full((4, 4, 4), 0.5), 0.9, SPACING)
     with pytest.raises(InputError, match=r"found the shape \(4, 4\); pass a volume"):
-        surface.mesh(np.ones((4, 4)), 0.5, SPACING)
+        pictures.mesh(np.ones((4, 4)), 0.5, SPACING)
 
 
 def test_the_figure_has_a_view_in_each_cell_and_is_the_same_twice():
-    meshes = {"truth": surface.mesh(ball(), 0.5, SPACING), "2D": surface.mesh(ball(at=(0, 5, 0)), 0.5, SPACING)}
-    fig = surface.surfaces(meshes)
+    meshes = {"truth": pictures.mesh(ball(), 0.5, SPACING), "2D": pictures.mesh(ball(at=(0, 5, 0)), 0.5, SPACING)}
+    fig = pictures.surfaces(meshes)
     assert len(fig.axes) == 8
     assert all(ax.get_box_aspect() is not None and ax.get_proj() is not None for ax in fig.axes)
-    assert png(fig) == png(surface.surfaces(meshes))
+    assert png(fig) == png(pictures.surfaces(meshes))
 
 
 @pytest.mark.parametrize(("view", "hidden"), [((-90, 0), "AP"), ((0, 0), "LR"), ((-90, -90), "IS"), ((-45, 20), "")])
 def test_letters_that_point_at_the_viewer_are_hidden(view, hidden):
-    fig = surface.surfaces({"a": surface.mesh(ball(), 0.5, SPACING)}, {"this": view})
+    fig = pictures.surfaces({"a": pictures.mesh(ball(), 0.5, SPACING)}, {"this": view})
     texts = {t.get_text(): t.get_visible() for t in fig.axes[0].texts}
     assert set(texts) == set("RLAPIS")
     assert {k for k, shown in texts.items() if not shown} == set(hidden)
@@ -130,7 +129,7 @@ def test_letters_that_point_at_the_viewer_are_hidden(view, hidden):
 def test_seen_from_the_front_the_left_of_the_patient_is_at_the_right():
     from mpl_toolkits.mplot3d.proj3d import proj_transform
 
-    fig = surface.surfaces({"a": surface.mesh(ball(), 0.5, SPACING)}, {"front": (-90, 0), "below": (-90, -90)})
+    fig = pictures.surfaces({"a": pictures.mesh(ball(), 0.5, SPACING)}, {"front": (-90, 0), "below": (-90, -90)})
     front, below = (
         {t.get_text(): proj_transform(*t.get_position_3d(), ax.get_proj())[:2] for t in ax.texts} for ax in fig.axes
     )
@@ -139,14 +138,14 @@ def test_seen_from_the_front_the_left_of_the_patient_is_at_the_right():
 
 
 def test_the_turntable_follows_its_sliders_over_their_whole_range():
-    board = surface.turntable({"a": surface.mesh(ball(), 0.5, SPACING)})
+    board = pictures.turntable({"a": pictures.mesh(ball(), 0.5, SPACING)})
     artists = [id(a) for ax in board.fig.axes for a in ax.get_children()]
     for name in ("azimuth", "elevation"):
-        control, pictures = board.controls[name], set()
+        control, drawn = board.controls[name], set()
         for value in (control.min, 0, control.max):
             control.value = value
-            pictures.add(board.picture.value)
-        assert len(pictures) == 3 or name == "azimuth" and len(pictures) == 2  # -180 is 180
+            drawn.add(board.picture.value)
+        assert len(drawn) == 3 or name == "azimuth" and len(drawn) == 2  # -180 is 180
     assert board.picture.value[:4] == b"\x89PNG"
     assert "a, seen from above" in board.caption.value and "seen from above" in board.picture.tooltip
     assert [id(a) for ax in board.fig.axes for a in ax.get_children()] == artists
@@ -164,4 +163,4 @@ def test_the_turntable_follows_its_sliders_over_their_whole_range():
     ],
 )
 def test_a_view_has_words(view, words):
-    assert surface.where(*view) == words
+    assert pictures.where(*view) == words

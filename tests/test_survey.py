@@ -8,10 +8,10 @@ import pytest
 import SimpleITK as sitk
 from small import as_image
 
-from vaelib.cohort import Case
-from vaelib.dicom import AXIAL, write_ct, write_seg
-from vaelib.quality import MaskCheck
-from vaelib.survey import COLUMNS, Row, _outliers, fingerprint, survey, table, write_csv
+from vaelib.cohorts.layout import Case
+from vaelib.cohorts.quality import MaskCheck
+from vaelib.cohorts.survey import COLUMNS, Row, _outliers, fingerprint, survey, table, write_csv
+from vaelib.dicom.write import AXIAL, write_ct, write_seg
 from vaelib.volumes import read_ct
 
 PLAIN = (1, 0, 0, 0, 1, 0)

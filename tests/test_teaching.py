@@ -16,10 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from vaelib import checks
-from vaelib.__main__ import app
-from vaelib.errors import InputError
-from vaelib.studies import teaching
+from course import checks, teaching
+from vaelib import InputError
+from vaelib.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = teaching.PAGE.read_text()
@@ -50,7 +49,7 @@ def headings(name):
 
 
 def test_the_table_is_made_of_the_lessons_and_their_times():
-    assert block("times") == teaching.table(LESSONS, TIMES), "run `python -m vaelib.studies teaching`"
+    assert block("times") == teaching.table(LESSONS, TIMES), "run `python -m studies teaching`"
     assert [line[0] for line in rows(block("times"))] == [*LESSONS] == [*teaching.ABOUT]
 
 

@@ -7,12 +7,14 @@ from safetensors.torch import load_file
 from test_parallel import torchrun
 from torch import nn
 
-from vaelib import checkpoints, parallel
-from vaelib.__main__ import main
-from vaelib.errors import InputError, NotFinite
-from vaelib.models import VAE, MaskDecoder
-from vaelib.rows import Rows
-from vaelib.training import augment, fit, jitter, learning_rate, load, mask_step, save, vae_step
+from vaelib import InputError
+from vaelib.cli import main
+from vaelib.engine import checkpoints, parallel
+from vaelib.engine.checkpoints import load, save
+from vaelib.engine.errors import NotFinite
+from vaelib.engine.rows import Rows
+from vaelib.training import augment, fit, jitter, learning_rate, mask_step, vae_step
+from vaelib.vae import VAE, MaskDecoder
 
 
 class Interrupted(Exception):
@@ -223,7 +225,7 @@ def test_validation_that_is_not_finite_stops_the_run_and_keeps_the_last_good_sta
 def test_the_command_line_says_in_one_line_what_is_not_finite(monkeypatch, capsys):
     x, y = pairs()
     x[[2, 7]] = float("nan")
-    monkeypatch.setattr("vaelib.pipeline.train", lambda *_, **__: fit(nn.Linear(1, 1), line, [x, y], label="VAE"))
+    monkeypatch.setattr("vaelib.recipes.train", lambda *_, **__: fit(nn.Linear(1, 1), line, [x, y], label="VAE"))
     assert main(["train", "cohort"]) == 2
     said = "VAE: epoch 0, batch 0: NaN or Inf in data[0], rows 2, 7 (from 0); no state is kept: mend what they were"
     assert capsys.readouterr().err.splitlines()[-1] == f"vaelib: error: {said} made of"
@@ -238,7 +240,7 @@ import sys, torch
 from pathlib import Path
 from torch import nn
 from vaelib import parallel
-from vaelib.errors import NotFinite
+from vaelib.engine.errors import NotFinite
 from vaelib.training import fit
 
 torch.set_num_threads(1)

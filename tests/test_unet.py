@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from vaelib.models import VAE, MaskDecoder
-from vaelib.training import load, save
-from vaelib.unet import Cut, UNet
+from vaelib.engine.checkpoints import load, save
+from vaelib.rivals import Cut, UNet
+from vaelib.vae import VAE, MaskDecoder
 
 
 def parameters(*nets):

@@ -14,9 +14,10 @@ from pydicom.sr.codedict import codes
 from small import OBLIQUE, SPACING, as_image, blob_volume, make_series, same
 
 from vaelib import InputError
-from vaelib.dicom import series_headers, write_ct, write_seg
-from vaelib.masks import _onto, read_mask
-from vaelib.volumes import describe, read_ct
+from vaelib.dicom.geometry import onto_grid
+from vaelib.dicom.headers import series_headers
+from vaelib.dicom.write import write_ct, write_seg
+from vaelib.volumes import describe, read_ct, read_mask
 
 
 def edit(path, **attributes):
@@ -400,6 +401,6 @@ def test_a_label_on_the_voxels_of_the_scan_is_copied_as_nearest_neighbour_would_
             part = label[1:, :-1, 1:]
             for given in (label, part):
                 nearest = sitk.Resample(given, scan, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
-                assert same(_onto(given, scan), nearest)
+                assert same(onto_grid(given, scan), nearest)
     beyond = sitk.ConstantPad(whole, (2, 0, 1), (0, 3, 1), 0)
-    assert same(_onto(beyond, scan), whole)
+    assert same(onto_grid(beyond, scan), whole)

@@ -1,10 +1,10 @@
 import numpy as np
 import torch
 
-from vaelib.models import VAE
-from vaelib.pyramid import Stack
+from studies import volumes
+from vaelib.cohort import Slices
 from vaelib.sequence import SequenceDecoder
-from vaelib.studies import volumes
+from vaelib.vae import VAE
 
 
 def stack(slices=(24, 30), side=32, seed=0):
@@ -15,7 +15,7 @@ def stack(slices=(24, 30), side=32, seed=0):
     masks[30:45, :, 10:20, 8:24] = 1
     names = np.repeat([f"P{k}" for k in range(len(slices))], slices)
     position = np.concatenate([np.linspace(0, 1, k) for k in slices])
-    return Stack(rng.random((n, 1, side, side), dtype=np.float32), masks, names, position)
+    return Slices(rng.random((n, 1, side, side), dtype=np.float32), masks, names, position)
 
 
 def test_all_slices_of_a_patient_are_moved_alike():
@@ -40,7 +40,7 @@ def test_what_was_padded_does_not_count():
 def test_a_patient_is_read_alone():
     s, vae, net = stack(), VAE(32, channels=2, latent=4), SequenceDecoder(32, channels=2, latent=4)
     torch.nn.init.normal_(net.join.weight)
-    last = Stack(*(a[24:] for a in s))
+    last = Slices(*(a[24:] for a in s))
     np.testing.assert_allclose(volumes.read(net, vae, s)[24:], volumes.read(net, vae, last), atol=1e-5)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaelib import InputError, latent, plots, widgets
+from vaelib import InputError, latent, pictures
 
 RNG = np.random.default_rng(0)
 SCAN = RNG.integers(-200, 300, (5, 24, 32)).astype(np.int16)
@@ -56,11 +56,11 @@ def sweep(board, name):
 
 
 def browser():
-    return widgets.slice_browser(SCAN, MASK, SPACING, SOFT)
+    return pictures.slice_browser(SCAN, MASK, SPACING, SOFT)
 
 
 def explorer(**options):
-    return widgets.latent_explorer(MODEL, Z, **{"truth": TRUTH, "components": 3} | options)
+    return pictures.latent_explorer(MODEL, Z, **{"truth": TRUTH, "components": 3} | options)
 
 
 def moved():
@@ -71,7 +71,7 @@ def moved():
 
 
 def threshold():
-    return widgets.threshold_explorer(SCAN, SOFT, MASK)
+    return pictures.threshold_explorer(SCAN, SOFT, MASK)
 
 
 @pytest.mark.parametrize("make", [browser, moved, threshold])
@@ -100,7 +100,7 @@ def test_controls_are_described_and_the_picture_has_words(make):
     assert board.caption.value.removesuffix("</span>").partition(">")[2] in board.picture.tooltip
     assert board.picture in board.children
     words = [child.value for child in board.children if isinstance(child, ipywidgets.HTML)]
-    assert any(plots.PREDICTION in text for text in words)  # what its colours mean
+    assert any(pictures.PREDICTION in text for text in words)  # what its colours mean
     assert all(c.continuous_update for c in board.controls.values() if hasattr(c, "continuous_update"))
 
 
@@ -122,11 +122,11 @@ def test_each_plane_has_its_range_its_aspect_and_its_place(plane, axis, aspect):
 
 
 def test_the_mask_can_be_hidden():
-    board = widgets.slice_browser(SCAN, MASK)
+    board = pictures.slice_browser(SCAN, MASK)
     assert "mask: 66 pixels" in board.caption.value
     board.controls["mask"].value = False
     assert "mask" not in board.caption.value
-    assert list(widgets.slice_browser(SCAN).controls) == ["plane", "slice", "window"]
+    assert list(pictures.slice_browser(SCAN).controls) == ["plane", "slice", "window"]
 
 
 def test_reset_and_random_draw():
@@ -191,7 +191,7 @@ def test_dice_names_the_slice_whose_mask_it_is_against():
 
 
 def test_the_threshold_explorer_gives_the_dice_of_a_slice():
-    board = widgets.threshold_explorer(SCAN[2], SOFT[2], MASK[2])
+    board = pictures.threshold_explorer(SCAN[2], SOFT[2], MASK[2])
     assert list(board.controls) == ["threshold"]
     found = SOFT[2] >= 0.2
     expected = 2 * (found & (MASK[2] > 0)).sum() / (found.sum() + MASK[2].sum())
@@ -201,15 +201,15 @@ def test_the_threshold_explorer_gives_the_dice_of_a_slice():
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: widgets.slice_browser(SCAN[0]),
-        lambda: widgets.slice_browser(SCAN, MASK[:-1]),
-        lambda: widgets.slice_browser(SCAN, None, SPACING, SOFT[..., 1:]),
-        lambda: widgets.latent_explorer(MODEL, Z[0]),
+        lambda: pictures.slice_browser(SCAN[0]),
+        lambda: pictures.slice_browser(SCAN, MASK[:-1]),
+        lambda: pictures.slice_browser(SCAN, None, SPACING, SOFT[..., 1:]),
+        lambda: pictures.latent_explorer(MODEL, Z[0]),
         lambda: explorer(places={"one": 9}),
         lambda: explorer(components=5),
         lambda: explorer(truth=MASK[0]),
-        lambda: widgets.threshold_explorer(SCAN, SOFT, MASK[0]),
-        lambda: widgets.threshold_explorer(SCAN[0, 0], SOFT[0, 0], MASK[0, 0]),
+        lambda: pictures.threshold_explorer(SCAN, SOFT, MASK[0]),
+        lambda: pictures.threshold_explorer(SCAN[0, 0], SOFT[0, 0], MASK[0, 0]),
     ],
 )
 def test_a_wrong_shape_is_one_line(wrong):

@@ -1,158 +1,17 @@
-"""Find the cases in a folder, whichever way it is laid out, and split them by patient."""
+"""Open a cohort: the slices of its patients, split by patient and never by slice."""
 
 import hashlib
-import os
-import re
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from vaelib.errors import InputError
+import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
-PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
-WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their labels and older copies still go around
+from vaelib.engine.errors import InputError
+from vaelib.engine.rows import Rows, of_files
+from vaelib.engine.shards import open_case
+
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
-
-
-@dataclass(frozen=True)
-class Case:
-    """One patient: the folder of the CT series, the mask if there is one, and the layout it came in."""
-
-    patient: str
-    ct: Path
-    mask: Path | None
-    layout: str  # "idc", "tcia" or "synthetic"
-    label: Path | None = None  # of an IDC case, TCIA's label for the same scan: a second opinion on `mask`
-
-
-def data_folder():
-    """`$VAELIB_DATA`, else `data/synthetic` of the repository.
-
-    `~` is the home folder. A relative path is looked for here first, then from the repository's root,
-    so that a notebook, which runs in `notebooks/`, finds what the command line found.
-    """
-    named = os.environ.get("VAELIB_DATA")
-    try:
-        folder = Path(named).expanduser() if named else REPOSITORY / "data" / "synthetic"
-        return folder if folder.exists() or folder.is_absolute() else REPOSITORY / folder
-    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
-        raise InputError(f"VAELIB_DATA={named!r:.80}: names no folder ({error!s:.80}); name the cohort's") from None
-
-
-def cache_folder(folder=None):
-    """Where the levels of the cohort in `folder` are kept: in `data/cache`, a folder of its own for each cohort."""
-    folder, data = Path(folder or data_folder()).expanduser().resolve(), REPOSITORY / "data"
-    own = "" if folder.parent == data else "-" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-    return data / "cache" / (folder.name + own)
-
-
-def models_folder(folder=None):
-    """Where the notebooks keep what they train on the cohort in `folder`: in `data/models`, one folder a cohort."""
-    return REPOSITORY / "data" / "models" / cache_folder(folder).name
-
-
-def find_cases(folder):
-    """Find every patient below `folder`; no image is opened, so a large cohort takes a moment.
-
-    Three layouts are known (`data/README.md` shows them), up to three folders deep:
-    IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
-    `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
-    of labels. A TCIA label belongs to the patient of the same number, never to the next in line; where the
-    patient has a SEG too, that is the mask and the label stands beside it as `Case.label`.
-
-    What is left out is named in a warning: a label without a scan, and the two withdrawn cases, 25 and 70.
-
-    Parameters
-    ----------
-    folder : path
-        The cohort, or a folder above it.
-
-    Returns
-    -------
-    list of Case
-        Sorted by patient.
-
-    Raises
-    ------
-    InputError
-        No such folder, no case in it, or a patient with two scans or two masks.
-    """
-    folder = Path(folder).expanduser()
-    patients, labels = [], {}
-    if _is_folder(folder):
-        _walk(folder, 3, patients, labels)
-    gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
-    cases = [case for patient in sorted({*patients} - gone) for case in _cases(patient, labels, folder)]
-    if not cases:
-        what = "no case in it" if _is_folder(folder) else "no such folder"
-        raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
-    _name_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
-    cases.sort(key=lambda case: (case.patient, str(case.ct)))
-    for one, two in zip(cases, cases[1:], strict=False):
-        if one.patient == two.patient:
-            raise InputError(f"{one.ct}: is a second scan of {one.patient} beside {two.ct}; move one of them away")
-    return cases
-
-
-def _is_folder(path):
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # no name that a file can have
-        return False
-
-
-def _walk(folder, depth, patients, labels):
-    """Collect the folders of patients and the numbered label files, without entering any series."""
-    for path in sorted(folder.iterdir()):
-        if label := LABEL.match(path.name):
-            labels.setdefault(int(label[1]), []).append(path)
-        elif path.name[0] != "." and path.is_dir():
-            if PATIENT.match(path.name) or any(path.glob("[!.]*/CT_*")):
-                patients.append(path)
-            elif depth > 1:
-                _walk(path, depth - 1, patients, labels)
-
-
-def _number(patient):
-    match = PATIENT.match(patient.name)
-    return int(match[1]) if match else None
-
-
-def _is_synthetic(patient, top):
-    return any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
-
-
-def _name_what_is_left_out(folder, gone, labels, numbers):
-    if gone:
-        names = ", ".join(sorted(p.name for p in gone))
-        warnings.warn(f"{folder}: left out {names}: withdrawn by TCIA, being scan 2 cropped", stacklevel=3)
-    spare = [(number, label.name) for number, files in labels.items() for label in files if number not in numbers]
-    if spare:
-        names = ", ".join(name + " (withdrawn)" * (number in WITHDRAWN) for number, name in sorted(spare))
-        warnings.warn(f"{folder}: left out labels without a scan: {names}", stacklevel=3)
-
-
-def _cases(patient, labels, top):
-    """The scans of one patient's folder, each with its mask: one, if all is well."""
-    series = sorted(p for p in patient.glob("[!.]*/[!.]*") if p.is_dir())  # what is hidden may be half written
-    scans = [p for p in series if p.name.startswith("CT_")]
-    own = labels.get(_number(patient), [])
-    if scans:
-        masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("[!.]*.dcm"))]
-        layout = "synthetic" if _is_synthetic(patient, top) else "idc"
-    else:
-        scans, layout, masks = [p for p in series if not p.name.startswith("SEG_")], "tcia", own
-    for found, what in ((masks, "masks"), (own, "labels")):
-        if len(found) > 1:
-            raise InputError(
-                f"{found[0]}: is one of {len(found)} {what} of {patient.name}, beside {found[1]}; keep one"
-            )
-    mask, label = (masks or [None])[0], (own or [None])[0]
-    if mask is None:
-        mask = label
-    return [Case(patient.name, scan, mask, layout, label if label != mask else None) for scan in scans]
 
 
 def _draw(seed, name) -> bytes:
@@ -234,3 +93,41 @@ def folds(patients, *, count=FOLDS, seed=0):
         val = rest[: max(1, sum(draw[name][8] < 26 for name in rest))]  # a byte is below 26 one time in ten
         out.append({"train": sorted({*rest} - {*val}), "val": sorted(val), "test": test})
     return out
+
+
+class Slices(NamedTuple):
+    """The slices of several patients: images and masks (N, 1, H, W) float32, in memory or as `Rows`.
+
+    `patient` (N,) names the owner of each slice; `position` (N,) is its place in the scan, from 0 (lowest
+    slice) to 1 (highest).
+    """
+
+    images: np.ndarray | Rows
+    masks: np.ndarray | Rows
+    patient: np.ndarray
+    position: np.ndarray
+
+
+def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy: bool | None = None) -> Slices:
+    """Put the slices of several patients one after the other, ready for training.
+
+    Up to level 7 (128 x 128) they are brought into memory: all of Pancreas-CT at level 6 are 0.6 GB. Above it,
+    images and masks are `Rows`, read from the cache as they are asked for; `lazy` says otherwise.
+
+    Raises
+    ------
+    InputError
+        If a patient has no mask, or is not in the cache.
+    """
+    opened = [open_case(shards, patient, level) for patient in patients]
+    for patient, shard in zip(patients, opened, strict=True):
+        if shard.masks is None:
+            raise InputError(
+                f"{Path(shards) / patient}: this patient has no mask; leave it out of training and testing"
+            )
+    counts = [len(shard.images) for shard in opened]
+    images, masks = of_files([s.images for s in opened]), of_files([s.masks for s in opened])
+    if not (level > 7 if lazy is None else lazy):
+        images, masks = images[:], masks[:]
+    position = np.concatenate([np.linspace(0, 1, n) for n in counts])
+    return Slices(images, masks, np.repeat(np.asarray(patients), counts), position)

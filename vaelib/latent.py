@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelib import finite
-from vaelib.models import VAE, Decoder
-from vaelib.rows import Rows, chunks
+from vaelib.engine import finite
+from vaelib.engine.rows import Rows, chunks
 from vaelib.training import augment
+from vaelib.vae import VAE, Decoder
 
 
 @torch.no_grad()
@@ -110,3 +110,21 @@ def active_units(mu: np.ndarray, threshold: float = 0.01) -> np.ndarray:
     Burda, Grosse & Salakhutdinov, *Importance Weighted Autoencoders*, 2016, arXiv:1509.00519.
     """
     return mu.var(axis=0) > threshold
+
+
+def sample_fitted(codes: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Draw (n, D) from the normal distribution with the mean and covariance of codes (N, D)."""
+    rng = np.random.default_rng(seed)
+    mean, covariance = codes.mean(0), np.cov(codes.T)
+    return rng.multivariate_normal(mean, covariance, size=n, method="eigh").astype(np.float32)
+
+
+def slerp(a: np.ndarray, b: np.ndarray, steps: int = 8) -> np.ndarray:
+    """The arc from latent `a` to latent `b` (D,), both included, its length passing evenly over: (steps, D)."""
+    long = np.linalg.norm(a), np.linalg.norm(b)
+    cosine = np.dot(a, b) / np.maximum(np.prod(long), 1e-12)
+    angle, t = np.arccos(np.clip(cosine, -1, 1)), np.linspace(0, 1, steps)[:, None]
+    if np.sin(angle) < 1e-6 or min(long) == 0:  # no plane to turn in, or no direction: the straight line
+        return ((1 - t) * a + t * b).astype(np.float32)
+    turned = (np.sin((1 - t) * angle) * a / long[0] + np.sin(t * angle) * b / long[1]) / np.sin(angle)
+    return (turned * ((1 - t) * long[0] + t * long[1])).astype(np.float32)

@@ -12,8 +12,8 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.errors import InputError
-from vaelib.volumes import axes_of
+from vaelib.dicom.geometry import axes_of
+from vaelib.engine.errors import InputError
 
 FULL = 9  # the level of a full-size slice, 512 x 512
 AXES = "LR", "PA", "SI"  # of x, y and z: the way they run in canonical order, and the other way

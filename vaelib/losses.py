@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaelib.models import VAEOutput
+from vaelib.vae import VAEOutput
 
 
 class VAELoss(NamedTuple):

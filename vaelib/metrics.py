@@ -8,9 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vaelib import finite
-from vaelib.errors import InputError
-from vaelib.pyramid import FULL, Stack, masks_of, meta_of
+from vaelib.cohort import Slices
+from vaelib.engine import finite
+from vaelib.engine.errors import InputError
+from vaelib.engine.shards import masks_of, meta_of
+from vaelib.levels import FULL
 
 THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
@@ -133,7 +135,7 @@ def best_threshold(probability, truth, patient, thresholds=THRESHOLDS) -> float:
     return float(thresholds[sweep(probability, truth, patient, thresholds).mean(0).argmax()])
 
 
-def atlas(train: Stack, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
+def atlas(train: Slices, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
     """The mean-shape baseline: how often each pixel was pancreas, at each relative height of the scan.
 
     It never looks at the test image. Whatever a model scores beyond it, it has learned from the picture.

@@ -1,4 +1,4 @@
-"""One visible training loop, on one device or many, that can be interrupted anywhere."""
+"""Moving slices and changing their grey values at random: what a network should not mind."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -7,19 +7,64 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaelib import checkpoints, finite, memory, parallel
-from vaelib.augmentation import augment, jitter
-from vaelib.checkpoints import load, save
-from vaelib.errors import InputError
+from vaelib.engine import checkpoints, finite, memory, parallel
+from vaelib.engine.errors import InputError
+from vaelib.engine.workers import progress_bar as progress_bar
 from vaelib.losses import beta_at, mask_loss, vae_loss
-from vaelib.progress import progress as progress_bar
 
-__all__ = ["augment", "fit", "jitter", "learning_rate", "load", "mask_step", "save", "vae_step"]
+
+def augment(x: Tensor, mask: Tensor | None = None, *, shift=0.08, scale=0.12, degrees=8.0, generator=None):
+    """Move, scale and turn each image at random, as if the patient lay differently in the scanner.
+
+    No flips: the liver is on the right. Labels are not needed, so the VAE may use it too.
+
+    Parameters
+    ----------
+    x, mask : Tensor, (N, C, H, W)
+        Images in [0, 1], and masks to move along with them; all channels of an image move as one.
+    shift, scale : float
+        Largest shift as a share of the image, and largest relative change of size.
+    degrees : float
+        Largest rotation.
+
+    Returns
+    -------
+    Tensor, or a pair of them where `mask` is given
+    """
+    n = len(x)
+    draw = (torch.rand(n, 4, generator=generator) * 2 - 1).to(x.device)
+    angle, zoom = draw[:, 0] * math.radians(degrees), 1 + draw[:, 1] * scale
+    theta = torch.zeros(n, 2, 3, device=x.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = angle.cos() * zoom
+    theta[:, 0, 1], theta[:, 1, 0] = -angle.sin() * zoom, angle.sin() * zoom
+    theta[:, :, 2] = draw[:, 2:] * 2 * shift
+    both = x if mask is None else torch.cat([x, mask], 1)
+    moved = F.grid_sample(both, F.affine_grid(theta, list(both.shape), False), align_corners=False)
+    return moved if mask is None else (moved[:, : x.shape[1]], moved[:, x.shape[1] :])
+
+
+def jitter(x: Tensor) -> Tensor:
+    """Change the grey values of each image at random, as if another scanner, or another dose, had made it.
+
+    Contrast (0.7 to 1.2 times), brightness (0.1 up or down), a blur over 3 x 3 pixels mixed in, and noise (a standard
+    deviation of up to 0.06). What lies below the window, air, stays black. It needs no labels, as `augment`.
+
+    Parameters
+    ----------
+    x : Tensor, (N, C, H, W)
+        In [0, 1]; all channels of an image are changed alike.
+    """
+    draw = torch.rand(4, len(x), 1, 1, 1, device=x.device)
+    y = x + draw[0] * (F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) - x)
+    y = 0.5 + (y - 0.5) * (0.7 + 0.5 * draw[1]) + 0.2 * (draw[2] - 0.5)
+    y = y + 0.06 * draw[3] * torch.randn_like(x)
+    return (y * (x > 0)).clamp(0, 1)
+
 
 AT_ONCE = 128  # images that a CPU takes at once: more are no faster, and take memory
-
 Step = Callable[[nn.Module, Sequence[Tensor], float], dict]
 
 
@@ -139,9 +184,12 @@ def fit(
                     raw = batch = next(batches)
                     if augmentation is not None:
                         batch = augmentation(*batch) if len(batch) > 1 else [augmentation(*batch)]
-                    with memory.explained(bare, step, batch, label), _averaged(fabric, model, k == len(parts) - 1):
+                    with (
+                        memory.explain_out_of_memory(bare, step, batch, label),
+                        _averaged(fabric, model, k == len(parts) - 1),
+                    ):
                         found = step(model, batch, progress)
-                        doubts.append(finite.doubt(found["total"], raw))
+                        doubts.append(finite.nan_flag(found["total"], raw))
                         fabric.backward(found["total"] * weight)
                     found = {name: torch.as_tensor(value).detach() for name, value in found.items()}
                     seen.append((len(rows) if weight else 0, found))
@@ -174,7 +222,7 @@ def fit(
 def _at_hand(data, device) -> list:
     """Tensors go to a GPU as a whole where they take a quarter of its free memory at most: no batch is sent then."""
     tensors = [t for t in data if isinstance(t, Tensor)]
-    if device.type == "cpu" or sum(t.nbytes for t in tensors) > (memory.free(device) or 0) / 4:
+    if device.type == "cpu" or sum(t.nbytes for t in tensors) > (memory.free_bytes(device) or 0) / 4:
         return list(data)
     return [t.to(device) if isinstance(t, Tensor) else t for t in data]
 
@@ -215,7 +263,7 @@ def _evaluate(fabric, model, step, val, batch_size, progress) -> list:
     found = []
     for (rows, weight), batch in zip(parts, batches, strict=True):
         losses = step(model, batch, progress)
-        trusted = losses["total"] + finite.doubt(torch.zeros_like(losses["total"]), batch)  # NaN for what is in it
+        trusted = losses["total"] + finite.nan_flag(torch.zeros_like(losses["total"]), batch)  # NaN for what is in it
         found.append((len(rows) if weight else 0, losses | {"total": trusted}))
     return found
 

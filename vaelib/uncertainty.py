@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.ndimage import label
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
-from vaelib.errors import InputError
+from vaelib.engine.errors import InputError
 from vaelib.latent import decode, encode
 
 EPS = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
@@ -232,3 +233,83 @@ def peak(pixels: np.ndarray, normal: np.ndarray, side: int = 5) -> np.ndarray:
 def _smooth(pixels, side):
     x = torch.as_tensor(np.asarray(pixels, np.float32))
     return torch.nn.functional.avg_pool2d(x, side, 1, side // 2, count_include_pad=True).numpy()
+
+
+TOUCHING = np.ones((3, 3))  # pixels that meet at a corner belong together
+
+
+def same_levels(truth: np.ndarray, levels: int = 9) -> np.ndarray:
+    """Slices of a patient at equal relative heights between the lowest and the highest that hold pancreas: (levels,).
+
+    Parameters
+    ----------
+    truth : ndarray of bool, (S, 1, H, W)
+
+    Raises
+    ------
+    InputError
+        The mask is empty.
+    """
+    there = np.flatnonzero(truth.any((1, 2, 3)))
+    if not len(there):
+        raise InputError("same_levels: the mask is empty, so nothing says which levels match; leave this patient out")
+    inside = np.linspace(0, 1, levels + 2)[1:-1]  # the first and the last slice only touch the organ
+    return np.rint(there[0] + inside * (there[-1] - there[0])).astype(int)
+
+
+def pieces(masks: np.ndarray) -> np.ndarray:
+    """How many connected pieces each mask of (N, ..., H, W) has, pixels that meet at a corner joined: (N,)."""
+    flat = np.asarray(masks).reshape(len(masks), *np.shape(masks)[-2:])
+    return np.array([label(m, TOUCHING)[1] for m in flat])
+
+
+class UsualMasks(NamedTuple):
+    """What real masks are like: the range of their areas, and the mean, precision and reach of their centres."""
+
+    area: tuple[float, float]
+    centre: np.ndarray
+    precision: np.ndarray
+    reach: float
+
+
+def centres(masks: np.ndarray) -> np.ndarray:
+    """Row and column of each mask's centre of mass, (N, 2); NaN for an empty one."""
+    flat = np.asarray(masks, float).reshape(len(masks), *np.shape(masks)[-2:])
+    area = np.where(flat.any((1, 2)), flat.sum((1, 2)), np.nan)
+    axes = [np.arange(n) for n in flat.shape[1:]]
+    return np.stack([flat.sum(2) @ axes[0] / area, flat.sum(1) @ axes[1] / area], 1)
+
+
+def usual_masks(masks: np.ndarray) -> UsualMasks:
+    """Learn from masks (N, 1, H, W) of training patients what is usual; empty ones are left out.
+
+    Raises
+    ------
+    InputError
+        Fewer than three masks hold anything: their centres have no spread in two directions.
+    """
+    masks = masks[masks.any((1, 2, 3))]
+    if len(masks) < 3:
+        raise InputError(f"real: {len(masks)} of the masks hold anything, which says nothing of how they vary; "
+                         "pass those of several patients")  # fmt: skip
+    area, at = masks.sum((1, 2, 3)), centres(masks)
+    precision = np.linalg.inv(np.cov(at.T))
+    away = at - at.mean(0)
+    reach = np.quantile(np.einsum("ni,ij,nj->n", away, precision, away), 0.99)
+    return UsualMasks(tuple(np.quantile(area, (0.005, 0.995)).tolist()), at.mean(0), precision, float(reach))
+
+
+def plausible(masks: np.ndarray, like: UsualMasks) -> dict[str, np.ndarray]:
+    """Which masks (N, 1, H, W) could be a slice of a pancreas: by four tests, and by all of them; each (N,) of bool.
+
+    "not empty"; "one piece"; "size": an area that 99% of the real ones keep to; "place": a centre of mass no further
+    from the usual place than that of 99% of the real ones, in a direction that they vary in.
+    """
+    area, away = masks.sum((1, 2, 3)), np.nan_to_num(centres(masks) - like.centre, nan=1e9)
+    tests = {
+        "not empty": area > 0,
+        "one piece": pieces(masks) == 1,
+        "size": (area >= like.area[0]) & (area <= like.area[1]),
+        "place": np.einsum("ni,ij,nj->n", away, like.precision, away) <= like.reach,
+    }
+    return tests | {"all": np.logical_and.reduce([*tests.values()])}

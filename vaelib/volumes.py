@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.dicom import series_headers, slice_normal
-from vaelib.errors import InputError
-from vaelib.pixels import check_pixels, hu_of, numbers, value_of
+from vaelib.dicom.geometry import axes_of, check_place, onto_grid, reordered, slice_normal
+from vaelib.dicom.headers import series_headers
+from vaelib.dicom.masks import read_nifti, read_seg
+from vaelib.dicom.pixels import check_pixels, hu_of, numbers, value_of
+from vaelib.engine.errors import InputError
 
 TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by 0.01 mm if that is more
 POSITION = "ImagePositionPatient"
@@ -25,7 +27,7 @@ def read_ct(folder):
     Parameters
     ----------
     folder : path
-        Its DICOM files are one series; see `dicom.series_headers` on what is passed over.
+        Its DICOM files are one series; see `headers.series_headers` on what is passed over.
 
     Returns
     -------
@@ -108,6 +110,53 @@ def describe(image):
     )
 
 
-def axes_of(image):
-    """The letters to which the axes x, y and z of an image run: LAI is to the left, the front and the feet."""
-    return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+def read_mask(path, like, *, segment="Pancreas", reorient=None):
+    """Read a mask from DICOM SEG or NIfTI and put it on the grid of the scan `like`.
+
+    A label is placed where its header says, and the header has to fit: its voxels are the scan's own
+    (all or some, in any order or direction), or another sampling of the scan's own box. Anything else
+    is an error that says by how much, and `reorient` is for a caller who knows better than the header.
+    What no header can show, a label flipped inside a right header, is for `quality.check_mask` and the eye.
+
+    Parameters
+    ----------
+    path : path
+        A DICOM SEG, or a NIfTI (`.nii`, `.nii.gz`).
+    like : sitk.Image
+        The scan, as `read_ct` gives it.
+    segment : str or int
+        Label (in any case) or number of the segment; in NIfTI, the number of the value.
+    reorient : str, optional
+        How to read a label whose header does not fit the scan:
+        "header", believe it all the same;
+        "axes", believe its directions but not its origin or spacing: the two arrays cover the same box;
+        "index", believe nothing of it: voxel (i, j, k) is the scan's voxel (i, j, k);
+        "flip-x", "flip-y", "flip-yz", ...: as "index", with those axes reversed first.
+
+    Returns
+    -------
+    sitk.Image
+        Of 0 and 1, uint8, on the grid of `like`.
+
+    Raises
+    ------
+    InputError
+        No such file, no such segment, a header that disagrees with the scan, an empty mask.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a DICOM SEG or a NIfTI file")
+    nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    label = read_nifti(path, like, segment) if nifti else read_seg(path, like, segment)
+    if not sitk.GetArrayViewFromImage(label).any():
+        raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
+    if reorient in (None, "header"):
+        check_place(label, like, path, strict=reorient is None)
+        return onto_grid(label, like)
+    array = reordered(label, like, reorient)
+    size = array.shape[::-1]
+    if size != like.GetSize():
+        raise InputError(f"{path}: {size} voxels for a scan of {like.GetSize()}; reorient={reorient!r} needs as many")
+    mask = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    mask.CopyInformation(like)
+    return mask

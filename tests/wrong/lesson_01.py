@@ -3,7 +3,7 @@
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib import quality
+from vaelib.cohorts import quality
 
 
 def heights(positions, orientation):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from vaelib import losses, training
-from vaelib.models import VAE
+from vaelib.vae import VAE
 
 
 def elbo(x, recon, mu, logvar, variance, half=0.5, constant=1, weight=1.0, kl=losses.kl):

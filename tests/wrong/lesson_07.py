@@ -3,14 +3,15 @@
 import numpy as np
 import torch
 
-from vaelib import memory, training
-from vaelib.residual import ResidualVAE
-from vaelib.studies import sizes
+from studies import sizes
+from vaelib import training
+from vaelib.engine import memory
+from vaelib.spatial import ResidualVAE
 
 
 def _one_too_many(vae, side, room):
     batch, step = 1, training.vae_step(sizes.BETA)
-    while memory.need(vae, step, [torch.empty(batch, 1, side, side, device="meta")]) <= room:
+    while memory.step_bytes(vae, step, [torch.empty(batch, 1, side, side, device="meta")]) <= room:
         batch *= 2
     return batch
 

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, label
 
+from studies import volumes
 from vaelib import metrics
-from vaelib.studies import volumes
 
 
 def of_each_slice(mask):

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib import survey
+from vaelib.cohorts import survey
 
 
 def voxel_by_voxel(scans):

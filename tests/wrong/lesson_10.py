@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import numpy as np
 
-from vaelib import losses, models
+from vaelib import losses, vae
 
 LINE = "    images = shrink(scan)\n"
 
@@ -25,7 +25,7 @@ def maximum_is_one(script):
 
 
 def loss(recon, x, mu, logvar, beta):
-    return losses.vae_loss(models.VAEOutput(recon, mu, logvar, mu), x, beta)
+    return losses.vae_loss(vae.VAEOutput(recon, mu, logvar, mu), x, beta)
 
 
 def scored_directly(script):

@@ -8,12 +8,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from vaelib import InputError, __version__
-from vaelib.dicom import make_uid, write_ct, write_seg
-from vaelib.files import clear, replace, whole
+from vaelib.dicom.write import make_uid, write_ct, write_seg
+from vaelib.engine.files import atomic_write, remove_leftovers, write_file
+from vaelib.engine.workers import map_in_processes
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, scan
-from vaelib.progress import each
 
 NOTE = """# Synthetic patients
 
@@ -77,7 +77,7 @@ def _write_patient(folder, seed, size, number):
         return name
     patient = make_patient(seed, number, size=size)
     scanner, uid = patient.facts["scanner"], f"vaelib phantom {seed} {number} {size}"
-    with whole(folder / name, keep=Path.exists) as half:
+    with atomic_write(folder / name, keep=Path.exists) as half:
         study = half / make_uid(uid, "study")
         ct = write_ct(
             patient.hu[::-1, ::-1], study / f"CT_{make_uid(uid, 'series')}", spacing=patient.spacing,
@@ -127,11 +127,11 @@ def make_cohort(folder, *, patients=48, seed=2026, workers=None, size=512):
     if note.exists() and note.read_text() != text:
         raise InputError(f"{note}: names another seed, size or version than {seed}, {size}, {__version__}; remove "
                          "the folder, or choose another")  # fmt: skip
-    clear(folder)
+    remove_leftovers(folder)
     if not note.exists():
-        replace(note, text)
+        write_file(note, text)
     work = partial(_write_patient, folder, seed, size)
     numbers = range(1, patients + 1) if isinstance(patients, int) else patients
-    for _ in each(work, numbers, workers=workers, desc="synthetic patients", unit="patient"):
+    for _ in map_in_processes(work, numbers, workers=workers, desc="synthetic patients", unit="patient"):
         pass
     return folder

@@ -1,0 +1,148 @@
+"""Build the book: the notebooks with their committed outputs, glossary and reference, as static pages.
+
+Run it from the root of the project, ``python -m book.build [FOLDER]``; ``make site`` does. Nothing is executed and
+nothing is fetched but the two packages of `package.json`, once. The sources are laid out in a folder as in the
+repository, so that a link from one page to another is the same in both.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import nbformat
+
+from course.book import rooms
+from course.book.conf import BRANCH, REPOSITORY
+from course.book.link_terms import read
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+NPM = ROOT / "build" / "npm"
+PAGES = (
+    "README.md CONTRIBUTING.md data/README.md benchmarks/*.png notebooks/[0-9]*.ipynb notebooks/*.md "
+    "notebooks/figures/*.png notebooks/figures/*/*.svg "
+    "notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
+).split()
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SLIDERS = "<p>Here a running notebook has sliders.{}</p>"
+EXPLORER = ' Those of the <a href="../explorer/index.html">explorer</a> work in the browser, with no kernel.'
+TARGET = re.compile(r"(?<=\]\()([\w./-]+)(?=(#[\w-]+)?\))")
+TABLE = re.compile(r"\S {3,}\S")
+BADGE = re.compile(r"!\[([^\]]+)\](?:\(https?://[^)]*\)|\[[^\]]*\])")
+ANCHOR = re.compile(r'^<a id="[\w-]+"></a>\n+', re.MULTILINE)
+
+
+@cache
+def held() -> frozenset[Path]:
+    """Every file of the project that the book shows or hands out."""
+    return frozenset(path for pattern in PAGES for path in ROOT.glob(pattern))
+
+
+def relink(text: str, page: Path) -> str:
+    """Make a page whole by itself: what the book does not hold is linked in the repository, a badge is its words."""
+
+    def absolute(match: re.Match) -> str:
+        path = (page.parent / match[0]).resolve()
+        if path in held() or not (path.exists() and path.is_relative_to(ROOT)):
+            return match[0]
+        return f"{REPOSITORY}/{'tree' if path.is_dir() else 'blob'}/{BRANCH}/{path.relative_to(ROOT).as_posix()}"
+
+    return TARGET.sub(absolute, BADGE.sub(r"\1", text))
+
+
+def notebook(path: Path) -> str:
+    """A notebook as the book wants it: each picture's words where Sphinx looks for them, no widget without a kernel."""
+    nb = read(path)
+    nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = relink(cell.source, path)
+        words = [o.metadata.get("image/png", {}).get("alt", "") for o in cell.get("outputs", []) if "metadata" in o]
+        if any(words):
+            cell.metadata["mystnb"] = {"image": {"alt": " ".join(filter(None, words))}}
+        for n, output in enumerate(cell.get("outputs", [])):
+            if any(len(line) > 95 and not TABLE.search(line) for line in output.get("text", "").splitlines()):
+                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "wrap"]  # a message, and no table
+            if WIDGET in output.get("data", {}):
+                said = SLIDERS.format(EXPLORER if "latent_explorer" in cell.source else "")
+                cell.outputs[n] = nbformat.v4.new_output("display_data", {"text/html": said})
+    return nbformat.v4.writes(nb) + "\n"
+
+
+def lay_out(source: Path):
+    """Put everything that Sphinx reads into one folder."""
+    shutil.rmtree(source, ignore_errors=True)
+    for path in sorted(held()):
+        target = source / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ipynb":
+            target.write_text(notebook(path), encoding="utf-8")
+        elif path.suffix == ".md":  # a heading is an anchor by itself there
+            target.write_text(relink(ANCHOR.sub("", path.read_text(encoding="utf-8")), path), encoding="utf-8")
+        else:
+            shutil.copy(path, target)
+    for path in HERE.glob("*.md"):
+        shutil.copy(path, source)
+    rooms.write(source)
+
+
+def packages() -> Path:
+    """Fetch the packages of `package.json` if they are not there yet, and return the folder that they are in.
+
+    Raises
+    ------
+    SystemExit
+        If they can't be fetched.
+    """
+    names = ("package.json", "package-lock.json")
+    if not all((NPM / n).exists() and (NPM / n).read_bytes() == (HERE / n).read_bytes() for n in names):
+        if not shutil.which("npm"):
+            raise SystemExit(
+                "site: no 'npm' here, which fetches MathJax. Install Node.js (nodejs.org), and start again."
+            )
+        shutil.rmtree(NPM, ignore_errors=True)
+        NPM.mkdir(parents=True)
+        for name in names:
+            shutil.copy(HERE / name, NPM)
+        if subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=NPM).returncode:
+            shutil.rmtree(NPM)
+            raise SystemExit("site: npm could not fetch MathJax; the site needs a network once. Start again with one.")
+    return NPM / "node_modules"
+
+
+def build(site: Path):
+    """Build the book into the folder `site`; end with an error if Sphinx warns of anything."""
+    mathjax = packages() / "mathjax"
+    work = site.parent / f"{site.name}-work"
+    lay_out(work / "source")
+    shutil.rmtree(work / "pages", ignore_errors=True)
+    sphinx = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-j",
+        "2",
+        "-c",
+        HERE,
+        "-d",
+        work / "trees",
+        "-E",
+    ]
+    if subprocess.run([*sphinx, work / "source", work / "pages"], cwd=ROOT).returncode:
+        raise SystemExit("site: Sphinx warned, see above; nothing was published")
+    target = work / "pages" / "_static" / "mathjax"
+    target.mkdir()
+    shutil.copy(mathjax / "es5" / "tex-svg.js", target)
+    shutil.copy(mathjax / "LICENSE", target)
+    shutil.rmtree(site, ignore_errors=True)
+    shutil.move(work / "pages", site)
+
+
+if __name__ == "__main__":
+    build(Path(*sys.argv[1:2] or [ROOT / "build" / "site"]).resolve())

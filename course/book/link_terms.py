@@ -1,0 +1,119 @@
+"""Link the first use of each word of the glossary, in every lesson: ``python -m book.link_terms [NOTEBOOK ...]``.
+
+A maintainer's tool. It takes every link to the glossary out of a notebook and puts the right ones in, so that a second
+run changes nothing; a test asks for just that. The first cell, headings, tables, code, mathematics, links and what is
+folded away keep their words as they are.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+# From an anchor of the glossary to the spellings of its word. A space stands for any white space; in backticks a word
+# is looked for in code as well.
+TERMS = {
+    "active-unit": r"active units?|units? is \*?active\*?",
+    "aggregate-posterior": r"aggregated? posterior",
+    "atlas": r"(?:mean-shape )?atlas",
+    "augmentation": r"augment(?:ation|ed|s)?",
+    "auroc": r"AUROC",
+    "autoencoder": r"(?<!variational\s)(?<!variational\*\s)autoencoders?",
+    "beta": r"`beta`",
+    "binary-cross-entropy": r"(?:binary )?cross-entropy|BCE",
+    "bootstrap-interval": r"(?:bootstrap )?intervals?",
+    "calibration": r"calibrat(?:ion|ed)",
+    "ceiling": r"ceilings?",
+    "checkpoint": r"checkpoints?",
+    "convolution": r"(?<!transposed\s)convolutions?",
+    "decoder": r"(?:mask )?decoders?",
+    "detach": r"detached|detach",
+    "dice": r"Dice(?! loss)",
+    "dicom": r"DICOM(?! SEG)",
+    "dicom-seg": r"DICOM SEG",
+    "domain-shift": r"domain shifts?|shifts? of domain|(?<=under\s)(?:a|each|every) shift",
+    "elbo": r"ELBO",
+    "encoder": r"encoders?",
+    "epoch": r"epochs?",
+    "hd95": r"HD95",
+    "held-out": r"held(?:-| )out",
+    "hu": r"Hounsfield units?(?: \(HU\))?|HU",
+    "iou": r"IoU",
+    "kl-divergence": r"Kullback-Leibler divergence|KL divergence|KL",
+    "latent": r"latents?",
+    "logit": r"logits?|log-odds",
+    "lps": r"LPS",
+    "mask": r"masks?(?! decoder)",
+    "mu-and-logvar": r"`mu`|`logvar`",
+    "nat": r"nats?",
+    "nifti": r"NIfTI",
+    "occupancy": r"occupancy",
+    "partial-volume": r"partial volume",
+    "pca": r"PCA|principal (?:components?|directions?)(?: analysis)?",
+    "plane": r"axial|coronal|sagittal",
+    "portal-venous-phase": r"portal-venous(?: (?:phase|scans?|enhancement))?",
+    "posterior": r"(?<!aggregate\s)posterior(?! collapse)(?! \(the back\))",
+    "posterior-collapse": r"posterior collapse",
+    "prior": r"prior",
+    "pyramid": r"pyramid|levels?(?= (?:\d|of the pyramid))",
+    "reparameterization": r"reparameterization(?: trick)?",
+    "seed": r"seeds?",
+    "skip-connection": r"skip connections?|skips?(?= (?:cut|cost|carr))",
+    "slice": r"slices?",
+    "spacing": r"spacings?",
+    "threshold": r"thresholds?",
+    "transposed-convolution": r"transposed convolutions?",
+    "u-net": r"U-Net",
+    "vae": r"variational\*? autoencoders?(?: \(VAE\))?|VAEs?",
+    "voxel": r"voxels?",
+    "window": r"(?<!small\s)window(?:ed|s)?",
+}
+SPELLINGS = {
+    anchor: re.compile(rf"(?<![\w/-])(?:{words.replace(' ', chr(92) + 's+')})(?![\w/]|-\w)")
+    for anchor, words in TERMS.items()
+}
+LINKED = re.compile(r"\[([^\]]+)\]\(glossary\.md#[\w-]+\)")
+CODE = r"(`+)(?!`)[\s\S]+?(?<!`)\1(?!`)"
+KEPT = re.compile(
+    r"```[\s\S]*?```|<details[\s\S]*?</details>|<!--[\s\S]*?-->|<[^<>\n]+>"  # blocks, what is folded, tags
+    r"|^[ \t]*#+ .*$|^[ \t]*\|.*$"  # headings and tables
+    r"|\$\$[\s\S]+?\$\$|\$[^$\n]+(?:\n[^$\n]+)?\$"
+    rf"|!?\[[^\]]*\]\([^)]*\)|https?://\S+|{CODE}",
+    re.MULTILINE,
+)
+
+
+def first_use(text: str, spelling: re.Pattern) -> re.Match | None:
+    """The first use of a word in the text of a cell, outside of what is kept as it is."""
+    kept = [match.span() for match in KEPT.finditer(text)]
+    for found in spelling.finditer(text):
+        if all(found.end() <= start or found.start() >= end or found.span() == (start, end) for start, end in kept):
+            return found
+    return None
+
+
+def link(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Link the first use of each word in a notebook, in place, and nothing else to the glossary."""
+    cells = [cell for cell in nb.cells[1:] if cell.cell_type == "markdown"]
+    for cell in cells:
+        cell.source = LINKED.sub(r"\1", cell.source)
+    missing = dict(SPELLINGS)
+    for cell in cells:
+        found = {anchor: use for anchor, spelling in missing.items() if (use := first_use(cell.source, spelling))}
+        for anchor, use in sorted(found.items(), key=lambda item: -item[1].start()):
+            start, end = use.span()
+            cell.source = f"{cell.source[:start]}[{use[0]}](glossary.md#{anchor}){cell.source[end:]}"
+            del missing[anchor]
+    return nb
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook, as it lies on the disk."""
+    return nbformat.v4.reads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        path.write_text(nbformat.v4.writes(link(read(path))) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The measurements that the lessons report: each trains, scores, and writes its numbers."""

@@ -1,0 +1,137 @@
+"""Are masks drawn by way of the latent plausible pancreases, and what lies halfway between two patients?"""
+
+from itertools import combinations
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt as edt
+from scipy.ndimage import shift
+from sklearn.decomposition import PCA
+
+from studies.only_anomalies import COMPONENTS
+from vaelib import latent, metrics, uncertainty
+
+SAMPLES, REACH = 1000, 5  # masks drawn; pixels from the outline beyond which all is equally far
+PATHS = {"straight": latent.interpolate, "arc": latent.slerp}
+
+
+def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
+    """A linear model of shape: samples (n, 1, H, W) of a normal fitted to the principal components of masks."""
+    flat = masks.reshape(len(masks), -1)
+    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
+    drawn = pca.inverse_transform(latent.sample_fitted(pca.transform(flat), n))
+    return drawn.reshape(-1, *masks.shape[1:]) >= metrics.TRUTH
+
+
+def signed_distance(masks: np.ndarray) -> np.ndarray:
+    """How deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, without end if empty."""
+    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
+
+
+def moved(distances: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Maps (N, 1, H, W), each moved by its row of `by` (N, 2): rows down, columns to the right."""
+    return np.stack([shift(d, (0, *b), order=1, mode="nearest") for d, b in zip(distances, by, strict=True)])
+
+
+def masks_by_distances(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
+    """A linear model as it should be made: outlines are centred first, and place and shape drawn each by itself.
+
+    The shape is that of the principal components of signed distances (Leventon et al., *Statistical shape influence in
+    geodesic active contours*, CVPR 2000). Masks (N, 1, H, W) of bool, none empty.
+    """
+    at = uncertainty.centres(masks)
+    flat = moved(signed_distance(masks), at.mean(0) - at).clip(-REACH, REACH).reshape(len(masks), -1)
+    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
+    drawn = pca.inverse_transform(latent.sample_fitted(pca.transform(flat), n)).reshape(-1, *masks.shape[1:])
+    return moved(drawn, latent.sample_fitted(at, n, seed=1) - at.mean(0)) > 0
+
+
+def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.ndarray]:
+    """Points to decode, (n, D) each: from the prior, and from normals fitted to all codes, or to `some`."""
+    return {
+        "the prior N(0, 1)": latent.sample(n, mu.shape[1]),
+        "a normal fitted to all slices": latent.sample_fitted(mu, n),
+        "a normal fitted to slices with pancreas": latent.sample_fitted(mu[some], n),
+    }
+
+
+def measure_shapes(runs, train, test) -> dict:
+    """The share of plausible masks among real ones, samples by way of the latent, and samples of a linear model."""
+    real_train, real_test = (s.masks >= metrics.TRUTH for s in (train, test))
+    usual, some = uncertainty.usual_masks(real_train), real_train.any((1, 2, 3))
+    drawn = {
+        "real slices of test patients": [real_test[real_test.any((1, 2, 3))]],
+        "PCA of the masks": [masks_by_pca(train.masks[some])],
+        "PCA of centred distances": [masks_by_distances(real_train[some])],
+    }
+    for run in runs:
+        drawn.setdefault("predictions for those slices", []).append(
+            run["test"][real_test.any((1, 2, 3))] >= run["threshold"]
+        )
+        for name, z in codes(latent.encode(run["vae"], train.images)[0], some).items():
+            drawn.setdefault(name, []).append(latent.decode(run["mask"], z) >= run["threshold"])
+    return {name: shares([uncertainty.plausible(m, usual) for m in many]) for name, many in drawn.items()}
+
+
+def shares(tests: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """The share of masks that pass each test, the mean over several seeds."""
+    return {key: float(np.mean([t[key].mean() for t in tests])) for key in tests[0]}
+
+
+def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Masks (N, 1, H, W) between two, by the mean of their signed distances, both moved to a centre halfway.
+
+    After Raya & Udupa, *Shape-based interpolation of multidimensional objects*, IEEE Trans Med Imaging 1990;9:32.
+    Empty where one of the two is.
+    """
+    ends, out = (first, second), np.zeros_like(first)
+    there = np.logical_and(*(e.any((1, 2, 3)) for e in ends))
+    if there.any():
+        at = [uncertainty.centres(e[there]) for e in ends]
+        out[there] = (
+            sum(moved(signed_distance(e[there]), (at[0] + at[1]) / 2 - a) for e, a in zip(ends, at, strict=True)) > 0
+        )
+    return out
+
+
+def between(run: dict, first, second, ends) -> dict[str, np.ndarray]:
+    """Masks halfway between codes (N, D) by each path, and between the predictions at the ends by three rivals.
+
+    A cross-fade averages the probabilities; signed distances are averaged as they lie, or centred first.
+    """
+    at = run["threshold"]
+    middles = {name: np.stack([path(*pair, 3)[1] for pair in zip(first, second, strict=True)])
+               for name, path in PATHS.items()}  # fmt: skip
+    cut = [e >= at for e in ends]
+    return {name: latent.decode(run["mask"], z) >= at for name, z in middles.items()} | {
+        "cross-fade": (ends[0] + ends[1]) / 2 >= at,
+        "signed distances": sum(signed_distance(e) for e in cut) > 0,
+        "centred distances": halfway(*cut),
+    }
+
+
+def measure_paths(runs, test) -> dict:
+    """Halfway between each two patients at matching levels: is it one piece, and of a size between the two?"""
+    owners = [*metrics.per_patient(test.patient).values()]
+    at = [r[uncertainty.same_levels(test.masks[r] >= metrics.TRUTH)] for r in owners]
+    values: dict = {}
+    for run in runs:
+        mu = latent.encode(run["vae"], test.images)[0]
+        for a, b in combinations(range(len(at)), 2):
+            ends = [run["test"][at[k]] for k in (a, b)]
+            size = np.mean([(e >= run["threshold"]).sum() for e in ends])
+            whole = np.logical_and(*(uncertainty.pieces(e >= run["threshold"]) == 1 for e in ends))
+            for name, found in between(run, mu[at[a]], mu[at[b]], ends).items():
+                one = (uncertainty.pieces(found) == 1)[whole].mean() if whole.any() else np.nan
+                for k in (a, b):
+                    values.setdefault(name, {}).setdefault(k, []).append((one, found.sum() / size))
+    per = {name: np.array([np.nanmean(by[k], 0) for k in sorted(by)]) for name, by in values.items()}
+    return {
+        name: {key: _interval(v[:, column]) for column, key in enumerate(("one piece", "volume"))}
+        for name, v in per.items()
+    }
+
+
+def _interval(values) -> dict:
+    """Over the patients of whom it can be said; nothing, where it can be said of none."""
+    known = values[np.isfinite(values)]
+    return metrics.bootstrap(known)._asdict() if len(known) else dict.fromkeys(metrics.Interval._fields)

@@ -1,0 +1,339 @@
+"""Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment | explorer`.
+
+Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
+runs, so that `vaelib --help` answers at once.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from json import dumps
+from pathlib import Path
+
+from cyclopts import App, CycloptsError, Parameter
+
+from vaelib import InputError, __version__
+
+SYNTHETIC = Path("data/synthetic")
+PANCREAS_CT = Path("data/pancreas_ct")
+CHECKPOINT = Path("data/models/vae64.safetensors")
+app = App(
+    name="vaelib",
+    help="Segment the pancreas in CT from the latent of a variational autoencoder.",
+    version=__version__,
+    default_parameter=Parameter(negative=""),  # a flag has no --no- twin
+    suppress_keyboard_interrupt=False,  # `main` knows what to answer
+)
+
+
+@app.command(sort_key=1)
+def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, workers: int | None = None):
+    """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
+
+    Patients already made are kept, so an interrupted run can be started again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the patients go.
+    patients : int
+        How many.
+    seed : int
+        The same seed gives the same bytes.
+    workers : int, optional
+        Processes over patients; by default one a core.
+    """
+    from vaelib.phantom import make_cohort
+
+    make_cohort(folder, patients=patients, seed=seed, workers=workers)
+
+
+@app.command(sort_key=2)
+def download(folder: Path = PANCREAS_CT, *, patients: str | None = None, dry_run: bool = False):
+    """Fetch Pancreas-CT from the Imaging Data Commons: CT and masks, 10.2 GB, CC BY 3.0 and 4.0.
+
+    What is there and whole is kept, so an interrupted download can be started again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the patients go.
+    patients : str, optional
+        Some of them, by number, such as 1-4 or 1-4,7; by default all.
+    dry_run : bool
+        Say what would be fetched, and stop.
+    """
+    from vaelib.cohorts.download import download as fetch
+
+    fetch(folder, patients, dry_run=dry_run)
+
+
+@app.command(sort_key=2)
+def labels(archive: Path, folder: Path = PANCREAS_CT):
+    """Unpack TCIA's zip of labels beside the scans of Pancreas-CT.
+
+    Each label goes to the scan of its number; the withdrawn ones, 25 and 70, are left out. Labels that are there
+    already are never overwritten.
+
+    Parameters
+    ----------
+    archive : Path
+        The zip, as downloaded from TCIA: TCIA_pancreas_labels-02-05-2017.zip.
+    folder : Path
+        The cohort, or the folder above the patients'.
+    """
+    from vaelib.cohorts.labels import unpack
+
+    print(f"{len(unpack(archive, folder))} labels are in {folder}")
+
+
+@app.command(sort_key=3)
+def check(folder: Path | None = None, *, out: Path | None = None, workers: int | None = None):
+    """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
+
+    Headers that tell more of a patient than a research ID are named, by attribute and never by value, and so are
+    overlays and what looks like writing in the pixels. Nothing is changed, and nothing leaves this machine.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    out : Path, optional
+        A folder for check.csv and check.png; by default nothing is written.
+    workers : int, optional
+        Processes over patients; by default one a core.
+    """
+    from vaelib.cohorts.layout import data_folder, find_cases
+    from vaelib.cohorts.survey import survey, table, write_csv
+
+    rows = survey(find_cases(folder or data_folder()), workers=workers)
+    print(table(rows))
+    if out is not None:
+        from vaelib.engine.files import write_file
+        from vaelib.pictures.charts import png
+        from vaelib.pictures.panels import contact_sheet
+
+        write_csv(rows, out / "check.csv")
+        write_file(out / "check.png", png(contact_sheet(rows)))
+
+
+@app.command(sort_key=4)
+def prepare(
+    folder: Path | None = None,
+    *,
+    cache: Path | None = None,
+    patient: list[str] | None = None,
+    reorient: str | None = None,
+    workers: int | None = None,
+):
+    """Downscale every scan and mask of a cohort into the on-disk cache.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    cache : Path, optional
+        Where the levels go; by default the cohort's own folder for them.
+    patient : list of str, optional
+        These patients alone.
+    reorient : str, optional
+        What to believe where a label's header disagrees with its scan: header, axes, index, or flip-y and the like.
+        It is remembered for each patient that it was said of.
+    workers : int, optional
+        Processes over patients; by default one a core.
+    """
+    from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
+    from vaelib.engine.shards import prepare as write_levels
+
+    folder = folder or data_folder()
+    cases = find_cases(folder)
+    if unknown := {*(patient or ())} - {case.patient for case in cases}:
+        raise InputError(f"{folder}: no patient {', '.join(sorted(unknown))} in it; name them as their folders are")
+    cases = [case for case in cases if not patient or case.patient in patient]
+    write_levels(cases, cache or cache_folder(folder), reorient=reorient, workers=workers)
+
+
+@app.command(sort_key=5)
+def train(
+    folder: Path | None = None,
+    *,
+    out: Path = CHECKPOINT,
+    level: int = 6,
+    latent: int = 64,
+    beta: float = 0.01,
+    epochs: int = 25,
+    batch_size: int = 64,
+    precision: str = "32-true",
+    seed: int = 0,
+    fold: int | None = None,
+    resume: bool = False,
+):
+    """Train the VAE and its mask decoder on the cohort's training patients.
+
+    On several GPUs, or nodes: torchrun --nproc-per-node 8 -m vaelib train --batch-size 512.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    out : Path
+        The checkpoint to write.
+    level : int
+        Slices are 2^level pixels a side.
+    latent : int
+        Numbers in the latent of a slice.
+    beta : float
+        Weight of the KL term.
+    epochs : int
+        Passes over the training slices.
+    batch_size : int
+        Slices a step, in all processes together.
+    precision : str
+        As Lightning Fabric names it: 32-true, or bf16-mixed for mixed precision on a GPU.
+    seed : int
+        The same seed on the same machine gives the same weights.
+    fold : int, optional
+        Leave out this fold of the cross-validation, 0 to 3, in place of the usual test patients.
+    resume : bool
+        Go on from where an interrupted run stopped.
+    """
+    from vaelib import recipes
+
+    options = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume)
+    made = recipes.train(folder, out=out, batch_size=batch_size, precision=precision, **options)
+    if made is None:  # another process has the word
+        return
+    cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
+    print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
+
+
+@app.command(sort_key=6)
+def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json: bool = False):
+    """Score a checkpoint on the held-out patients: 3D Dice, IoU and HD95, beside the baselines.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    checkpoint : Path
+        The weights to score.
+    json : bool
+        Print the scoreboard as JSON, and nothing else, on standard output.
+    """
+    from vaelib import recipes
+
+    board = recipes.evaluate(folder, checkpoint=checkpoint)
+    if json:
+        print(dumps(board, indent=1))
+        return
+    for name, row in board.items():
+        cells = "  ".join(f"Dice {row[side]['dice']['mean']:.3f} at {side}" for side in row if side.isdigit())
+        print(f"{name:28s} {cells}")
+
+
+@app.command(sort_key=7)
+def folds(
+    folder: Path | None = None,
+    *,
+    out: Path | None = None,
+    only: int | None = None,
+    level: int = 6,
+    latent: int = 64,
+    beta: float = 0.01,
+    epochs: int = 25,
+    seed: int = 0,
+):
+    """Cross-validate: train and score four folds, so that every patient is tested once, and report.
+
+    Folds that are finished are kept, and an interrupted one is resumed.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    out : Path, optional
+        Folder of checkpoints, scores and report.json; by default folds/ beside the cohort's other models.
+    only : int, optional
+        Run this fold alone, 0 to 3: with several GPUs, one fold on each.
+    level : int
+        Slices are 2^level pixels a side.
+    latent : int
+        Numbers in the latent of a slice.
+    beta : float
+        Weight of the KL term.
+    epochs : int
+        Passes over the training slices.
+    seed : int
+        The same seed on the same machine gives the same weights.
+    """
+    from vaelib.cohorts.layout import models_folder
+    from vaelib.recipes import cross_validate, fold_table
+
+    out = out or models_folder(folder) / "folds"
+    board = cross_validate(folder, out=out, only=only, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
+    print(f"{out}: other folds are still to run" if board is None else fold_table(board))
+
+
+@app.command(sort_key=8)
+def segment(
+    series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold: float | None = None, overwrite: bool = False
+):
+    """Put a predicted pancreas mask on the grid of any CT series.
+
+    Parameters
+    ----------
+    series : Path
+        A folder with the DICOM files of one CT series.
+    out : Path
+        The mask to write: .nii.gz or .nii for NIfTI, .dcm for DICOM SEG.
+    checkpoint : Path
+        The weights to use.
+    threshold : float, optional
+        A pixel is pancreas from this probability on; by default what was best on validation patients.
+    overwrite : bool
+        Replace `out` where it exists.
+    """
+    from vaelib import recipes
+
+    recipes.segment(series, checkpoint=checkpoint, out=out, threshold=threshold, overwrite=overwrite)
+
+
+@app.command(sort_key=9)
+def explorer(out: Path, folder: Path | None = None, *, checkpoint: Path | None = None):
+    """Write the latent explorer: a page whose sliders run both decoders in the browser, with no Python behind it.
+
+    Two files of the npm package onnxruntime-web belong beside it; the last line says which, and where.
+
+    Parameters
+    ----------
+    out : Path
+        The folder to write. An older explorer in it is replaced, other files stay.
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    checkpoint : Path, optional
+        The weights to show; by default those of notebooks 03 to 05, trained first where they are missing.
+    """
+    from course.explorer import RUNTIME, explore
+
+    explore(folder, out=out, checkpoint=checkpoint)
+    print(f"{out}: wrote the page; copy {' and '.join(RUNTIME)} from onnxruntime-web/dist into {out / 'ort'}")
+
+
+def _say(message, *_):
+    print("vaelib: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            app(argv, exit_on_error=False, print_error=False, result_action="return_none")
+    except (InputError, CycloptsError, OSError) as error:
+        named = isinstance(error, OSError) and error.filename  # not its number
+        message = f"{error.filename}: {error.strerror}" if named else str(error)
+        print("vaelib: error:", " ".join(message.split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,1 @@
+"""Cohorts on disk: their layouts, labels and where these lie, the download, the survey."""

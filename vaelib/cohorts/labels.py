@@ -1,0 +1,304 @@
+"""Labels of Pancreas-CT as TCIA has them: unpacked safely, and placed by a rule that is verified on every case.
+
+Where these labels lie, their headers do not reliably say; `data/README.md` tells what is known, and from whom.
+So a header is believed only as far as it agrees with the scan, what it was believed in is logged, the scan
+itself is asked whether the mask would lie better reversed, and nothing is ever flipped in silence.
+"""
+
+import filecmp
+import gzip
+import hashlib
+import logging
+import re
+import shutil
+import stat
+import warnings
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from vaelib.cohorts.layout import WITHDRAWN
+from vaelib.cohorts.quality import MARGIN, flips
+from vaelib.dicom.geometry import index_map
+from vaelib.dicom.nifti import header_of
+from vaelib.engine.errors import InputError
+from vaelib.engine.files import FULL, atomic_write
+from vaelib.engine.workers import progress_bar
+from vaelib.volumes import read_mask
+
+FOLDER = "TCIA_pancreas_labels"
+KNOWN = "cf8a553c37c80e3840ce7392987b308f7a98cd5f50019511b2ac0f3a54b0934b"  # SHA-256 that torch-em has on record
+MEMBER = re.compile(r"label(\d{4})\.nii(\.gz)?")
+LARGEST = 512 * 512 * 1000 * 8 + 352  # bytes of a label: twice the longest scan (466 slices), in float64, and a header
+TOTAL = 16 << 30  # bytes of all labels: three times what 82 take uncompressed, with a byte a voxel
+log = logging.getLogger("vaelib")
+
+
+class Placement(NamedTuple):
+    """How a mask came to lie where it lies."""
+
+    rule: str  # "header", "axes", or the `reorient` of `read_mask` that was asked for
+    off_mm: float  # how far from there its header would have put its centre; nan for a SEG that was reoriented
+    verified: bool  # whether it lies clearly better so than reversed along any axes
+
+
+# the zip
+
+
+def unpack(archive, folder):
+    """Unpack TCIA's zip of labels below `folder`, where `find_cases` pairs them with the scans by number.
+
+    Only `label0001.nii.gz` and its like are written, whatever folders the zip keeps them in, and all of them
+    appear together or not at all. Labels that are there already stay if they are the same, and are never
+    overwritten. A warning names the two withdrawn labels, which are left out, and a zip other than the known one.
+
+    Parameters
+    ----------
+    archive : path
+        `TCIA_pancreas_labels-02-05-2017.zip`, or a later one.
+    folder : path
+        The cohort, or the folder above the patients'.
+
+    Returns
+    -------
+    list of Path
+        The labels, in `folder/TCIA_pancreas_labels`, by number.
+
+    Raises
+    ------
+    InputError
+        No such file; not a zip, or damaged; no label in it, or two of one number; a name that leads elsewhere,
+        a link, an encrypted label, one that unfolds to more than a label can be; other labels there already.
+    """
+    archive, target = Path(archive).expanduser(), Path(folder).expanduser() / FOLDER
+    with _open(archive) as bundle:
+        members = _members(bundle, archive)
+        with atomic_write(target, keep=lambda there: _alike(half, there, archive)) as half:
+            half.mkdir()
+            for name, info in progress_bar(members.items(), desc="unpacking", unit="label"):
+                _extract(bundle, info, half / name, archive)
+    return [target / name for name in members]
+
+
+def _open(archive):
+    """Open the zip, and warn where it is not the one that this was written for."""
+    if not archive.is_file():
+        raise InputError(f"{archive}: no such file; download the labels from TCIA's page of Pancreas-CT")
+    with archive.open("rb") as file:
+        start = file.read(64).lstrip()
+        file.seek(0)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        bundle = zipfile.ZipFile(archive)
+    except Exception:  # a damaged directory raises many kinds
+        what = "a zip cut short" if start[:2] == b"PK" else "a web page, no zip" if start[:1] == b"<" else "no zip"
+        raise InputError(f"{archive}: is {what}; download the labels again") from None
+    if found != KNOWN:
+        warnings.warn(f"{archive}: its SHA-256 {found[:12]}... is unknown: a new release, or altered?", stacklevel=3)
+    return bundle
+
+
+def _members(bundle, archive):
+    """The labels to unpack, as a dict from name to ZipInfo, once the whole zip is known to be harmless."""
+    labels, odd = {}, []
+    for info in bundle.infolist():
+        name, *above = re.split(r"[/\\]", info.filename)[::-1]
+        rooted = above[-1:] == [""] or re.match("[A-Za-z]:", info.filename)
+        if rooted or ".." in above or stat.S_ISLNK(info.external_attr >> 16):
+            raise InputError(f"{archive}: {info.filename} leads out of its folder; trust nothing in this zip")
+        if not (match := MEMBER.fullmatch(name)):
+            odd += [name] if ".nii" in name and name[0] != "." else []
+            continue
+        if info.flag_bits & 1:
+            raise InputError(f"{archive}: {name} is encrypted; download TCIA's own zip")
+        if info.file_size > LARGEST:
+            raise InputError(f"{archive}: {name} unpacks to over {LARGEST >> 20} MiB, which is no label")
+        if (twin := labels.setdefault(int(match[1]), info)) is not info:
+            raise InputError(f"{archive}: {info.filename} and {twin.filename} are labels of one scan; keep one")
+    if not labels:
+        raise InputError(f"{archive}: holds no label0001.nii.gz or the like; give TCIA's zip of labels")
+    if sum(info.file_size for info in labels.values()) > TOTAL:
+        raise InputError(f"{archive}: unpacks to more than {TOTAL >> 30} GiB; download TCIA's own zip")
+    gone = [f"label{number:04d}" for number in sorted(WITHDRAWN & labels.keys())]
+    for names, why in (gone, "withdrawn by TCIA, being scan 2 cropped"), (odd, "not named as TCIA names labels"):
+        if names:
+            warnings.warn(f"{archive}: left out {', '.join(names)}: {why}", stacklevel=3)
+    wanted = [labels[number] for number in sorted(labels.keys() - WITHDRAWN)]
+    return {re.split(r"[/\\]", info.filename)[-1]: info for info in wanted}
+
+
+def _extract(bundle, info, path, archive):
+    """Write one label, and see that it is whole and unfolds to no more than a label can be."""
+    room = LARGEST
+    try:
+        with bundle.open(info) as packed, path.open("wb") as file:
+            shutil.copyfileobj(packed, file)  # which yields no more than `file_size` promises, and checks the CRC
+        if path.suffix == ".gz":
+            with gzip.open(path) as unfolded:
+                while room >= 0 and (chunk := unfolded.read(1 << 20)):
+                    room -= len(chunk)
+    except Exception as error:  # each layer has its own ways to give up
+        if getattr(error, "errno", None) in FULL:
+            raise  # the zip is not to blame
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{archive}: {path.name} cannot be unpacked ({why}): damaged? download the labels again"
+        ) from None
+    if room < 0:
+        raise InputError(f"{archive}: {path.name} unfolds to over {LARGEST >> 20} MiB, which is no label")
+
+
+def _alike(half, target, archive):
+    """Whether the labels that are there are those of the archive; an InputError names one that is not."""
+    mine, theirs = ({p.name for p in folder.iterdir() if MEMBER.fullmatch(p.name)} for folder in (half, target))
+    _, unlike, unread = filecmp.cmpfiles(half, target, mine & theirs, shallow=False)
+    if other := min([*(mine ^ theirs), *unlike, *unread], default=""):
+        raise InputError(f"{target}: holds other labels than {archive.name} ({other}); move the folder away")
+    return True
+
+
+# the rule
+
+
+def mask_of(case, scan, reorient=None):
+    """Read the mask of a case onto its scan, and say how it was placed and whether that was verified.
+
+    A NIfTI label goes by the rule of `place`. A DICOM SEG says where its frames lie and is believed, and so is
+    the caller's `reorient`: should the mask seem reversed, a warning says so. All of it is logged, a line a case.
+
+    Parameters
+    ----------
+    case : Case
+        With a mask. For the second opinion of a case, ask with `replace(case, mask=case.label)`.
+    scan : sitk.Image
+        As `read_ct` gives it.
+    reorient : str, optional
+        What to believe of the label instead, as in `read_mask`.
+
+    Returns
+    -------
+    sitk.Image
+        Of 0 and 1, uint8, on the grid of `scan`.
+    Placement
+
+    Raises
+    ------
+    InputError
+        As `read_mask` and `place`.
+    """
+    nifti = case.mask.name.lower().endswith((".nii", ".nii.gz"))
+    if nifti and reorient is None:
+        return place(case.mask, scan)
+    mask = read_mask(case.mask, scan, reorient=reorient)
+    off = 0.0
+    if reorient not in (None, "header"):
+        off = _off(header_of(case.mask), scan, mask, reorient) if nifti else float("nan")
+    _, verified, said = _verify(scan, mask)
+    return mask, _reported(case.mask, Placement(reorient or "header", off, verified), said)
+
+
+def place(path, scan):
+    """Place a NIfTI label on its scan by a rule that is the same for every label, and verify the outcome.
+
+    1. "header": where the header fits the scan (see `read_mask`), it is believed.
+    2. "axes": where it does not, but the label has the scan's shape along the scan's axes, its directions are
+       believed and its origin and spacing are not: the two arrays cover the same box.
+    3. Anything else is an error that says what disagrees, and by how much.
+
+    Then the scan is asked (`quality.flips`). Does the mask lie clearly better reversed, that is an error that
+    names the remedy. It is verified only if it lies clearly better as it is; under "axes", a spacing other
+    than the scan's leaves it unverified as well, for it may be another patient's.
+
+    Returns
+    -------
+    sitk.Image
+        Of 0 and 1, uint8, on the grid of `scan`.
+    Placement
+
+    Raises
+    ------
+    InputError
+        A header that fits neither way, a mask that seems reversed, and all that `read_mask` raises.
+    """
+    path = Path(path).expanduser()
+    try:
+        rule, mask = "header", read_mask(path, scan)
+    except InputError:
+        if not _same_box(path, scan):
+            raise
+        rule, mask = "axes", read_mask(path, scan, reorient="axes")
+    header, off = header_of(path), 0.0
+    rival, verified, said = _verify(scan, mask)
+    if rival:
+        raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(header, scan, rule, rival)}")
+    if rule == "axes":
+        off, spacing = _off(header, scan, mask, rule), np.take(header.GetSpacing(), _axes(header, scan, rule)[0])
+        if not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
+            verified, said = False, said + "; its spacing is not the scan's: another patient's?"
+    return mask, _reported(path, Placement(rule, off, verified), said)
+
+
+def _axes(header, scan, rule):
+    """Which axis of the label runs along each of the scan's under a rule, (3,), and which of them backward, (3,)."""
+    if rule in ("header", "axes"):
+        cosines = _cosines(header, scan)
+        along = np.abs(cosines).argmax(1)
+        return along, cosines[range(3), along] < 0
+    return np.arange(3), np.array([rule != "index" and axis in rule.removeprefix("flip-") for axis in "xyz"])
+
+
+def _cosines(header, scan):
+    """Between the axes of the scan (rows) and those of the label (columns), (3, 3)."""
+    return np.reshape(scan.GetDirection(), (3, 3)).T @ np.reshape(header.GetDirection(), (3, 3))
+
+
+def _same_box(path, scan):
+    """Whether a label has the scan's shape along axes that are the scan's own, to within 2.5 degrees."""
+    try:
+        header = header_of(path)
+    except InputError:  # no such file, or no image; `read_mask` has the words for it
+        return False
+    if header.GetDimension() != 3:
+        return False
+    shape = np.take(header.GetSize(), _axes(header, scan, "axes")[0])
+    return np.abs(_cosines(header, scan)).max(1).min() > 0.999 and np.array_equal(shape, scan.GetSize())
+
+
+def _off(header, scan, mask, rule):
+    """How far, in mm, the header would have put the mask's centre from where it lies by `rule`."""
+    matrix, shift = index_map(header, scan)
+    along, backward = _axes(header, scan, rule)
+    here = np.argwhere(sitk.GetArrayViewFromImage(mask)).mean(0)[::-1]
+    there = np.empty(3)  # the same place, as an index of the label's
+    there[along] = np.where(backward, np.subtract(scan.GetSize(), 1) - here, here)
+    return float(np.linalg.norm((matrix @ there + shift - here) * scan.GetSpacing()))
+
+
+def _verify(scan, mask):
+    """Along which axes the mask seems reversed ("" if along none), whether it clearly is not, and the scores."""
+    scores = flips(scan, mask)
+    best = max(filter(None, scores), key=scores.get)
+    lead = scores[""] - scores[best]
+    said = f"{scores['']:.2f} as it lies, {scores[best]:.2f} reversed along {best}"
+    return best if -lead >= MARGIN else "", lead >= MARGIN, said
+
+
+def _remedy(header, scan, rule, rival):
+    """What to ask of `read_mask`, so that the mask lies reversed along `rival` from where it lies by `rule`."""
+    along, backward = _axes(header, scan, rule)
+    if list(along) != [0, 1, 2] or header.GetSize() != scan.GetSize():
+        return "look at the overlay, then mend the label's header or leave this case out"
+    turned = "".join(sorted({a for a, b in zip("xyz", backward, strict=True) if b} ^ set(rival)))
+    return f"look at the overlay, and if so pass reorient={'flip-' + turned if turned else 'index'!r}"
+
+
+def _reported(path, placement, said):
+    rule, off, verified = placement
+    words = f"{path}: placed by rule {rule}, its header {off:.1f} mm off, {'' if verified else 'not '}verified ({said})"
+    log.info(words)
+    if not verified:
+        warnings.warn(words + "; look at the overlay", stacklevel=3)
+    return placement

@@ -1,0 +1,154 @@
+"""Find the cases in a folder, whichever way it is laid out, and split them by patient."""
+
+import hashlib
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaelib.engine.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
+PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
+WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their labels and older copies still go around
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient: the folder of the CT series, the mask if there is one, and the layout it came in."""
+
+    patient: str
+    ct: Path
+    mask: Path | None
+    layout: str  # "idc", "tcia" or "synthetic"
+    label: Path | None = None  # of an IDC case, TCIA's label for the same scan: a second opinion on `mask`
+
+
+def data_folder():
+    """`$VAELIB_DATA`, else `data/synthetic` of the repository.
+
+    `~` is the home folder. A relative path is looked for here first, then from the repository's root,
+    so that a notebook, which runs in `notebooks/`, finds what the command line found.
+    """
+    named = os.environ.get("VAELIB_DATA")
+    try:
+        folder = Path(named).expanduser() if named else REPOSITORY / "data" / "synthetic"
+        return folder if folder.exists() or folder.is_absolute() else REPOSITORY / folder
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
+        raise InputError(f"VAELIB_DATA={named!r:.80}: names no folder ({error!s:.80}); name the cohort's") from None
+
+
+def cache_folder(folder=None):
+    """Where the levels of the cohort in `folder` are kept: in `data/cache`, a folder of its own for each cohort."""
+    folder, data = Path(folder or data_folder()).expanduser().resolve(), REPOSITORY / "data"
+    own = "" if folder.parent == data else "-" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    return data / "cache" / (folder.name + own)
+
+
+def models_folder(folder=None):
+    """Where the notebooks keep what they train on the cohort in `folder`: in `data/models`, one folder a cohort."""
+    return REPOSITORY / "data" / "models" / cache_folder(folder).name
+
+
+def find_cases(folder):
+    """Find every patient below `folder`; no image is opened, so a large cohort takes a moment.
+
+    Three layouts are known (`data/README.md` shows them), up to three folders deep:
+    IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
+    `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
+    of labels. A TCIA label belongs to the patient of the same number, never to the next in line; where the
+    patient has a SEG too, that is the mask and the label stands beside it as `Case.label`.
+
+    What is left out is named in a warning: a label without a scan, and the two withdrawn cases, 25 and 70.
+
+    Parameters
+    ----------
+    folder : path
+        The cohort, or a folder above it.
+
+    Returns
+    -------
+    list of Case
+        Sorted by patient.
+
+    Raises
+    ------
+    InputError
+        No such folder, no case in it, or a patient with two scans or two masks.
+    """
+    folder = Path(folder).expanduser()
+    patients, labels = [], {}
+    if _is_folder(folder):
+        _walk(folder, 3, patients, labels)
+    gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
+    cases = [case for patient in sorted({*patients} - gone) for case in _cases(patient, labels, folder)]
+    if not cases:
+        what = "no case in it" if _is_folder(folder) else "no such folder"
+        raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
+    _name_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
+    cases.sort(key=lambda case: (case.patient, str(case.ct)))
+    for one, two in zip(cases, cases[1:], strict=False):
+        if one.patient == two.patient:
+            raise InputError(f"{one.ct}: is a second scan of {one.patient} beside {two.ct}; move one of them away")
+    return cases
+
+
+def _is_folder(path):
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
+def _walk(folder, depth, patients, labels):
+    """Collect the folders of patients and the numbered label files, without entering any series."""
+    for path in sorted(folder.iterdir()):
+        if label := LABEL.match(path.name):
+            labels.setdefault(int(label[1]), []).append(path)
+        elif path.name[0] != "." and path.is_dir():
+            if PATIENT.match(path.name) or any(path.glob("[!.]*/CT_*")):
+                patients.append(path)
+            elif depth > 1:
+                _walk(path, depth - 1, patients, labels)
+
+
+def _number(patient):
+    match = PATIENT.match(patient.name)
+    return int(match[1]) if match else None
+
+
+def _is_synthetic(patient, top):
+    return any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
+
+
+def _name_what_is_left_out(folder, gone, labels, numbers):
+    if gone:
+        names = ", ".join(sorted(p.name for p in gone))
+        warnings.warn(f"{folder}: left out {names}: withdrawn by TCIA, being scan 2 cropped", stacklevel=3)
+    spare = [(number, label.name) for number, files in labels.items() for label in files if number not in numbers]
+    if spare:
+        names = ", ".join(name + " (withdrawn)" * (number in WITHDRAWN) for number, name in sorted(spare))
+        warnings.warn(f"{folder}: left out labels without a scan: {names}", stacklevel=3)
+
+
+def _cases(patient, labels, top):
+    """The scans of one patient's folder, each with its mask: one, if all is well."""
+    series = sorted(p for p in patient.glob("[!.]*/[!.]*") if p.is_dir())  # what is hidden may be half written
+    scans = [p for p in series if p.name.startswith("CT_")]
+    own = labels.get(_number(patient), [])
+    if scans:
+        masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("[!.]*.dcm"))]
+        layout = "synthetic" if _is_synthetic(patient, top) else "idc"
+    else:
+        scans, layout, masks = [p for p in series if not p.name.startswith("SEG_")], "tcia", own
+    for found, what in ((masks, "masks"), (own, "labels")):
+        if len(found) > 1:
+            raise InputError(
+                f"{found[0]}: is one of {len(found)} {what} of {patient.name}, beside {found[1]}; keep one"
+            )
+    mask, label = (masks or [None])[0], (own or [None])[0]
+    if mask is None:
+        mask = label
+    return [Case(patient.name, scan, mask, layout, label if label != mask else None) for scan in scans]

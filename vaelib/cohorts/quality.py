@@ -1,0 +1,119 @@
+"""What a mask covers in its scan, and whether it would lie better the other way round."""
+
+import warnings
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from vaelib.engine.errors import InputError
+
+PANCREAS_HU = (0, 200)  # 93 +- 20 HU over Pancreas-CT; a median outside of this is no pancreas
+SOFT_TISSUE_HU = (-20, 250)
+FLIPS = {"".join(axes): tuple(map("zyx".index, axes)) for n in range(4) for axes in combinations("xyz", n)}
+SHELL = (1, 9)  # pixels around a mask, in its slices: the first is skipped, being half of either tissue
+MARGIN = 0.1  # of `flips`: no true placement of 30 real and 48 synthetic patients comes near to losing by this
+
+
+class MaskCheck(NamedTuple):
+    """What a mask covers: volume (ml), median HU, fraction in soft tissue, slices, whether at the edge, `best_flip`."""
+
+    volume_ml: float
+    median_hu: float
+    soft_fraction: float
+    slices: int
+    touches_border: bool
+    flip: str
+
+
+def check_mask(scan, mask):
+    """Say what `mask` covers in `scan`, and warn where that can be no pancreas.
+
+    A label flipped inside a right header passes every test of geometry; then `flips` may give it away.
+    Look at the overlay all the same.
+
+    Parameters
+    ----------
+    scan, mask : sitk.Image
+        HU, and 0 and 1, on one grid.
+
+    Returns
+    -------
+    MaskCheck
+    """
+    hu, inside = sitk.GetArrayViewFromImage(scan), sitk.GetArrayFromImage(mask) > 0
+    if not inside.any():
+        warnings.warn("the mask is empty", stacklevel=2)
+        return MaskCheck(0.0, float("nan"), float("nan"), 0, False, "")
+    values = hu[inside]
+    median = float(np.median(values))
+    if not PANCREAS_HU[0] <= median <= PANCREAS_HU[1]:
+        warnings.warn(f"median of {median:.0f} HU under the mask: no pancreas; is it flipped, or not HU?", stacklevel=2)
+    soft = float(np.mean((values >= SOFT_TISSUE_HU[0]) & (values <= SOFT_TISSUE_HU[1])))
+    edge = any(np.take(inside, end, axis).any() for axis in range(3) for end in (0, -1))
+    volume = inside.sum() * np.prod(scan.GetSpacing()) / 1000
+    flip = best_flip(scan, mask)
+    if flip:
+        warnings.warn(f"the mask would lie better reversed in {flip}: look at its overlay", stacklevel=2)
+    return MaskCheck(float(volume), median, soft, int(inside.any((1, 2)).sum()), bool(edge), flip)
+
+
+def flips(scan, mask):
+    """Score the mask as it lies, and reversed along x, y, z and their combinations.
+
+    The score is the share of soft tissue inside, times how far the HU inside differ from those in a thin shell
+    outside (total variation distance of the two histograms, HU clipped to 0 and 200): a mask that lies well holds
+    one tissue and ends where it ends. Soft tissue alone would not do: a mask reversed in x comes to lie in the liver.
+
+    It compares placements of one mask in one scan, no more. On 30 real patients of Pancreas-CT (5 slices each, so
+    reversed in x, y and xy) the true placement came first in all, ahead by 0.19 at least and 0.33 in the median; on
+    single slices in 97%, so distrust it where a mask has few. On the synthetic cohort it leads by 0.4 at least. A mask
+    that is nearly its own mirror image, is off by some mm, or belongs to another patient goes unseen.
+
+    Parameters
+    ----------
+    scan, mask : sitk.Image
+        HU, and 0 and 1, on one grid.
+
+    Returns
+    -------
+    dict of str to float
+        By what is reversed (array index i becomes n - 1 - i): "" (as it lies), "x", "y", "z", "xy", ..., "xyz"; from
+        0 to 1, the higher, the better it lies.
+
+    Raises
+    ------
+    InputError
+        The mask is empty.
+    """
+    from scipy.ndimage import maximum_filter  # takes half a second to import
+
+    hu, array = sitk.GetArrayViewFromImage(scan), sitk.GetArrayViewFromImage(mask)
+    box = _box(array, SHELL[1])
+    near, far = (maximum_filter(array[box], (1, 2 * d + 1, 2 * d + 1)) > 0 for d in SHELL)
+    inside, shell = array[box] > 0, far & ~near
+    return {name: _score(np.flip(hu, axes)[box], inside, shell) for name, axes in FLIPS.items()}
+
+
+def _box(array, pad):
+    """Slices that hold what is not 0 in `array` (S, H, W), with `pad` pixels around it in each plane."""
+    spans = [np.flatnonzero(array.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not spans[0].size:
+        raise InputError("the mask is empty, so it lies nowhere; leave this case out")
+    return tuple(slice(max(s[0] - p, 0), s[-1] + 1 + p) for s, p in zip(spans, (0, pad, pad), strict=True))
+
+
+def _score(hu, inside, shell):
+    values = hu[inside]
+    soft = np.mean((values >= SOFT_TISSUE_HU[0]) & (values <= SOFT_TISSUE_HU[1]))
+    counts = [np.bincount((np.clip(v, 0, 199) // 10).astype(int), minlength=20) for v in (values, hu[shell])]
+    here, around = (count / max(count.sum(), 1) for count in counts)
+    return float(soft * np.abs(here - around).sum() / 2)
+
+
+def best_flip(scan, mask):
+    """Along which axes the mask would lie better reversed, by `MARGIN` or more in `flips`; "" if along none."""
+    scores = flips(scan, mask)
+    best = max(scores, key=scores.get)
+    return best if scores[best] >= scores[""] + MARGIN else ""

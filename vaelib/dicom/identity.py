@@ -1,0 +1,190 @@
+"""Whom a scan shows: what of its headers may travel with a mask, and what in it deserves a warning.
+
+What identifies is decided by DICOM PS3.15, Annex E (the basic profile). Attributes are named here, their values never
+handed on. Nothing can show that a scan identifies nobody: a face, a rare implant, a private tag may.
+"""
+
+import re
+from itertools import chain
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+# What highdicom asks of the slices that a SEG refers to, and the maker of the scanner. All else stays behind.
+KEPT = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID
+Modality PatientID Manufacturer ManufacturerModelName Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices
+ImagePositionPatient ImageOrientationPatient LossyImageCompression LossyImageCompressionRatio
+LossyImageCompressionMethod""".split()
+EMPTIED = """PatientName PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName
+PositionReferenceIndicator""".split()  # type 2: a SEG must have them and may leave them empty (PS3.3 C.7.1.1, C.7.2.1)
+NOBODYS = {"StudyDescription": ("Abdomen", "SYNTHETIC abdomen"), "StationName": ("CT1", "CT2", "CT3")}  # the phantom's
+# What check names, beside every name of a person: the patient's own, and what a project may have kept knowingly.
+PERSONAL = """PatientBirthDate PatientBirthTime PatientAddress PatientTelephoneNumbers PatientTelecomInformation
+OtherPatientIDs OtherPatientIDsSequence MedicalRecordLocator PatientInsurancePlanCodeSequence MilitaryRank
+BranchOfService Occupation PatientReligiousPreference CountryOfResidence RegionOfResidence PatientComments
+AdditionalPatientHistory AdmissionID""".split()
+PLACES = """InstitutionName InstitutionAddress InstitutionalDepartmentName ReferringPhysicianAddress
+ReferringPhysicianTelephoneNumbers PersonAddress PersonTelephoneNumbers AccessionNumber ImageComments StudyComments
+RequestingService""".split()
+NO_ONE = re.compile(r"[\W_0]*|19000101|(anonym|de-?identif)\w*|removed|unknown|none|x+", re.IGNORECASE)
+HARMLESS = {"CTP"}  # private creators: TCIA's own, which names collection and site
+LISTED = 5  # more attributes than that are counted, not named
+STROKES = 50  # thin runs of pixels in a slice: small writing has 150, 14 is the most in 2,258 slices without any
+
+
+def source(ds):
+    """A slice as a SEG needs it: geometry, UIDs and the research ID, without anything else of the patient.
+
+    Parameters
+    ----------
+    ds : Dataset
+        The header of a CT slice, left as it is.
+
+    Returns
+    -------
+    Dataset
+        `KEPT` as far as it is there, and `EMPTIED`, but for a name that is no more than PatientID once more.
+    """
+    out = Dataset()
+    out.file_meta, out.SliceThickness = ds.file_meta, ""  # some anonymisers remove what a CT may leave empty
+    for keyword in KEPT:
+        if keyword in ds:
+            out[keyword] = ds[keyword]
+    latin = ds.get("SpecificCharacterSet") == "ISO_IR 100"
+    out.SpecificCharacterSet = "ISO_IR 100" if latin else "ISO_IR 192"  # Latin-1, or else Unicode for any PatientID
+    for keyword in EMPTIED:
+        setattr(out, keyword, "")
+    for keyword, harmless in NOBODYS.items():
+        if ds.get(keyword) in harmless:
+            out[keyword] = ds[keyword]
+    out.PatientID = ds.get("PatientID") or ""
+    if _letters(ds.get("PatientName")) == _letters(out.PatientID):
+        out.PatientName = ds.get("PatientName") or ""
+    return out
+
+
+def reasons(headers, patient, mask=None):
+    """Why the headers of a case may tell who the patient is, or the pixels have writing in them, in words.
+
+    A file that says PatientIdentityRemoved YES is believed in what a project may keep on purpose: private tags,
+    institutions, numbers, a PatientID that is not the folder's. Dates and descriptions are in every scan and are
+    passed over.
+
+    Parameters
+    ----------
+    headers : list of Dataset
+        Of every slice, since one may differ.
+    patient : str
+        The research ID by which the case goes, the name of its folder.
+    mask : Dataset, optional
+        The header of its SEG.
+
+    Yields
+    ------
+    str
+        Attributes are named by keyword. No value is quoted.
+    """
+    removed = str(headers[0].get("PatientIdentityRemoved") or "")
+    held, private, burned, overlays = {}, set(), {}, set()
+    known = {_letters(patient), _letters(headers[0].get("PatientID"))}
+    for element in _different(headers + [mask] * (mask is not None)):
+        tag, name = element.tag, element.keyword
+        if tag.is_private:
+            if removed != "YES" and not tag.is_private_creator and element.private_creator not in HARMLESS:
+                private.add(f"{tag.group:04x}")
+        elif 0x6000 <= tag.group <= 0x60FF:
+            overlays.add(f"{tag.group:04x}")
+        elif _may_be_writing(name, element.value):
+            burned[tag] = name
+        elif _identifies(element, known, patient, removed == "YES"):
+            held[tag.group != 0x10, tag] = "another PatientID" if name == "PatientID" else name
+    if removed == "NO":
+        held[True, 0] = "PatientIdentityRemoved NO"
+    if held:
+        names = list(dict.fromkeys(held[key] for key in sorted(held)))
+        more = f" and {len(names) - LISTED} more" * (len(names) > LISTED)
+        yield f"headers hold {', '.join(names[:LISTED])}{more}"
+    if private:
+        yield f"private tags in group {', '.join(sorted(private))}"
+    if burned:
+        yield f"may have writing burned in, by {', '.join(burned[tag] for tag in sorted(burned))}"
+    if overlays:
+        yield f"overlay in group {', '.join(sorted(overlays))}"
+
+
+def _different(headers):
+    """The elements of all headers, nested ones too, without those that an earlier header has with the same value."""
+    seen = {}
+    for ds in headers:
+        for tag in [tag for tag in ds.keys() if tag.group != 0x5200]:  # functional groups: one for each frame of a SEG
+            value = ds.get_item(tag).value
+            if tag in seen and seen[tag] == value:
+                continue
+            seen[tag] = value
+            try:
+                element = ds[tag]
+                nested = [list(item.iterall()) for item in (element.value if element.VR == "SQ" else ())]
+            except Exception:  # a value that is none of its kind
+                continue
+            yield from chain([element], *nested)
+
+
+def _identifies(element, known, patient, trusted):
+    """Whether an element tells of the patient more than the research ID does."""
+    name, value = element.keyword, element.value
+    if name == "PatientName":
+        alias = _letters(value) in known and re.search(r"\d", str(value))
+        return not alias and not NO_ONE.fullmatch(_letters(value))
+    if name == "PatientID":
+        one, two = _letters(value), _letters(patient)
+        return not trusted and bool(one) and one not in two and two not in one
+    if name == "ContentCreatorName":  # who drew a mask is no patient
+        return False
+    if element.VR == "PN" or name in PERSONAL or name in PLACES and not trusted:
+        return bool(value) if element.VR == "SQ" else not NO_ONE.fullmatch(_letters(value))
+    return False
+
+
+def _letters(value):
+    """A name or number without the marks between its parts, for comparison."""
+    return re.sub(r"[\W_]", "", str(value or "")).casefold()
+
+
+def _may_be_writing(name, value):
+    if name == "ImageType":
+        return bool(re.search("SCREEN|CAPTURE|DOSE", str(value)))
+    said = {"BurnedInAnnotation": "YES", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}  # and its multi-frame kin
+    return name in said and str(value).startswith(said[name]) or name == "ConversionType" and bool(value)
+
+
+def writing(hu):
+    """Count the slices that look as if letters were burned into them.
+
+    Letters are thin, crisp, and all of one value, the greatest in the slice: a run of 1 to 3 pixels of it in a row,
+    with pixels on either side that are lower by half the range of the slice, is a stroke. A scanner blurs whatever
+    it sees over more pixels than that. Letters that are smooth, grey or black go unseen.
+
+    Parameters
+    ----------
+    hu : array (S, H, W)
+
+    Returns
+    -------
+    int
+        Slices with 50 such strokes or more.
+    """
+    return sum(_strokes(slice) >= STROKES for slice in hu)
+
+
+def _strokes(hu):
+    top, low = float(hu.max()), float(hu.min())
+    bright = hu == top
+    if not STROKES <= np.count_nonzero(bright) < bright.size:
+        return 0
+    dark, found = hu < (top + low) / 2, 0
+    for width in (1, 2, 3):
+        run = dark[:, : -width - 1] & dark[:, width + 1 :]
+        for k in range(1, width + 1):
+            run &= bright[:, k : k - width - 1]
+        found += np.count_nonzero(run)
+    return found

@@ -1,0 +1,120 @@
+"""How much memory a training step takes, counted without taking it; and a clear word where there is not enough."""
+
+import copy
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from vaelib.engine.errors import InputError
+
+OUT = ("out of memory", "can't allocate memory", "not enough memory")  # as GPUs, and as CPUs, say it
+ADAM = 3  # a weight and Adam's two means of its gradient; the gradient itself comes and goes with the step
+
+
+class PeakMemory(TorchDispatchMode):
+    """Counts the bytes of every tensor that comes into being while it is on: ``with Watch() as watch: ...``.
+
+    Attributes
+    ----------
+    peak : int
+        The most bytes that were alive at once. What PyTorch's kernels need inside themselves is not seen.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self._alive, self._older = 0, {}, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self._older |= {s for s in _storages((args, kwargs)) if s not in self._alive}
+        out = function(*args, **(kwargs or {}))
+        self._alive |= {s: n for s, n in _storages(out).items() if s not in self._older}
+        self._alive = {s: n for s, n in self._alive.items() if not s.expired()}
+        self.peak = max(self.peak, sum(self._alive.values()))
+        return out
+
+
+def _storages(tree) -> dict[StorageWeakRef, int]:
+    found = [t.untyped_storage() for t in tree_leaves(tree) if isinstance(t, Tensor)]
+    return {StorageWeakRef(s): s.nbytes() for s in found}
+
+
+def step_bytes(model: nn.Module, step: Callable, batch: Sequence[Tensor]) -> int:
+    """The bytes that one training step with Adam takes at its peak, weights and optimizer included.
+
+    It is worked out on PyTorch's *meta* device, where tensors have shapes and no numbers: nothing is computed and
+    nothing allocated, whatever the size.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device; left as it is.
+    step : callable
+        As `training.fit` takes it.
+    batch : sequence of Tensor
+    """
+    held = [*model.parameters(), *model.buffers()]
+    blank = {id(t): torch.empty_like(t, device="meta", requires_grad=t.requires_grad) for t in held}
+    twin = copy.deepcopy(model, {k: nn.Parameter(t) if t.requires_grad else t for k, t in blank.items()}).train()
+    inputs = [torch.empty_like(t, device="meta") for t in batch]
+    with PeakMemory() as watch:
+        step(twin, inputs, 0.5)["total"].backward()
+    return watch.peak + sum(t.nbytes for t in batch) + ADAM * sum(t.nbytes for t in held)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where nobody says."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    known = hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known and device.type == "cpu" else None
+
+
+def what_fits(model: nn.Module, step: Callable, batch: Sequence[Tensor], room: int | None) -> str:
+    """Say what a step with `batch` needs, and the largest batch, by halves, that fits into `room` bytes."""
+    n, size = len(batch[0]), " x ".join(str(side) for side in batch[0].shape[2:] or batch[0].shape[1:])
+    parts = lambda k: [t[:1].expand(k, *t.shape[1:]) for t in batch]  # noqa: E731
+    text = f"a step with {n} images of {size} needs {_gb(step_bytes(model, step, parts(n)))}"
+    text += "" if room is None else f", and {_gb(room)} are free"
+    fewer = n // 2
+    while room is not None and fewer and step_bytes(model, step, parts(fewer)) > room:
+        fewer //= 2
+    if fewer:
+        text += f": use batch_size={fewer} ({_gb(step_bytes(model, step, parts(fewer)))})"
+    else:
+        text += ": not even one image fits, so use a smaller size or fewer channels"
+    spare = any(getattr(m, "recompute", None) is False for m in model.modules())
+    return text + (", or recompute=True" if spare else "")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.2g} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"
+
+
+@contextmanager
+def explain_out_of_memory(model: nn.Module, step: Callable, batch: Sequence[Tensor], label: str = "training"):
+    """Turn PyTorch's "out of memory", on a GPU or not, into an `InputError` that says what would fit.
+
+    Raises
+    ------
+    InputError
+        In place of `torch.OutOfMemoryError`, or of the RuntimeError by which a CPU, or Apple's GPU, says the same.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not any(words in str(e) for words in OUT):
+            raise
+        traceback.clear_frames(e.__traceback__)  # what the broken step still held
+        try:
+            advice = what_fits(model, step, batch, free_bytes(batch[0].device))
+        except RuntimeError:  # a step that looks at numbers, of which the meta device has none
+            advice = f"use a batch_size below {len(batch[0])}, or a smaller size"
+        raise InputError(f"{label}: out of memory; {advice}") from None
