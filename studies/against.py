@@ -10,6 +10,8 @@ from vaelib import metrics, recipes
 from vaelib.cohort import load_slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import load, save
+from vaelib.metrics import choose, paired, summary
+from vaelib.metrics import dice_per_patient as dice_of
 from vaelib.phantom.shifts import SHIFTS, stack_shifted
 from vaelib.rivals import ARMS, PASSES, SPATIAL, parameters, predict
 
@@ -46,25 +48,9 @@ def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
     return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
 
 
-def choose(probability, val) -> float:
-    """The threshold that is best on the validation patients."""
-    return metrics.best_threshold(probability, val.masks >= metrics.TRUTH, val.patient)
-
-
 def dices(networks: dict, threshold: float, s) -> np.ndarray:
     """3D Dice of each patient of a stack, (patients,)."""
     return dice_of(predict(networks, s), threshold, s)
-
-
-def dice_of(probability: np.ndarray, threshold: float, s) -> np.ndarray:
-    """The same of probabilities (N, 1, H, W)."""
-    return metrics.sweep(probability, s.masks >= metrics.TRUTH, s.patient, np.array([threshold]))[:, 0]
-
-
-def summary(values: np.ndarray) -> dict:
-    """Interval over patients of per-patient means over seeds (seeds, patients), and each seed's own mean."""
-    per_patient = np.mean(values, 0)
-    return metrics.bootstrap(per_patient)._asdict() | {"values": per_patient, "seeds": np.mean(values, 1)}
 
 
 def run(names=tuple(ARMS), seeds=SEEDS) -> dict:
@@ -102,9 +88,3 @@ def spared(dice: dict, shift: str, name: str) -> dict:
     """How much less a contestant loses under a shift than the U-Net, by patient: above zero where it loses less."""
     lost = [np.subtract(*(dice[at][n]["values"] for at in (shift, "none"))) for n in (name, RIVAL)]
     return metrics.bootstrap(lost[0] - lost[1])._asdict()
-
-
-def paired(ours: list, theirs: list) -> dict:
-    """The mean difference over patients, each compared with itself, with its 95% interval; by the seeds both have."""
-    n = min(len(ours), len(theirs))
-    return metrics.bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()

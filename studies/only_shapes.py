@@ -3,12 +3,12 @@
 from itertools import combinations
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt as edt
-from scipy.ndimage import shift
 from sklearn.decomposition import PCA
 
 from studies.only_anomalies import COMPONENTS
 from vaelib import latent, metrics, uncertainty
+from vaelib.uncertainty import shifted as moved
+from vaelib.uncertainty import signed_distance
 
 SAMPLES, REACH = 1000, 5  # masks drawn; pixels from the outline beyond which all is equally far
 PATHS = {"straight": latent.interpolate, "arc": latent.slerp}
@@ -22,27 +22,9 @@ def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
     return drawn.reshape(-1, *masks.shape[1:]) >= metrics.TRUTH
 
 
-def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """How deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, without end if empty."""
-    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
-
-
-def moved(distances: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Maps (N, 1, H, W), each moved by its row of `by` (N, 2): rows down, columns to the right."""
-    return np.stack([shift(d, (0, *b), order=1, mode="nearest") for d, b in zip(distances, by, strict=True)])
-
-
 def masks_by_distances(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
-    """A linear model as it should be made: outlines are centred first, and place and shape drawn each by itself.
-
-    The shape is that of the principal components of signed distances (Leventon et al., *Statistical shape influence in
-    geodesic active contours*, CVPR 2000). Masks (N, 1, H, W) of bool, none empty.
-    """
-    at = uncertainty.centres(masks)
-    flat = moved(signed_distance(masks), at.mean(0) - at).clip(-REACH, REACH).reshape(len(masks), -1)
-    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
-    drawn = pca.inverse_transform(latent.sample_fitted(pca.transform(flat), n)).reshape(-1, *masks.shape[1:])
-    return moved(drawn, latent.sample_fitted(at, n, seed=1) - at.mean(0)) > 0
+    """A linear model as it should be made; see `uncertainty.sample_shapes`."""
+    return uncertainty.sample_shapes(masks, n, COMPONENTS, REACH)
 
 
 def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.ndarray]:
@@ -86,7 +68,7 @@ def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ends, out = (first, second), np.zeros_like(first)
     there = np.logical_and(*(e.any((1, 2, 3)) for e in ends))
     if there.any():
-        at = [uncertainty.centres(e[there]) for e in ends]
+        at = [metrics.centres(e[there]) for e in ends]
         out[there] = (
             sum(moved(signed_distance(e[there]), (at[0] + at[1]) / 2 - a) for e, a in zip(ends, at, strict=True)) > 0
         )
@@ -112,7 +94,7 @@ def between(run: dict, first, second, ends) -> dict[str, np.ndarray]:
 def measure_paths(runs, test) -> dict:
     """Halfway between each two patients at matching levels: is it one piece, and of a size between the two?"""
     owners = [*metrics.per_patient(test.patient).values()]
-    at = [r[uncertainty.same_levels(test.masks[r] >= metrics.TRUTH)] for r in owners]
+    at = [r[uncertainty.matching_slices(test.masks[r] >= metrics.TRUTH)] for r in owners]
     values: dict = {}
     for run in runs:
         mu = latent.encode(run["vae"], test.images)[0]

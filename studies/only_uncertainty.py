@@ -9,9 +9,11 @@ from functools import partial
 import numpy as np
 from scipy.stats import spearmanr
 
-from studies.against import choose, dice_of
-from studies.only_intervals import over_patients
 from vaelib import metrics, uncertainty
+from vaelib.metrics import choose, over_patients
+from vaelib.metrics import dice_per_patient as dice_of
+from vaelib.uncertainty import auroc_per_patient as finds_wrong_pixels
+from vaelib.uncertainty import slice_risk
 
 METHODS = ("as it is", "temperature", "isotonic")
 
@@ -118,18 +120,6 @@ def measures(drawn: uncertainty.Drawn, p: np.ndarray) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def slice_risk(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1 - Dice of each slice (N,), and which slices have a mask to compare, found or true."""
-    total = found.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-    return 1 - 2 * (found & truth).sum((1, 2, 3)) / np.maximum(total, 1), total > 0
-
-
-def finds_wrong_pixels(measure, wrong, region, patient) -> list[float]:
-    """AUROC of a measure for wrong pixels, one for each patient."""
-    u, w = inside(measure, region), inside(wrong, region)
-    return [uncertainty.auroc(u[r][~w[r]], u[r][w[r]]) for r in metrics.per_patient(patient).values()]
-
-
 def rank_correlation(slices, rows) -> float:
     """Spearman's, between uncertainty and risk of the slices that have a mask; the mean over seeds."""
     return np.mean([spearmanr(u[rows][there[rows]], risk[rows][there[rows]])[0] for u, risk, there in slices])
@@ -155,7 +145,7 @@ def measure_errors(runs, region, test) -> dict:
     for name in names:
         maps = [measures(r["drawn"], r["test"])[name] for r in runs]
         pixel = [finds_wrong_pixels(u, f != truth, region, test.patient) for u, f in zip(maps, found, strict=True)]
-        sums = [uncertainty.relative(u, r["test"]) for u, r in zip(maps, runs, strict=True)]
+        sums = [uncertainty.slice_uncertainty(u, r["test"]) for u, r in zip(maps, runs, strict=True)]
         slices = [(u, *risk) for u, risk in zip(sums, risks, strict=True)]
         out[name] = {
             "wrong pixels": metrics.bootstrap(np.mean(pixel, 0))._asdict(),

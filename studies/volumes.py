@@ -17,26 +17,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d, label
 
 from studies import board
-from studies.against import choose, contestant, paired, summary
+from studies.against import contestant
 from vaelib import metrics, recipes
 from vaelib.cohort import load_slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import load, save
-from vaelib.engine.shards import meta_of
-from vaelib.levels import FULL
+from vaelib.metrics import choose, consistency, paired, summary
 from vaelib.rivals import detached, parameters
 from vaelib.sequence import (
     CUBE,
+    Cubes,
+    Recurrent,
     SequenceDecoder,
     cubes,
-    from_cubes,
     move,
-    read,
     sequence_step,
     sequences,
+    smooth,
     train_cubes,
     train_recurrent,
 )
@@ -75,17 +74,19 @@ def by_slices(train, val, seed: int) -> dict:
     return contestant(recipes.DETACHED, train, val, seed)[0]
 
 
-def smooth(probability: np.ndarray, patient: np.ndarray, sigma: float = 1) -> np.ndarray:
-    """Probabilities (N, 1, H, W), smoothed along z within each patient by a Gaussian of `sigma` slices."""
-    out = np.empty_like(probability)
-    for rows in metrics.per_patient(patient).values():
-        out[rows] = gaussian_filter1d(probability[rows], sigma, axis=0, mode="constant")
-    return out
+def read(net, vae, s) -> np.ndarray:
+    """Probabilities (N, 1, H, W) of the recurrent decoder."""
+    return Recurrent(vae, net).predict(s)
+
+
+def from_cubes(vae, mask, s) -> np.ndarray:
+    """Probabilities (N, 1, H, W) of the 3D model."""
+    return Cubes(vae, mask).predict(s)
 
 
 def fullsize(probability: np.ndarray) -> np.ndarray:
     """Maps (N, 1, 32, 32) at the size that all are scored at."""
-    return metrics.enlarge(probability[:, 0], 2**LEVEL)[:, None]
+    return metrics.enlarge(probability, 2**LEVEL)
 
 
 def predictions(seed: int, fine: dict, coarse: dict) -> dict[str, dict]:
@@ -114,39 +115,13 @@ def predictions(seed: int, fine: dict, coarse: dict) -> dict[str, dict]:
     return out
 
 
-def consistency(mask: np.ndarray) -> dict[str, float]:
-    """How well the slices of a mask (S, H, W) fit each other.
-
-    Returns
-    -------
-    dict
-        ``neighbours``: the mean Dice of two neighbouring slices, over all pairs that are not both empty.
-        ``gaps``: empty slices between the lowest and the highest that is not. ``pieces``: connected parts in 3D, voxels
-        that touch by a corner being connected. ``jitter``: how far the centre of a slice lies from the middle between
-        the centres of its neighbours, the mean in pixels; unlike the others it cares little for the size of a mask.
-    """
-    area = mask.sum((1, 2))
-    both = (mask[1:] & mask[:-1]).sum((1, 2))
-    pairs = (area[1:] + area[:-1]) > 0
-    fit_ = 2 * both[pairs] / (area[1:] + area[:-1])[pairs]
-    there = np.flatnonzero(area)
-    gaps = (area[there[0] : there[-1]] == 0).sum() if len(there) else 0
-    pieces = label(mask, np.ones((3, 3, 3)))[1]
-    centre = np.einsum("shw,khw->sk", mask, np.indices(mask.shape[1:])) / np.maximum(area, 1)[:, None]
-    off = np.linalg.norm(centre[1:-1] - (centre[2:] + centre[:-2]) / 2, axis=1)
-    off = off[np.minimum(np.minimum(area[2:], area[:-2]), area[1:-1]) > 0]
-    return {"neighbours": float(fit_.mean()) if len(fit_) else 0.0, "gaps": int(gaps), "pieces": int(pieces),
-            "jitter": float(off.mean()) if len(off) else 0.0}  # fmt: skip
-
-
 def examine(shards, probability: np.ndarray, threshold: float, s) -> dict[str, list]:
     """Dice, HD95 in mm, and `consistency` of each patient of a stack: one list a measure."""
     out = {}
     for name, p in recipes.by_patient(probability, s.patient):
-        dx, dy, dz = meta_of(shards, name)["spacing"]
-        factor, mask = 2 ** (FULL - LEVEL), p >= threshold
-        truth = s.masks[s.patient == name, 0] >= metrics.TRUTH
-        found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, (dz, dy * factor, dx * factor))}
+        mask, truth = p >= threshold, s.masks[s.patient == name, 0] >= metrics.TRUTH
+        spacing = metrics.spacing_at(shards, name, LEVEL)
+        found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, spacing)}
         for key, value in (found | consistency(mask)).items():
             out.setdefault(key, []).append(value)
     return out

@@ -8,22 +8,38 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from vaelib import InputError, uncertainty
+from vaelib.metrics import centres
 from vaelib.uncertainty import (
     anomaly,
     auroc,
+    auroc_per_patient,
     calibrate,
     cross_entropy,
     draw_latents,
     entropy,
+    matching_slices,
     peak,
-    relative,
+    pieces,
+    plausible,
     reliability,
     risk_coverage,
     sample_masks,
+    sample_shapes,
+    shifted,
+    signed_distance,
+    slice_risk,
+    slice_uncertainty,
+    usual_masks,
     z_score,
 )
 
 LN2 = np.log(2)
+SIDE = 48
+
+
+def disc(row, column, radius):
+    r, c = np.indices((SIDE, SIDE))
+    return (((r - row) ** 2 + (c - column) ** 2) < radius**2)[None]
 
 
 class Fixed(nn.Module):
@@ -174,8 +190,8 @@ def test_another_method_of_calibration_is_named():
 def test_relative_uncertainty_does_not_grow_with_the_organ():
     u, p = np.full((2, 1, 4, 4), 0.1), np.full((2, 1, 4, 4), 0.5)
     u[1], p[1] = 0.2, 1.0
-    assert relative(u, p) == pytest.approx([0.2, 0.2])
-    assert np.isfinite(relative(u, np.zeros_like(p))).all()
+    assert slice_uncertainty(u, p) == pytest.approx([0.2, 0.2])
+    assert np.isfinite(slice_uncertainty(u, np.zeros_like(p))).all()
 
 
 def test_risk_coverage_rises_where_uncertainty_knows():
@@ -237,3 +253,77 @@ def test_a_peak_knows_where_errors_are_usual():
 
 def test_module_says_what_it_follows():
     assert "1706.04599" in uncertainty.__doc__
+
+
+# --- plausible masks, on shapes that are drawn here -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def population():
+    """Discs of radius 3 to 6 whose centres lie along a slanted line."""
+    rng = np.random.default_rng(0)
+    along, across, radius = rng.normal(0, 5, 400), rng.normal(0, 1, 400), rng.uniform(3, 6, 400)
+    return np.stack([disc(24 + a + b, 24 + a - b, r) for a, b, r in zip(along, across, radius, strict=True)])
+
+
+def test_levels_match_by_their_height_in_the_organ():
+    truth = np.zeros((40, 1, 8, 8), bool)
+    truth[10:31, 0, 4, 4] = True
+    assert matching_slices(truth, 9).tolist() == [12, 14, 16, 18, 20, 22, 24, 26, 28]
+    assert matching_slices(truth[:, :, ::-1], 1).tolist() == [20]
+    thin = np.zeros((5, 1, 8, 8), bool)
+    thin[3] = True
+    assert matching_slices(thin, 4).tolist() == [3, 3, 3, 3]
+
+
+def test_a_patient_without_pancreas_has_no_levels():
+    with pytest.raises(InputError, match="the mask is empty.*leave this patient out"):
+        matching_slices(np.zeros((5, 1, 8, 8), bool))
+
+
+def test_pieces_are_counted_across_corners():
+    masks = np.zeros((4, 1, 6, 6), bool)
+    masks[1, 0, 1, 1] = masks[1, 0, 2, 2] = True
+    masks[2, 0, 1, 1] = masks[2, 0, 3, 3] = True
+    masks[3] = True
+    assert pieces(masks).tolist() == [0, 1, 2, 1] == pieces(masks[:, 0]).tolist()
+
+
+def test_centres_are_rows_and_columns():
+    at = centres(np.stack([disc(10, 30, 4), np.zeros((1, SIDE, SIDE), bool)]))
+    assert at[0] == pytest.approx([10, 30], abs=0.01) and np.isnan(at[1]).all()
+
+
+def test_real_masks_pass_but_for_the_rarest(population):
+    like = usual_masks(population)
+    share = {k: v.mean() for k, v in plausible(population, like).items()}
+    assert share["not empty"] == share["one piece"] == 1
+    assert 0.98 <= share["size"] <= 1 and 0.98 <= share["place"] < 1 and 0.96 <= share["all"]
+    assert like.area[0] < 30 < 100 < like.area[1]
+    assert usual_masks(np.concatenate([population, np.zeros_like(population)])).area == like.area, (
+        "empty ones do not count"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "fails"),
+    [
+        (disc(24, 24, 4.5), set()),
+        (disc(32, 32, 4.5), set()),
+        (np.zeros((1, SIDE, SIDE), bool), {"not empty", "one piece", "size", "place"}),
+        (disc(20, 20, 3.5) | disc(28, 28, 3.5), {"one piece"}),
+        (disc(24, 24, 12), {"size"}),
+        (disc(24, 24, 1.1), {"size"}),
+        (disc(32, 16, 4.5), {"place"}),  # as far off as the second, but in a direction that none of them varies in
+    ],
+    ids=["usual", "far along", "empty", "two", "large", "small", "aside"],
+)
+def test_an_implausible_mask_fails_for_its_own_reason(population, shape, fails):
+    tests = plausible(shape[None], usual_masks(population))
+    assert {k for k, v in tests.items() if not v[0]} - {"all"} == fails
+    assert tests["all"][0] == (not fails)
+
+
+def test_what_is_usual_cannot_be_learned_from_two(population):
+    with pytest.raises(InputError, match="2 of the masks hold anything.*several patients"):
+        usual_masks(np.concatenate([population[:2], np.zeros_like(population)]))

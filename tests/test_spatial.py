@@ -6,7 +6,7 @@ import torch
 from vaelib import InputError
 from vaelib.engine.checkpoints import load, save
 from vaelib.losses import vae_loss
-from vaelib.spatial import ResidualDecoder, ResidualMaskDecoder, ResidualVAE, checkerboard, neighbours, steps
+from vaelib.spatial import ResidualDecoder, ResidualMaskDecoder, ResidualVAE, checkerboard, neighbours, widths_to
 from vaelib.training import mask_step
 from vaelib.vae import VAEOutput
 
@@ -27,9 +27,9 @@ def test_every_size_has_a_vector_and_a_spatial_latent(size, grid):
 
 
 def test_the_widest_layer_is_capped_and_the_grid_ends_the_cascade():
-    assert steps(64, 16, 1) == [16, 32, 64, 128]
-    assert steps(64, 16, 8) == [16, 32, 64]
-    assert steps(512, 16, 8) == [16, 32, 64, 128, 128, 128]
+    assert widths_to(1, 64, 16) == [16, 32, 64, 128]
+    assert widths_to(8, 64, 16) == [16, 32, 64]
+    assert widths_to(8, 512, 16) == [16, 32, 64, 128, 128, 128]
 
 
 @pytest.mark.parametrize(("size", "grid", "said"), [
