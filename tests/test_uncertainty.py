@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from vaelib import InputError, uncertainty
-from vaelib.metrics import centres
 from vaelib.uncertainty import (
     anomaly,
     auroc,
@@ -289,11 +288,6 @@ def test_pieces_are_counted_across_corners():
     assert pieces(masks).tolist() == [0, 1, 2, 1] == pieces(masks[:, 0]).tolist()
 
 
-def test_centres_are_rows_and_columns():
-    at = centres(np.stack([disc(10, 30, 4), np.zeros((1, SIDE, SIDE), bool)]))
-    assert at[0] == pytest.approx([10, 30], abs=0.01) and np.isnan(at[1]).all()
-
-
 def test_real_masks_pass_but_for_the_rarest(population):
     like = usual_masks(population)
     share = {k: v.mean() for k, v in plausible(population, like).items()}
@@ -327,3 +321,46 @@ def test_an_implausible_mask_fails_for_its_own_reason(population, shape, fails):
 def test_what_is_usual_cannot_be_learned_from_two(population):
     with pytest.raises(InputError, match="2 of the masks hold anything.*several patients"):
         usual_masks(np.concatenate([population[:2], np.zeros_like(population)]))
+
+
+# --- what knows of errors ----------------------------------------------------------------------------------------
+
+
+def test_the_risk_of_a_slice_is_one_minus_its_dice():
+    found, truth = np.zeros((2, 3, 1, 2, 2), bool)
+    found[0, 0, 0] = truth[0] = True
+    truth[1, 0, 0, 0] = True
+    risk, there = slice_risk(found, truth)
+    assert there.tolist() == [True, True, False]
+    assert risk[:2] == pytest.approx([1 / 3, 1])
+
+
+def test_an_uncertainty_that_is_the_error_finds_it():
+    wrong = np.random.default_rng(0).random((18, 1, 8, 8)) < 0.3
+    patient, region = np.repeat(list("abc"), 6), np.ones((8, 8), bool)
+    assert auroc_per_patient(wrong + 0.0, wrong, region, patient) == [1, 1, 1]
+    region[4:] = False
+    outside = wrong & region
+    assert auroc_per_patient(outside - wrong.astype(float), wrong, region, patient) == [0.5] * 3, "all alike within it"
+
+
+# --- a linear model of shape -------------------------------------------------------------------------------------
+
+
+def test_distances_are_depths_and_move_with_their_outline():
+    masks = np.zeros((2, 1, 32, 32), bool)
+    masks[0, 0, 10:15, 10:15] = True
+    depth = signed_distance(masks)
+    assert depth[0, 0, 12, 12] == 3 and depth[0, 0, 10, 10] == 1 and depth[0, 0, 12, 8] == -2
+    assert (depth[1] == -np.inf).all()
+    there = shifted(depth[:1], np.array([[3.0, -2.0]]))
+    assert np.array_equal(np.argwhere(there[0, 0] > 0), np.argwhere(depth[0, 0] > 0) + (3, -2))
+
+
+def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
+    rng, masks = np.random.default_rng(0), np.zeros((200, 1, 32, 32), bool)
+    for m, row, column, size in zip(masks, *rng.integers((4, 14, 5), (9, 19, 9), (200, 3)).T, strict=True):
+        m[0, row : row + size, column : column + size] = True
+    drawn = sample_shapes(masks, 100, components=4)
+    share = plausible(drawn, usual_masks(masks))
+    assert drawn.shape == (100, 1, 32, 32) and share["one piece"].mean() > 0.9 and share["place"].mean() > 0.9
