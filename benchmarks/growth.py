@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import timing
 from studies import board, sizes
 from vaelib import metrics, pictures, recipes
-from vaelib.cohort import load_slices
+from vaelib.cohort import load_slices, open_cohort
 from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.files import write_file
 from vaelib.engine.memory import step_bytes
@@ -156,7 +156,8 @@ def steps() -> dict:
 def dices() -> dict:
     """By side, the Dice at full size that equal CPU time buys the plain cascade, and what the downscaling allows."""
     cells = board.get("sizes")["cells"]
-    shards, parts = recipes.shards_and_split()
+    lab = open_cohort()
+    shards, parts = lab.shards, lab.parts
     out = {}
     for side in SIDES:
         level = side.bit_length() - 1
