@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from vaelib.engine.errors import InputError
-from vaelib.engine.rows import Rows, of_files
+from vaelib.engine.rows import Rows, chunks, of_files
 from vaelib.engine.shards import open_case
 
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
@@ -107,6 +108,20 @@ class Slices(NamedTuple):
     patient: np.ndarray
     position: np.ndarray
 
+    @property
+    def size(self) -> int:
+        """Pixels a side."""
+        return self.images[:1].shape[-1]
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """The row numbers of each patient."""
+        return {str(p): np.flatnonzero(self.patient == p) for p in dict.fromkeys(self.patient)}
+
+    def of(self, patient: str) -> "Slices":
+        """The slices of one patient."""
+        return Slices(*(a[self.rows[patient]] for a in self))
+
 
 def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy: bool | None = None) -> Slices:
     """Put the slices of several patients one after the other, ready for training.
@@ -131,3 +146,46 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
         images, masks = images[:], masks[:]
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Slices(images, masks, np.repeat(np.asarray(patients), counts), position)
+
+
+class Cohort:
+    """A prepared cohort, split by patient; its slices are loaded when they are asked for, and kept."""
+
+    def __init__(self, shards: Path, parts: dict[str, list[str]], level: int):
+        self.shards, self.parts, self.level = shards, parts, level
+
+    @cached_property
+    def train(self) -> Slices:
+        """The slices to learn from."""
+        return load_slices(self.shards, self.parts["train"], self.level)
+
+    @cached_property
+    def val(self) -> Slices:
+        """The slices to choose by."""
+        return load_slices(self.shards, self.parts["val"], self.level)
+
+    @cached_property
+    def test(self) -> Slices:
+        """The slices to be scored on."""
+        return load_slices(self.shards, self.parts["test"], self.level)
+
+    def at(self, level: int) -> "Cohort":
+        """The same patients at another level."""
+        return Cohort(self.shards, self.parts, level)
+
+
+def open_cohort(folder: str | Path | None = None, *, level: int = 6, fold: int | None = None) -> Cohort:
+    """Prepare a cohort, which takes a moment where it is up to date, and split its patients."""
+    from vaelib import recipes
+
+    return Cohort(*recipes.shards_and_split(folder, fold), level)
+
+
+def fingerprint(*slices: Slices) -> str:
+    """Identify data by a hash over its slices, masks and patients."""
+    digest = hashlib.sha256()
+    for s in slices:
+        for array in (s.images, s.masks, s.patient.astype("S")):
+            for block in chunks(array):
+                digest.update(np.ascontiguousarray(block))
+    return digest.hexdigest()

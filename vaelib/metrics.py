@@ -1,7 +1,7 @@
 """Honest evaluation: per patient, in 3D, with an interval, beside baselines and a ceiling."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from vaelib.cohort import Slices
 from vaelib.engine import finite
 from vaelib.engine.errors import InputError
+from vaelib.engine.rows import Rows
 from vaelib.engine.shards import masks_of, meta_of
 from vaelib.levels import FULL
 
@@ -240,3 +241,40 @@ def score(shards, probability, level: int, thresholds: dict[str, float]) -> dict
             rows["iou"].append(iou(prediction, truth))
             rows["hd95"].append(hd95(prediction, truth, (dz, dy * factor, dx * factor)))
     return out
+
+
+def choose(probability: np.ndarray | Rows, slices: Slices) -> float:
+    """Choose the threshold that is best on these (validation) patients."""
+    return best_threshold(probability, slices.masks >= TRUTH, slices.patient)
+
+
+def dice_per_patient(probability: np.ndarray | Rows, threshold: float, slices: Slices) -> np.ndarray:
+    """Score probabilities (N, 1, H, W) by the 3D Dice of each patient, (patients,)."""
+    return sweep(probability, slices.masks >= TRUTH, slices.patient, np.array([threshold]))[:, 0]
+
+
+def summary(values: np.ndarray) -> dict:
+    """Interval over patients of per-patient means over seeds (seeds, patients), and each seed's own mean."""
+    means = np.mean(values, 0)
+    return bootstrap(means)._asdict() | {"values": means, "seeds": np.mean(values, 1)}
+
+
+def paired(ours: Sequence, theirs: Sequence) -> dict:
+    """The mean difference over patients, each compared with itself, with its 95% interval; by the seeds both have."""
+    n = min(len(ours), len(theirs))
+    return bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
+
+
+def over_patients(statistic: Callable[[np.ndarray], float], patient: np.ndarray, draws: int = 300) -> dict:
+    """A statistic of rows with its 95% interval: patients are drawn anew, and it is computed of all their rows."""
+    rows, rng = [*per_patient(patient).values()], np.random.default_rng(0)
+    again = [
+        statistic(np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))])) for _ in range(draws)
+    ]
+    low, high = np.nanquantile(again, (0.025, 0.975))
+    return Interval(float(statistic(np.arange(len(patient)))), float(low), float(high))._asdict()
+
+
+def verdict(interval: dict) -> str:
+    """Say who wins by the interval of a paired difference: "ahead", "behind", or "level" where it includes zero."""
+    return "ahead" if interval["low"] > 0 else "behind" if interval["high"] < 0 else "level"

@@ -18,8 +18,11 @@ Residual U-Net*, 2018, doi 10.1007/978-3-030-12029-0_40, which MONAI's follows.
 """
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +30,14 @@ from monai.networks.layers.simplelayers import SkipConnection
 from monai.networks.nets import UNet as MonaiUNet
 from torch import Tensor, nn
 
-from vaelib import recipes
-from vaelib.cohort import Slices
-from vaelib.latent import decode, encode
+from vaelib import metrics, recipes
+from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohorts.layout import models_folder
+from vaelib.engine.checkpoints import kept
+from vaelib.latent import copies_of, decode, encode
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
 from vaelib.training import Step, augment, fit, jitter, mask_step, vae_step
-from vaelib.vae import Supervised
+from vaelib.vae import VAE, MaskDecoder, Supervised
 
 
 class Cut(nn.Module):
@@ -174,14 +179,115 @@ def _unet(size: int, prevalence: float, **options) -> UNet:
     return UNet(prevalence=prevalence, **options)
 
 
-ARMS: dict[str, Callable[[Slices, Slices, int], dict[str, nn.Module]]] = {
-    recipes.DETACHED: detached,
-    "supervised bottleneck": partial(from_labels, _bottleneck, 1e-3),
-    "U-Net": partial(from_labels, _unet, 2e-3),
-    "U-Net, skips cut": partial(from_labels, partial(_unet, skips=False), 2e-3),
-    "U-Net, three slices": partial(from_labels, partial(_unet, inputs=3), 2e-3),
-    "U-Net, jittered": partial(from_labels, _unet, 2e-3, augmentation=_moved_and_jittered),
-    "spatial VAE, detached": spatial,
+class Method:
+    """Networks that answer for slices; whatever they read of them."""
+
+    def __init__(self, networks: dict[str, nn.Module], meta: dict | None = None):
+        self.networks, self.meta = networks, meta or {}
+
+    def predict(self, slices: Slices) -> np.ndarray:
+        """Probabilities (N, 1, H, W)."""
+        return predict(self.networks, slices)
+
+
+class Arm(NamedTuple):
+    """How a contestant is trained, and how its networks answer."""
+
+    fit: Callable[[Cohort, int], dict]
+    method: Callable[[dict], Method] = Method
+    made_by: Callable[[], dict] = dict
+
+
+def _arm(train: Callable, made_by: Callable[[], dict] = lambda: {"passes": PASSES, "recipe": recipes.RECIPE}) -> Arm:
+    return Arm(lambda lab, seed: train(lab.train, lab.val, seed), Method, made_by)
+
+
+ARMS: dict[str, Arm] = {
+    recipes.DETACHED: _arm(detached),
+    "supervised bottleneck": _arm(partial(from_labels, _bottleneck, 1e-3)),
+    "U-Net": _arm(partial(from_labels, _unet, 2e-3)),
+    "U-Net, skips cut": _arm(partial(from_labels, partial(_unet, skips=False), 2e-3)),
+    "U-Net, three slices": _arm(partial(from_labels, partial(_unet, inputs=3), 2e-3)),
+    "U-Net, jittered": _arm(partial(from_labels, _unet, 2e-3, augmentation=_moved_and_jittered)),
+    "spatial VAE, detached": _arm(spatial, lambda: {"recipe": SPATIAL}),
+}
+
+
+def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
+    """Where the networks of an arm are kept."""
+    return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
+
+
+def contestant(name: str, lab: Cohort, seed: int, folder: Path | None = None) -> Method:
+    """The kept method of an arm, trained where these slices and this recipe have not made it yet."""
+
+    def make():
+        began = time.process_time()
+        networks = ARMS[name].fit(lab, seed)
+        seconds = time.process_time() - began
+        threshold = metrics.choose(ARMS[name].method(networks).predict(lab.val), lab.val)
+        return networks | {"threshold": threshold, "cpu seconds": seconds, "cohort": "synthetic"}
+
+    made_by = {"arm": name, "seed": seed, "data": fingerprint(lab.train, lab.val)} | ARMS[name].made_by()
+    found = kept(checkpoint(name, seed, folder), made_by, make, half=True)
+    networks = {k: v for k, v in found.items() if isinstance(v, nn.Module)}
+    method = ARMS[name].method(networks)
+    method.meta = {k: v for k, v in found.items() if k not in networks}
+    return method
+
+
+class Coded:
+    """A linear or fixed code, scaled to variance 1, and a mask decoder that reads it."""
+
+    def __init__(self, parts: dict):
+        self.code, self.mean, self.deviation = parts["code"], parts["mean"], parts["deviation"]
+        self.networks = {"mask": parts["mask"]}
+
+    def scaled(self, images: np.ndarray) -> Tensor:
+        """Images to scaled codes."""
+        return torch.from_numpy(((self.code(images) - self.mean) / self.deviation).astype(np.float32))
+
+    def predict(self, slices: Slices) -> np.ndarray:
+        """Probabilities (N, 1, H, W)."""
+        return decode(self.networks["mask"], self.scaled(slices.images))
+
+
+def _pca(lab: Cohort, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    from sklearn.decomposition import PCA
+
+    images = lab.train.images
+    pca = PCA(recipes.RECIPE["latent"], svd_solver="randomized", random_state=seed).fit(images.reshape(len(images), -1))
+    return lambda x: pca.transform(x.reshape(len(x), -1))
+
+
+def _untrained(lab: Cohort, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    torch.manual_seed(seed)
+    vae = VAE(lab.train.size, latent=recipes.RECIPE["latent"])
+    return lambda x: encode(vae, x)[0]
+
+
+def _autoencoder(lab: Cohort, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    vae, _ = recipes.train_vae(lab.train, lab.val, beta=0.0, seed=seed, **recipes.recipe("latent", "epochs"))
+    return lambda x: encode(vae, x)[0]
+
+
+def _from_code(code_of: Callable, lab: Cohort, seed: int) -> dict:
+    code, train = code_of(lab, seed), lab.train
+    pairs = copies_of(train.images, train.masks, recipes.RECIPE["copies"], seed)
+    first = code(train.images)
+    made = {"code": code, "mean": first.mean(0), "deviation": first.std(0) + 1e-6}
+    torch.manual_seed(seed)
+    made["mask"] = MaskDecoder(train.size, latent=first.shape[1], prevalence=float(train.masks.mean()))
+    z = torch.cat([Coded(made).scaled(a.numpy()) for a, _ in pairs])
+    masks = torch.cat([b for _, b in pairs])
+    fit(made["mask"], mask_step, [z, masks], epochs=recipes.RECIPE["mask_epochs"], seed=seed)
+    return made
+
+
+CODES = {
+    "PCA, 64 components": Arm(partial(_from_code, _pca), Coded),
+    "random encoder": Arm(partial(_from_code, _untrained), Coded),
+    "autoencoder, detached": Arm(partial(_from_code, _autoencoder), Coded),
 }
 
 

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
-from torch import Tensor, device, nn, uint8
+from torch import Tensor, device, from_numpy, nn, uint8
 
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
@@ -148,3 +151,55 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         networks[name] = _built(path, kind, config, weights).eval()
     return networks, metadata
+
+
+def fingerprint_of(network: nn.Module) -> str:
+    """Identify a network by a hash over its weights."""
+    return _digest(network.state_dict(), {})
+
+
+def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: bool = False) -> dict:
+    """Load what is kept in a file if it was made by `made_by`, or else make it and keep it.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file, written whole.
+    made_by : dict
+        All that what is made depends on, as JSON can hold it.
+    make : callable
+        Gives networks, arrays and JSON values by name.
+    half : bool
+        Keep weights as float16.
+
+    Returns
+    -------
+    dict
+        As the file holds it.
+    """
+    path, wanted = Path(path), json.loads(json.dumps(made_by))
+    if path.exists():
+        try:
+            networks, meta = load(path)
+            if meta.pop("made_by", None) == wanted:
+                return _as_kept(path, networks, meta)
+        except InputError as e:
+            warnings.warn(f"{e}; it is made anew", stacklevel=2)
+    made = make()
+    networks = {k: v for k, v in made.items() if isinstance(v, nn.Module)}
+    arrays = {k: v for k, v in made.items() if isinstance(v, np.ndarray)}
+    rest = {k: v for k, v in made.items() if k not in networks | arrays}
+    tensors = {f"{name}/{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    if half:
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    tensors |= {f"{name}/": from_numpy(v) for name, v in arrays.items()}
+    classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
+    write(path, tensors, {"networks": classes, "made_by": made_by, **rest})
+    networks, meta = load(path)
+    meta.pop("made_by")
+    return _as_kept(path, networks, meta)
+
+
+def _as_kept(path: Path, networks: dict[str, nn.Module], meta: dict) -> dict:
+    arrays = {k[:-1]: v.numpy() for k, v in read(path)[0].items() if k.endswith("/")}
+    return networks | arrays | {k: v for k, v in meta.items() if k != "networks"}
