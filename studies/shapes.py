@@ -1,21 +1,51 @@
-"""Are masks drawn by way of the latent plausible pancreases, and what lies halfway between two patients?"""
+"""Are masks drawn by way of the latent plausible pancreases, and what is halfway between two? Beside linear models.
 
+The rivals cost next to nothing: principal components of the masks, a cross-fade, a mean of signed distances. Three
+seeds; intervals resample the test patients.
+"""
+
+from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt as edt
 from scipy.ndimage import shift
 from sklearn.decomposition import PCA
+from torch import nn
 
-from studies.only_anomalies import COMPONENTS
-from vaelib import latent, metrics, uncertainty
+from vaelib import latent, metrics, recipes, uncertainty
+from vaelib.cohort import Cohort, Slices
+from vaelib.rivals import contestant
 
+SEEDS = (0, 1, 2)
+COMPONENTS = recipes.RECIPE["latent"]  # as many numbers as the latent has
 SAMPLES, REACH = 1000, 5  # masks drawn; pixels from the outline beyond which all is equally far
 PATHS = {"straight": latent.interpolate, "arc": latent.slerp}
 
 
+class OneSeed(NamedTuple):
+    """The method of one seed, and what it says of the test slices, (N, 1, H, W)."""
+
+    vae: nn.Module
+    mask: nn.Module
+    threshold: float
+    test: np.ndarray
+
+
+def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
+    """Count the plausible masks among samples, and look halfway between each two patients."""
+    runs = []
+    for seed in seeds:
+        method = contestant(recipes.DETACHED, lab, seed)
+        vae, mask = method.networks["vae"], method.networks["mask"]
+        runs.append(OneSeed(vae, mask, method.meta["threshold"], method.predict(lab.test)))
+    said = {"seeds": list(seeds), "level": lab.level, "test": lab.parts["test"]}
+    return said | {"plausible": samples(runs, lab.train, lab.test), "halfway": paths(runs, lab.test)}
+
+
 def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
-    """A linear model of shape: samples (n, 1, H, W) of a normal fitted to the principal components of masks."""
+    """Sample a linear model of shape: (n, 1, H, W) of a normal fitted to the principal components of masks."""
     flat = masks.reshape(len(masks), -1)
     pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
     drawn = pca.inverse_transform(latent.sample_fitted(pca.transform(flat), n))
@@ -23,17 +53,17 @@ def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
 
 
 def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """How deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, without end if empty."""
+    """Measure how deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, infinite if empty."""
     return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
 
 
 def moved(distances: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Maps (N, 1, H, W), each moved by its row of `by` (N, 2): rows down, columns to the right."""
+    """Move each of some maps (N, 1, H, W) by its row of `by` (N, 2): rows down, columns to the right."""
     return np.stack([shift(d, (0, *b), order=1, mode="nearest") for d, b in zip(distances, by, strict=True)])
 
 
 def masks_by_distances(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
-    """A linear model as it should be made: outlines are centred first, and place and shape drawn each by itself.
+    """Sample a linear model of centred outlines, place and shape each drawn by itself: (n, 1, H, W).
 
     The shape is that of the principal components of signed distances (Leventon et al., *Statistical shape influence in
     geodesic active contours*, CVPR 2000). Masks (N, 1, H, W) of bool, none empty.
@@ -46,7 +76,7 @@ def masks_by_distances(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
 
 
 def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.ndarray]:
-    """Points to decode, (n, D) each: from the prior, and from normals fitted to all codes, or to `some`."""
+    """Draw points to decode, (n, D) each: from the prior, and from normals fitted to all codes, or to `some`."""
     return {
         "the prior N(0, 1)": latent.sample(n, mu.shape[1]),
         "a normal fitted to all slices": latent.sample_fitted(mu, n),
@@ -54,8 +84,8 @@ def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.nd
     }
 
 
-def measure_shapes(runs, train, test) -> dict:
-    """The share of plausible masks among real ones, samples by way of the latent, and samples of a linear model."""
+def samples(runs: list[OneSeed], train: Slices, test: Slices) -> dict:
+    """Count plausible masks among real ones, samples by way of the latent, and samples of linear models: shares."""
     real_train, real_test = (s.masks >= metrics.TRUTH for s in (train, test))
     usual, some = uncertainty.usual_masks(real_train), real_train.any((1, 2, 3))
     drawn = {
@@ -64,21 +94,19 @@ def measure_shapes(runs, train, test) -> dict:
         "PCA of centred distances": [masks_by_distances(real_train[some])],
     }
     for run in runs:
-        drawn.setdefault("predictions for those slices", []).append(
-            run["test"][real_test.any((1, 2, 3))] >= run["threshold"]
-        )
-        for name, z in codes(latent.encode(run["vae"], train.images)[0], some).items():
-            drawn.setdefault(name, []).append(latent.decode(run["mask"], z) >= run["threshold"])
+        drawn.setdefault("predictions for those slices", []).append(run.test[real_test.any((1, 2, 3))] >= run.threshold)
+        for name, z in codes(latent.encode(run.vae, train.images)[0], some).items():
+            drawn.setdefault(name, []).append(latent.decode(run.mask, z) >= run.threshold)
     return {name: shares([uncertainty.plausible(m, usual) for m in many]) for name, many in drawn.items()}
 
 
 def shares(tests: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """The share of masks that pass each test, the mean over several seeds."""
+    """Average the share of masks that pass each test over several seeds."""
     return {key: float(np.mean([t[key].mean() for t in tests])) for key in tests[0]}
 
 
 def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Masks (N, 1, H, W) between two, by the mean of their signed distances, both moved to a centre halfway.
+    """Draw masks (N, 1, H, W) between two by the mean of their signed distances, both moved to a centre halfway.
 
     After Raya & Udupa, *Shape-based interpolation of multidimensional objects*, IEEE Trans Med Imaging 1990;9:32.
     Empty where one of the two is.
@@ -93,33 +121,33 @@ def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return out
 
 
-def between(run: dict, first, second, ends) -> dict[str, np.ndarray]:
-    """Masks halfway between codes (N, D) by each path, and between the predictions at the ends by three rivals.
+def between(run: OneSeed, first: np.ndarray, second: np.ndarray, ends: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Draw masks halfway between codes (N, D) by each path, and between predictions at the ends by three rivals.
 
     A cross-fade averages the probabilities; signed distances are averaged as they lie, or centred first.
     """
-    at = run["threshold"]
+    at = run.threshold
     middles = {name: np.stack([path(*pair, 3)[1] for pair in zip(first, second, strict=True)])
                for name, path in PATHS.items()}  # fmt: skip
     cut = [e >= at for e in ends]
-    return {name: latent.decode(run["mask"], z) >= at for name, z in middles.items()} | {
+    return {name: latent.decode(run.mask, z) >= at for name, z in middles.items()} | {
         "cross-fade": (ends[0] + ends[1]) / 2 >= at,
         "signed distances": sum(signed_distance(e) for e in cut) > 0,
         "centred distances": halfway(*cut),
     }
 
 
-def measure_paths(runs, test) -> dict:
-    """Halfway between each two patients at matching levels: is it one piece, and of a size between the two?"""
+def paths(runs: list[OneSeed], test: Slices) -> dict:
+    """Ask halfway between each two patients whether a mask is in one piece, and of a size between the two."""
     owners = [*metrics.per_patient(test.patient).values()]
     at = [r[uncertainty.same_levels(test.masks[r] >= metrics.TRUTH)] for r in owners]
     values: dict = {}
     for run in runs:
-        mu = latent.encode(run["vae"], test.images)[0]
+        mu = latent.encode(run.vae, test.images)[0]
         for a, b in combinations(range(len(at)), 2):
-            ends = [run["test"][at[k]] for k in (a, b)]
-            size = np.mean([(e >= run["threshold"]).sum() for e in ends])
-            whole = np.logical_and(*(uncertainty.pieces(e >= run["threshold"]) == 1 for e in ends))
+            ends = [run.test[at[k]] for k in (a, b)]
+            size = np.mean([(e >= run.threshold).sum() for e in ends])
+            whole = np.logical_and(*(uncertainty.pieces(e >= run.threshold) == 1 for e in ends))
             for name, found in between(run, mu[at[a]], mu[at[b]], ends).items():
                 one = (uncertainty.pieces(found) == 1)[whole].mean() if whole.any() else np.nan
                 for k in (a, b):
@@ -131,7 +159,7 @@ def measure_paths(runs, test) -> dict:
     }
 
 
-def _interval(values) -> dict:
-    """Over the patients of whom it can be said; nothing, where it can be said of none."""
+def _interval(values: np.ndarray) -> dict:
+    """Bootstrap the patients of whom it can be said; nothing, where it can be said of none."""
     known = values[np.isfinite(values)]
     return metrics.bootstrap(known)._asdict() if len(known) else dict.fromkeys(metrics.Interval._fields)
