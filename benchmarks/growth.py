@@ -23,7 +23,7 @@ from studies import read, sizes
 from vaelib import metrics, pictures, recipes
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import REPOSITORY
-from vaelib.engine.files import write_file
+from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.memory import step_bytes
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
@@ -190,7 +190,7 @@ def main():
     with memory_kept():
         out["ELU, GB/s"]["memory kept"] = timing.in_a_fresh_process(elu)
     out["minutes"], out["dice"] = sizes.MINUTES, dices()
-    write_file(HERE / "growth.json", json.dumps(recipes.json_ready(out), indent=1) + "\n")
+    write_file(HERE / "growth.json", json.dumps(json_ready(out), indent=1) + "\n")
     draw()
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from vaelib import latent, metrics, pictures, recipes
-from vaelib.cohort import load_slices
-from vaelib.cohorts.layout import data_folder, find_cases, models_folder
+from vaelib.cohort import open_cohort
+from vaelib.cohorts.layout import data_folder, find_cases
 from vaelib.engine.shards import open_case
 from vaelib.levels import canonical
 from vaelib.volumes import read_ct, read_mask
@@ -31,9 +31,8 @@ def boards():
     browser = pictures.slice_browser(volume, pancreas, scan.GetSpacing()[::-1], pancreas * 0.9)
     yield "slice_browser, 512 x 512", browser.controls
 
-    shards, parts = recipes.shards_and_split()
-    train, val = (load_slices(shards, parts[name], level=6) for name in ("train", "val"))
-    vae, decoder = recipes.trained(train, val, models_folder() / "vae64.safetensors", "vae", "mask")
+    lab = open_cohort()
+    (vae, decoder), val = recipes.trained(lab), lab.val
     truth, z = val.masks[:, 0] >= metrics.TRUTH, latent.encode(vae, val.images)[0]
     yield "latent_explorer, 64 x 64", pictures.latent_explorer((vae.decoder, decoder), z, truth=truth).controls
     one = val.patient == val.patient[0]
@@ -45,7 +44,7 @@ def boards():
     wide = pictures.threshold_explorer(volume, pancreas * 0.9, pancreas)
     yield "threshold_explorer, 512 x 512", wide.controls
 
-    dx, dy, dz = open_case(shards, val.patient[0], 6).meta["spacing"]  # of the scan's pixels
+    dx, dy, dz = open_case(lab.shards, val.patient[0], 6).meta["spacing"]  # of the scan's pixels
     spacing = dz, 8 * dy, 8 * dx
     meshes = {
         "truth": pictures.mesh(truth[one], 0.5, spacing),

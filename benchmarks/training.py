@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks import peers, timing
 from vaelib import latent, metrics, recipes, training
-from vaelib.cohort import load_slices
+from vaelib.cohort import open_cohort
 from vaelib.cohorts.layout import REPOSITORY
 from vaelib.losses import mask_loss, vae_loss
 from vaelib.vae import VAE, MaskDecoder
@@ -246,8 +246,8 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
 
 def until_there(times: int = 3) -> dict[str, dict]:
     """Seconds until the held-out Dice is 95% of what the plain loop ends with, with as many seeds."""
-    shards, parts = recipes.shards_and_split(REPOSITORY / "data" / "synthetic")
-    train, val = (load_slices(shards, parts[name], 6) for name in ("train", "val"))
+    lab = open_cohort(REPOSITORY / "data" / "synthetic")
+    train, val = lab.train, lab.val
     found, last, goal = {"ours": [], PLAIN: []}, {"ours": [], PLAIN: []}, []
     for seed in range(times):
         curves = {"ours": our_curve(train, val, seed, **SHORT), PLAIN: plain_curve(train, val, seed)}

@@ -27,6 +27,7 @@ from vaelib.volumes import read_ct, read_mask
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from small import SPACING, blob_volume, make_patients  # noqa: E402
 
+from vaelib import cohort as opening
 from vaelib import recipes
 from vaelib.cohorts import download, labels
 from vaelib.dicom import export
@@ -143,8 +144,8 @@ def _shards(inputs, top):
 
 
 def _train(inputs, top, *, seed=0, workers=1):
-    recipes.cache_folder = lambda folder: inputs / "cache"
-    recipes.prepare = partial(prepare, levels=LEVELS, workers=1)
+    opening.cache_folder = lambda folder: inputs / "cache"
+    opening.prepare = partial(prepare, levels=LEVELS, workers=1)
     how = dict(level=5, latent=4, epochs=3, batch_size=8, seed=seed, resume=True)
     recipes.train(inputs / "scans", out=top / "m.safetensors", **how)
 

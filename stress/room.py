@@ -26,7 +26,8 @@ from pathlib import Path
 from course import onnx
 from stress.jobs import _painted, given
 from stress.kill import JOBS, child, finish, hidden, start, tree
-from vaelib import InputError, recipes
+from vaelib import InputError
+from vaelib import cohort as opening
 from vaelib.cli import main as command
 from vaelib.dicom import export
 from vaelib.dicom.write import write_seg
@@ -59,7 +60,7 @@ def say(words, inputs, largest, top):
     """Run a command in this process, with files of `largest` bytes at most: its status, and what it says is wrong."""
     cohort.make_patient = _painted
     export.write_seg = partial(write_seg, uid="stress")
-    recipes.cache_folder = lambda folder: inputs / "cache"
+    opening.cache_folder = lambda folder: inputs / "cache"
     if largest:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):

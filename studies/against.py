@@ -8,7 +8,7 @@ from studies import cell, publish
 from vaelib import metrics, recipes
 from vaelib.cohort import Cohort
 from vaelib.phantom.shifts import SHIFTS, stack_shifted
-from vaelib.rivals import PASSES, SPATIAL, checkpoint, contestant, parameters
+from vaelib.rivals import ARMS, SPATIAL, checkpoint, contestant, parameters
 
 RIVAL, OURS, SEEDS = "U-Net", "spatial VAE, detached", (0, 1, 2)
 ONCE = ("supervised bottleneck", "U-Net, skips cut", "U-Net, three slices", "U-Net, jittered")  # controls, of one seed
@@ -43,8 +43,9 @@ def run(lab: Cohort, names: Sequence[str] = CONTESTANTS, seeds: Sequence[int] = 
 
 def effort(name: str, found: dict) -> dict:
     """Collect what the training of an arm took, seed by seed."""
-    seconds = [round(method.meta["cpu seconds"]) for method in found.values()]
-    passes = SPATIAL["epochs"] + SPATIAL["passes"] if name == OURS else PASSES
+    seconds, recipe = [round(method.meta["cpu seconds"]) for method in found.values()], ARMS[name].recipe
+    decoding = recipe["passes"] if "passes" in recipe else recipe["copies"] * recipe["mask_epochs"]
+    passes = recipe.get("epochs", 0) + decoding
     return {
         "seeds": list(found), "cpu seconds": seconds,
         "thresholds": [method.meta["threshold"] for method in found.values()],

@@ -28,6 +28,7 @@ from vaelib import metrics, recipes
 from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
+from vaelib.engine.files import json_ready
 from vaelib.engine.memory import PeakMemory
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
@@ -168,7 +169,7 @@ def trained(at: tuple, lab: Cohort, minutes: float, seed: int, images: dict[str,
         "images": seen, "parameters": parameters(networks),
     }  # fmt: skip
     said = {"cohort": "synthetic", "study": "python -m studies sizes", "thresholds": thresholds}
-    return networks | said | {"scores": recipes.json_ready(scores)}
+    return networks | said | {"scores": json_ready(scores)}
 
 
 def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict[str, float]:

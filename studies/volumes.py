@@ -59,7 +59,7 @@ def place(name: str, seed: int) -> Path:
 def by_slices(lab: Cohort, seed: int) -> dict[str, nn.Module]:
     """Return the networks of this series at any level: those of the notebooks for seed 0, or those of the arms."""
     if lab.level == LEVEL and seed == 0:
-        vae, mask = recipes.trained(lab.train, lab.val, models_folder() / "vae64.safetensors", "vae", "mask")
+        vae, mask = recipes.trained(lab)
         return {"vae": vae, "mask": mask}
     return contestant(recipes.DETACHED, lab, seed, None if lab.level == LEVEL else models_folder() / "volumes").networks
 

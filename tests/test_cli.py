@@ -11,7 +11,7 @@ from small import make_patients
 
 from vaelib import InputError, cli, recipes
 
-COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment", "explorer")
+COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment")
 
 
 def run(*words):
@@ -211,7 +211,7 @@ def test_a_warning_is_one_line_and_no_error(tmp_path, capsys):
 
 
 def test_json_is_all_that_evaluate_prints(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(recipes, "cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
     weights = tmp_path / "weights.safetensors"
     make_patients(tmp_path / "cohort", range(1, 7))
     small = ["--level", "5", "--latent", "4", "--epochs", "1"]

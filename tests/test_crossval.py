@@ -13,7 +13,7 @@ FOUR = (1, 3, 5, 7)  # one patient in each fold
 
 @pytest.fixture
 def cohort(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
     make_patients(tmp_path / "cohort", FOUR)
     return tmp_path / "cohort"
 

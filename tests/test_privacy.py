@@ -19,7 +19,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from small import SPACING, as_image, blob_volume, make_patients, make_series
 
-from vaelib import InputError, cli, recipes
+from vaelib import InputError, cli
 from vaelib.cohorts.layout import Case, find_cases
 from vaelib.cohorts.survey import survey
 from vaelib.dicom import identity
@@ -162,7 +162,7 @@ def test_the_search_finds_what_is_there_in_every_guise(tmp_path, cohort):
 
 def test_nothing_that_is_written_or_said_tells_who_the_patient_is(tmp_path, cohort, monkeypatch, capfd, caplog):
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(recipes, "cache_folder", lambda folder: out / "cache")
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: out / "cache")
     out, weights = tmp_path / "out", tmp_path / "out" / "weights.safetensors"
     run("check", cohort, "--out", out, "--workers", 1)
     run("prepare", cohort, "--cache", out / "cache", "--workers", 1)

@@ -14,6 +14,7 @@ from vaelib import recipes
 from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import find_cases
 from vaelib.engine.checkpoints import load
+from vaelib.engine.files import json_ready
 from vaelib.engine.rows import Rows
 from vaelib.engine.shards import prepare
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
@@ -170,7 +171,7 @@ def test_a_cell_says_how_many_steps_it_made_and_makes_them_again_by_no_clock(coh
 
 def test_a_whole_run_fills_its_section_as_it_goes(cohort, tmp_path, monkeypatch):
     put = []
-    monkeypatch.setattr(studies, "write", lambda name, value: put.append((name, recipes.json_ready(value))))
+    monkeypatch.setattr(studies, "write", lambda name, value: put.append((name, json_ready(value))))
     monkeypatch.setattr(studies, "read", lambda name: {})
     monkeypatch.setattr(sizes, "cost", lambda: {"32": {}})
     monkeypatch.setattr(sizes, "LONG", (5, "spatial", 64))

@@ -1,4 +1,4 @@
-"""Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment | explorer`.
+"""Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment`.
 
 Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
 runs, so that `vaelib --help` answers at once.
@@ -14,9 +14,6 @@ from cyclopts import App, CycloptsError, Parameter
 
 from vaelib import InputError, __version__
 
-SYNTHETIC = Path("data/synthetic")
-PANCREAS_CT = Path("data/pancreas_ct")
-CHECKPOINT = Path("data/models/vae64.safetensors")
 app = App(
     name="vaelib",
     help="Segment the pancreas in CT from the latent of a variational autoencoder.",
@@ -27,15 +24,15 @@ app = App(
 
 
 @app.command(sort_key=1)
-def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, workers: int | None = None):
+def phantom(folder: Path | None = None, *, patients: int = 48, seed: int = 2026, workers: int | None = None) -> None:
     """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
 
     Patients already made are kept, so an interrupted run can be started again.
 
     Parameters
     ----------
-    folder : Path
-        Where the patients go.
+    folder : Path, optional
+        Where the patients go; by default data/synthetic.
     patients : int
         How many.
     seed : int
@@ -43,33 +40,35 @@ def phantom(folder: Path = SYNTHETIC, *, patients: int = 48, seed: int = 2026, w
     workers : int, optional
         Processes over patients; by default one a core.
     """
+    from vaelib.cohorts.layout import home
     from vaelib.phantom import make_cohort
 
-    make_cohort(folder, patients=patients, seed=seed, workers=workers)
+    make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
 
 
 @app.command(sort_key=2)
-def download(folder: Path = PANCREAS_CT, *, patients: str | None = None, dry_run: bool = False):
+def download(folder: Path | None = None, *, patients: str | None = None, dry_run: bool = False) -> None:
     """Fetch Pancreas-CT from the Imaging Data Commons: CT and masks, 10.2 GB, CC BY 3.0 and 4.0.
 
     What is there and whole is kept, so an interrupted download can be started again.
 
     Parameters
     ----------
-    folder : Path
-        Where the patients go.
+    folder : Path, optional
+        Where the patients go; by default data/pancreas_ct.
     patients : str, optional
         Some of them, by number, such as 1-4 or 1-4,7; by default all.
     dry_run : bool
         Say what would be fetched, and stop.
     """
     from vaelib.cohorts.download import download as fetch
+    from vaelib.cohorts.layout import home
 
-    fetch(folder, patients, dry_run=dry_run)
+    fetch(folder or home() / "data" / "pancreas_ct", patients, dry_run=dry_run)
 
 
 @app.command(sort_key=2)
-def labels(archive: Path, folder: Path = PANCREAS_CT):
+def labels(archive: Path, folder: Path | None = None) -> None:
     """Unpack TCIA's zip of labels beside the scans of Pancreas-CT.
 
     Each label goes to the scan of its number; the withdrawn ones, 25 and 70, are left out. Labels that are there
@@ -79,16 +78,18 @@ def labels(archive: Path, folder: Path = PANCREAS_CT):
     ----------
     archive : Path
         The zip, as downloaded from TCIA: TCIA_pancreas_labels-02-05-2017.zip.
-    folder : Path
-        The cohort, or the folder above the patients'.
+    folder : Path, optional
+        The cohort, or the folder above the patients'; by default data/pancreas_ct.
     """
     from vaelib.cohorts.labels import unpack
+    from vaelib.cohorts.layout import home
 
+    folder = folder or home() / "data" / "pancreas_ct"
     print(f"{len(unpack(archive, folder))} labels are in {folder}")
 
 
 @app.command(sort_key=3)
-def check(folder: Path | None = None, *, out: Path | None = None, workers: int | None = None):
+def check(folder: Path | None = None, *, out: Path | None = None, workers: int | None = None) -> None:
     """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
 
     Headers that tell more of a patient than a research ID are named, by attribute and never by value, and so are
@@ -125,7 +126,7 @@ def prepare(
     patient: list[str] | None = None,
     reorient: str | None = None,
     workers: int | None = None,
-):
+) -> None:
     """Downscale every scan and mask of a cohort into the on-disk cache.
 
     Parameters
@@ -155,19 +156,10 @@ def prepare(
 
 @app.command(sort_key=5)
 def train(
-    folder: Path | None = None,
-    *,
-    out: Path = CHECKPOINT,
-    level: int = 6,
-    latent: int = 64,
-    beta: float = 0.01,
-    epochs: int = 25,
-    batch_size: int = 64,
-    precision: str = "32-true",
-    seed: int = 0,
-    fold: int | None = None,
+    folder: Path | None = None, *, out: Path | None = None, level: int = 6, latent: int = 64, beta: float = 0.01,
+    epochs: int = 25, batch_size: int = 64, precision: str = "32-true", seed: int = 0, fold: int | None = None,
     resume: bool = False,
-):
+) -> None:  # fmt: skip
     """Train the VAE and its mask decoder on the cohort's training patients.
 
     On several GPUs, or nodes: torchrun --nproc-per-node 8 -m vaelib train --batch-size 512.
@@ -176,8 +168,8 @@ def train(
     ----------
     folder : Path, optional
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
-    out : Path
-        The checkpoint to write.
+    out : Path, optional
+        The checkpoint to write; by default trained.safetensors among the cohort's models, in data/models.
     level : int
         Slices are 2^level pixels a side.
     latent : int
@@ -199,50 +191,42 @@ def train(
     """
     from vaelib import recipes
 
+    out = _checkpoint(out, folder)
     options = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume)
     made = recipes.train(folder, out=out, batch_size=batch_size, precision=precision, **options)
-    if made is None:  # another process has the word
-        return
-    cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
-    print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
+    if made:  # else another process has the word
+        cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
+        print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
 
 
 @app.command(sort_key=6)
-def evaluate(folder: Path | None = None, *, checkpoint: Path = CHECKPOINT, json: bool = False):
+def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json: bool = False) -> None:
     """Score a checkpoint on the held-out patients: 3D Dice, IoU and HD95, beside the baselines.
 
     Parameters
     ----------
     folder : Path, optional
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
-    checkpoint : Path
-        The weights to score.
+    checkpoint : Path, optional
+        The weights to score; by default what `vaelib train` has made of this cohort.
     json : bool
         Print the scoreboard as JSON, and nothing else, on standard output.
     """
     from vaelib import recipes
 
-    board = recipes.evaluate(folder, checkpoint=checkpoint)
+    board = recipes.evaluate(folder, checkpoint=_checkpoint(checkpoint, folder))
     if json:
         print(dumps(board, indent=1))
-        return
-    for name, row in board.items():
+    for name, row in () if json else board.items():
         cells = "  ".join(f"Dice {row[side]['dice']['mean']:.3f} at {side}" for side in row if side.isdigit())
         print(f"{name:28s} {cells}")
 
 
 @app.command(sort_key=7)
 def folds(
-    folder: Path | None = None,
-    *,
-    out: Path | None = None,
-    only: int | None = None,
-    level: int = 6,
-    latent: int = 64,
-    beta: float = 0.01,
-    epochs: int = 25,
-    seed: int = 0,
-):
+    folder: Path | None = None, *, out: Path | None = None, only: int | None = None, level: int = 6, latent: int = 64,
+    beta: float = 0.01, epochs: int = 25, seed: int = 0,
+) -> None:  # fmt: skip
     """Cross-validate: train and score four folds, so that every patient is tested once, and report.
 
     Folds that are finished are kept, and an interrupted one is resumed.
@@ -276,8 +260,8 @@ def folds(
 
 @app.command(sort_key=8)
 def segment(
-    series: Path, *, out: Path, checkpoint: Path = CHECKPOINT, threshold: float | None = None, overwrite: bool = False
-):
+    series: Path, *, out: Path, checkpoint: Path | None = None, threshold: float | None = None, overwrite: bool = False
+) -> None:
     """Put a predicted pancreas mask on the grid of any CT series.
 
     Parameters
@@ -286,8 +270,9 @@ def segment(
         A folder with the DICOM files of one CT series.
     out : Path
         The mask to write: .nii.gz or .nii for NIfTI, .dcm for DICOM SEG.
-    checkpoint : Path
-        The weights to use.
+    checkpoint : Path, optional
+        The weights to use; by default what `vaelib train` has made of the cohort in $VAELIB_DATA, or else of
+        data/synthetic.
     threshold : float, optional
         A pixel is pancreas from this probability on; by default what was best on validation patients.
     overwrite : bool
@@ -295,31 +280,17 @@ def segment(
     """
     from vaelib import recipes
 
-    recipes.segment(series, checkpoint=checkpoint, out=out, threshold=threshold, overwrite=overwrite)
+    recipes.segment(series, checkpoint=_checkpoint(checkpoint), out=out, threshold=threshold, overwrite=overwrite)
 
 
-@app.command(sort_key=9)
-def explorer(out: Path, folder: Path | None = None, *, checkpoint: Path | None = None):
-    """Write the latent explorer: a page whose sliders run both decoders in the browser, with no Python behind it.
+def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:
+    """Take the checkpoint that is given, or else the one among the cohort's models that `vaelib train` writes."""
+    from vaelib.cohorts.layout import models_folder
 
-    Two files of the npm package onnxruntime-web belong beside it; the last line says which, and where.
-
-    Parameters
-    ----------
-    out : Path
-        The folder to write. An older explorer in it is replaced, other files stay.
-    folder : Path, optional
-        The cohort; by default $VAELIB_DATA, or else data/synthetic.
-    checkpoint : Path, optional
-        The weights to show; by default those of notebooks 03 to 05, trained first where they are missing.
-    """
-    from course.explorer import RUNTIME, explore
-
-    explore(folder, out=out, checkpoint=checkpoint)
-    print(f"{out}: wrote the page; copy {' and '.join(RUNTIME)} from onnxruntime-web/dist into {out / 'ort'}")
+    return given or models_folder(folder) / "trained.safetensors"
 
 
-def _say(message, *_):
+def _say(message: Warning | str, *_: object) -> None:
     print("vaelib: warning:", " ".join(str(message).split()), file=sys.stderr)
 
 

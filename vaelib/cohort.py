@@ -1,27 +1,32 @@
 """Open a cohort: the slices of its patients, split by patient and never by slice."""
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.errors import InputError
 from vaelib.engine.rows import Rows, chunks, of_files
-from vaelib.engine.shards import open_case
+from vaelib.engine.shards import open_case, prepare
 
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
 
 
-def _draw(seed, name) -> bytes:
-    """The lot of a patient, the same on every machine: the SHA-256 of the seed and the name."""
+def _draw(seed: int, name: str) -> bytes:
+    """Draw the lot of a patient, the same on every machine: the SHA-256 of the seed and the name."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
-    """Share patients out between training, validation and test; never slices, so no one is in two sets.
+def split(
+    patients: Iterable[str], *, fractions: Sequence[float] = (0.65, 0.1, 0.25), seed: int = 0
+) -> dict[str, list[str]]:
+    """Split patients into training, validation and test; never slices, so no one is in two sets.
 
     A patient's place in line is the SHA-256 of the seed and the name: it is the same on every machine
     and in whatever order the patients are given.
@@ -56,8 +61,8 @@ def split(patients, *, fractions=(0.65, 0.1, 0.25), seed=0):
     return {part: sorted(members) for part, members in parts.items()}
 
 
-def folds(patients, *, count=FOLDS, seed=0):
-    """Share patients out for cross-validation: each is tested once, by a model that never saw them.
+def folds(patients: Iterable[str], *, count: int = FOLDS, seed: int = 0) -> list[dict[str, list[str]]]:
+    """Split patients into folds for cross-validation: each is tested once, by a model that never saw them.
 
     A patient's fold is the SHA-256 of the seed and the name, modulo `count`. It depends on nobody else, so a
     patient who joins the cohort moves no one; the price is that folds are of roughly, not exactly, equal size.
@@ -97,10 +102,19 @@ def folds(patients, *, count=FOLDS, seed=0):
 
 
 class Slices(NamedTuple):
-    """The slices of several patients: images and masks (N, 1, H, W) float32, in memory or as `Rows`.
+    """The slices of several patients: images and masks (N, 1, H, W) float32, in memory or read as they are asked for.
 
-    `patient` (N,) names the owner of each slice; `position` (N,) is its place in the scan, from 0 (lowest
-    slice) to 1 (highest).
+    Both kinds have the same attributes, are indexed by rows, ``slices.images[[3, 5]]``, and are given to `fit`,
+    `encode` and every contestant alike.
+
+    Attributes
+    ----------
+    images, masks : ndarray or Rows, (N, 1, H, W)
+        Grey values from 0 to 1, and the share of each pixel that is pancreas.
+    patient : ndarray of str, (N,)
+        The owner of each slice; slices of a patient stand together, from the lowest to the highest.
+    position : ndarray, (N,)
+        The place of each slice in its scan, from 0 (lowest) to 1 (highest).
     """
 
     images: np.ndarray | Rows
@@ -110,17 +124,33 @@ class Slices(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Pixels a side."""
-        return self.images[:1].shape[-1]
+        """Side of a slice in pixels."""
+        return self.images.shape[-1]
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
-        """The row numbers of each patient."""
-        return {str(p): np.flatnonzero(self.patient == p) for p in dict.fromkeys(self.patient)}
+        """The rows of each patient: ``{"PANCREAS_0001": array([0, 1, ...]), ...}``."""
+        return {str(name): np.flatnonzero(self.patient == name) for name in dict.fromkeys(self.patient)}
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of them are in memory, and not read from the cache as they are asked for."""
+        return not isinstance(self.images, Rows)
 
     def of(self, patient: str) -> "Slices":
-        """The slices of one patient."""
-        return Slices(*(a[self.rows[patient]] for a in self))
+        """Bring the slices of one patient into memory."""
+        rows = self.rows[patient]
+        return Slices(*(array[rows] for array in self))
+
+    def computed(self, compute: Callable[[Any], np.ndarray]) -> np.ndarray | Rows:
+        """Compute one row a slice: at once where the slices are in memory, or else as `Rows` that are asked for.
+
+        Parameters
+        ----------
+        compute : callable
+            From rows, which may index any array over these slices, to what is made of them, (n, ...).
+        """
+        return compute(slice(None)) if self.in_memory else Rows(len(self.patient), compute)
 
 
 def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy: bool | None = None) -> Slices:
@@ -137,9 +167,8 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
     opened = [open_case(shards, patient, level) for patient in patients]
     for patient, shard in zip(patients, opened, strict=True):
         if shard.masks is None:
-            raise InputError(
-                f"{Path(shards) / patient}: this patient has no mask; leave it out of training and testing"
-            )
+            where = Path(shards) / patient
+            raise InputError(f"{where}: this patient has no mask; leave it out of training and testing")
     counts = [len(shard.images) for shard in opened]
     images, masks = of_files([s.images for s in opened]), of_files([s.masks for s in opened])
     if not (level > 7 if lazy is None else lazy):
@@ -148,44 +177,79 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
     return Slices(images, masks, np.repeat(np.asarray(patients), counts), position)
 
 
-class Cohort:
-    """A prepared cohort, split by patient; its slices are loaded when they are asked for, and kept."""
-
-    def __init__(self, shards: Path, parts: dict[str, list[str]], level: int):
-        self.shards, self.parts, self.level = shards, parts, level
-
-    @cached_property
-    def train(self) -> Slices:
-        """The slices to learn from."""
-        return load_slices(self.shards, self.parts["train"], self.level)
-
-    @cached_property
-    def val(self) -> Slices:
-        """The slices to choose by."""
-        return load_slices(self.shards, self.parts["val"], self.level)
-
-    @cached_property
-    def test(self) -> Slices:
-        """The slices to be scored on."""
-        return load_slices(self.shards, self.parts["test"], self.level)
-
-    def at(self, level: int) -> "Cohort":
-        """The same patients at another level."""
-        return Cohort(self.shards, self.parts, level)
-
-
-def open_cohort(folder: str | Path | None = None, *, level: int = 6, fold: int | None = None) -> Cohort:
-    """Prepare a cohort, which takes a moment where it is up to date, and split its patients."""
-    from vaelib import recipes
-
-    return Cohort(*recipes.shards_and_split(folder, fold), level)
-
-
-def fingerprint(*slices: Slices) -> str:
-    """Identify data by a hash over its slices, masks and patients."""
+def fingerprint(*several: Slices) -> str:
+    """Identify the data of a training by a hash over its slices, masks and patients."""
     digest = hashlib.sha256()
-    for s in slices:
+    for s in several:
         for array in (s.images, s.masks, s.patient.astype("S")):
             for block in chunks(array):
                 digest.update(np.ascontiguousarray(block))
     return digest.hexdigest()
+
+
+@dataclass
+class Cohort:
+    """A cohort that is prepared and split by patient; slices are loaded when they are first asked for.
+
+    Attributes
+    ----------
+    shards : Path
+        The cache of all levels, for `open_case`, `truth_at` and the like.
+    parts : dict of str to list of str
+        The patients of "train", "val" and "test".
+    level : int
+        Slices are 2^level pixels a side.
+    folder : Path, optional
+        The cohort itself, beside whose name its models are kept; None is `data_folder()`.
+    """
+
+    shards: Path
+    parts: dict[str, list[str]]
+    level: int = 6
+    folder: Path | None = None
+
+    @cached_property
+    def train(self) -> Slices:
+        """The slices that networks learn from."""
+        return load_slices(self.shards, self.parts["train"], self.level)
+
+    @cached_property
+    def val(self) -> Slices:
+        """The slices that thresholds are chosen on."""
+        return load_slices(self.shards, self.parts["val"], self.level)
+
+    @cached_property
+    def test(self) -> Slices:
+        """The slices that everything is scored on."""
+        return load_slices(self.shards, self.parts["test"], self.level)
+
+    def at(self, level: int) -> "Cohort":
+        """Take the same patients, split the same way, at another level."""
+        return replace(self, level=level)
+
+
+def open_cohort(folder: str | Path | None = None, *, level: int = 6, fold: int | None = None) -> Cohort:
+    """Prepare a cohort (a moment where it is up to date), and split those of its patients that have a mask.
+
+    Parameters
+    ----------
+    folder : path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    level : int
+        Slices are 2^level pixels a side: 6 for 64 x 64.
+    fold : int, optional
+        Take this fold of the cross-validation, 0 to 3, in place of the usual split.
+
+    Returns
+    -------
+    Cohort
+        Patients without a mask are left out of it, and named in a warning.
+    """
+    folder = Path(folder or data_folder())
+    cases = find_cases(folder)
+    if without := [case.patient for case in cases if not case.mask]:
+        warnings.warn(f"{folder}: left out {', '.join(without)}: no mask", stacklevel=2)
+    cases = [case for case in cases if case.mask]
+    patients = [case.patient for case in cases]
+    parts = split(patients) if fold is None else folds(patients)[fold]
+    return Cohort(prepare(cases, cache_folder(folder)), parts, level, folder)

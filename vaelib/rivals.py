@@ -1,7 +1,10 @@
-"""The contestants: networks that turn slices into a pancreas, each trained on the same patients for as many passes.
+"""The contestants: methods that turn slices into a pancreas, each trained on the same patients for as many passes.
+
+A `Method` has the networks that it learned, and ``predict(slices)``, whatever it reads of the slices. An `Arm` is how
+one is made.
 
 =========================  ======================================================================================
-VAE, detached              the method of this series: a latent vector, and a mask decoder that leaves it alone
+VAE, detached decoder      the method of this series: a latent vector, and a mask decoder that leaves it alone
 supervised bottleneck      the same layers joined: nothing detached, no unsupervised objective
 U-Net                      MONAI's, of as many parameters
 U-Net, skips cut           the same, its skip connections carrying zeros
@@ -9,7 +12,12 @@ U-Net, three slices        the same, given the slices below and above as well
 U-Net, jittered            the same as the U-Net, its grey values changed at random while it learns
 spatial VAE, detached      a residual VAE whose latent keeps its place, and a decoder of three slices' latents;
                            it reads jittered slices and reconstructs those that they were made of
+PCA, 64 components         principal components: what a linear code of the picture knows
+random encoder             the untrained encoder: what the architecture alone knows
+autoencoder, detached      the encoder of an autoencoder (`beta` 0): no prior
 =========================  ======================================================================================
+
+The last three are `CODES` of the picture, each number scaled to variance 1, for the mask decoder of this series.
 
 References
 ----------
@@ -22,22 +30,29 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.networks.layers.simplelayers import SkipConnection
-from monai.networks.nets import UNet as MonaiUNet
 from torch import Tensor, nn
 
 from vaelib import metrics, recipes
 from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
-from vaelib.latent import copies_of, decode, encode
+from vaelib.engine.rows import Rows, chunks, mean
+from vaelib.latent import decode, encode
+from vaelib.recipes import RECIPE
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
 from vaelib.training import Step, augment, fit, jitter, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder, Supervised
+
+PASSES = RECIPE["epochs"] + RECIPE["copies"] * RECIPE["mask_epochs"]  # over the slices
+FROM_LABELS = {"passes": PASSES, "lr": 2e-3, "jitter": False, "network": {}}
+SPATIAL = {
+    "latent": 8, "grid": 16, "beta": 1e-3, "epochs": 14, "jitter": True,
+    "reach": 1, "channels": 24, "blocks": 4, "passes": 24,
+}  # fmt: skip
 
 
 class Cut(nn.Module):
@@ -69,6 +84,9 @@ class UNet(nn.Module):
     """
 
     def __init__(self, channels: int = 20, inputs: int = 1, skips: bool = True, prevalence: float = 0.01):
+        from monai.networks.layers.simplelayers import SkipConnection  # here: MONAI takes seconds to import
+        from monai.networks.nets import UNet as MonaiUNet
+
         super().__init__()
         self.config = dict(channels=channels, inputs=inputs, skips=skips)
         self.net = MonaiUNet(2, inputs, 1, [channels * 2**i for i in range(5)], [2] * 4)
@@ -85,76 +103,149 @@ class UNet(nn.Module):
         return self.net(x)
 
 
-PASSES = recipes.RECIPE["epochs"] + recipes.RECIPE["copies"] * recipes.RECIPE["mask_epochs"]  # over the slices
-SPATIAL = {
-    "latent": 8, "grid": 16, "beta": 1e-3, "epochs": 14, "jitter": True,
-    "reach": 1, "channels": 24, "blocks": 4, "passes": 24,
-}  # fmt: skip
+class Method:
+    """Networks that have learned to turn slices into a pancreas.
+
+    Attributes
+    ----------
+    networks : dict of str to nn.Module
+    meta : dict
+        What else was made with them: the threshold that is best on validation, CPU seconds, the arrays of a code.
+    """
+
+    parts: tuple[str, ...] = ("vae", "mask")
+
+    def __init__(self, made: dict[str, Any]):
+        self.networks = {name: made[name] for name in self.parts if name in made}
+        self.meta = {name: value for name, value in made.items() if name not in self.networks}
+
+    def predict(self, slices: Slices) -> np.ndarray | Rows:
+        """Predict probabilities (N, 1, H, W) for slices of whole patients, lazily where these are not in memory."""
+        raise NotImplementedError
 
 
-def detached(train: Slices, val: Slices, seed: int) -> dict[str, nn.Module]:
-    """The method of this series, by its recipe."""
-    vae, _ = recipes.train_vae(train, val, seed=seed, **recipes.recipe("latent", "beta", "epochs"))
-    mask, _ = recipes.train_mask(vae, train, val, seed=seed, **recipes.recipe("copies", "mask_epochs"))
+class EndToEnd(Method):
+    """A network that reads slices, with as many neighbours as it has inputs for."""
+
+    parts = ("net",)
+
+    def predict(self, slices: Slices) -> np.ndarray | Rows:
+        """Predict probabilities (N, 1, H, W), as every `Method`."""
+        x = _with_neighbours(self.networks["net"], slices)
+        return slices.computed(lambda rows: decode(self.networks["net"], x[rows]))
+
+
+class Detached(Method):
+    """A VAE, and a mask decoder that reads the latents of a slice and of as many neighbours as it reaches."""
+
+    def predict(self, slices: Slices) -> np.ndarray | Rows:
+        """Predict probabilities (N, 1, H, W), as every `Method`."""
+        near = _near(slices, self.networks["mask"].config.get("reach", 0))
+
+        def read(rows: Any) -> np.ndarray:
+            wanted, at = np.unique(near[rows], return_inverse=True)  # each slice is encoded once
+            z = encode(self.networks["vae"], slices.images[wanted])[0][at.reshape(-1, near.shape[1])]
+            return decode(self.networks["mask"], z.reshape(len(z), -1, *z.shape[3:]))
+
+        return slices.computed(read)
+
+
+class Coded(Method):
+    """A mask decoder that reads a code of the picture: what an encoder gives, each number scaled to variance 1."""
+
+    def code(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """Code images (N, 1, H, W) as they are: (N, latent)."""
+        return encode(self.networks["vae"], images)[0]
+
+    def scaled(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """Code images (N, 1, H, W) and scale each number by the training slices: (N, latent) float32."""
+        return ((self.code(images) - self.meta["mean"]) / self.meta["deviation"]).astype(np.float32)
+
+    def predict(self, slices: Slices) -> np.ndarray | Rows:
+        """Predict probabilities (N, 1, H, W), as every `Method`."""
+        return slices.computed(lambda rows: decode(self.networks["mask"], self.scaled(slices.images[rows])))
+
+
+class LinearlyCoded(Coded):
+    """The same, where the code is what principal components have of the picture."""
+
+    def code(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """Project images (N, 1, H, W) onto the components: (N, latent)."""
+        x, across = torch.as_tensor(images).cpu().numpy().reshape(len(images), -1), self.meta["components"].T
+        return x @ across - self.meta["centre"][None] @ across
+
+
+class Arm(NamedTuple):
+    """How a contestant is made, by `train` from slices, a seed and a recipe, and what `method` it is then."""
+
+    train: Callable[[Cohort, int, dict], dict]
+    method: Callable[[dict], Method]
+    recipe: dict
+
+    def fit(self, lab: Cohort, seed: int) -> dict:
+        """Train it on a cohort: its networks by name, and any arrays that belong to them, for `method`."""
+        return self.train(lab, seed, self.recipe)
+
+
+def detached(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+    """Train the method of this series."""
+    part = partial(recipes.recipe, of=recipe)
+    vae, _ = recipes.train_vae(lab.train, lab.val, seed=seed, **part("latent", "beta", "epochs"))
+    mask, _ = recipes.train_mask(vae, lab.train, lab.val, seed=seed, **part("copies", "mask_epochs"))
     return {"vae": vae, "mask": mask}
 
 
-def from_labels(
-    make: Callable[[int, float], nn.Module], lr: float, train: Slices, val: Slices, seed: int, augmentation=augment
-):
-    """Any network that reads slices (and their neighbours, if it has `inputs` for them) and is trained on masks.
+def from_labels(make: Callable[..., nn.Module], lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+    """Train a network that reads slices, and their neighbours if it has inputs for them, on the masks.
 
-    `make` is given the side of a slice and the prevalence of the pancreas.
+    `make` is given the side of a slice, the prevalence of the pancreas, and the options in ``recipe["network"]``.
     """
     torch.manual_seed(seed)
-    net = make(train.images.shape[-1], float(train.masks.mean()))
-    data = [_with_neighbours(net, train), torch.from_numpy(train.masks)]
-    fit(net, mask_step, data, epochs=PASSES, lr=lr, seed=seed, augmentation=augmentation, label=type(net).__name__)
+    net = make(lab.train.size, prevalence=mean(lab.train.masks), **recipe["network"])
+    data = [_with_neighbours(net, lab.train), lab.train.masks]
+    how = dict(epochs=recipe["passes"], lr=recipe["lr"], seed=seed, label=type(net).__name__)
+    fit(net, mask_step, data, augmentation=_moved_and_jittered if recipe["jitter"] else augment, **how)
     return {"net": net}
 
 
-def spatial(train: Slices, val: Slices, seed: int, recipe: dict = SPATIAL) -> dict[str, nn.Module]:
-    """The residual VAE with a spatial latent, and the decoder that sees three slices of it, detached."""
-    vae = spatial_vae(train, seed, recipe)
-    return {"vae": vae, "mask": spatial_mask(vae, train, seed, recipe)}
+def spatial(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+    """Train the residual VAE with a spatial latent, and the decoder that sees three slices of it, detached."""
+    vae = spatial_vae(lab.train, seed, recipe)
+    return {"vae": vae, "mask": spatial_mask(vae, lab.train, seed, recipe)}
 
 
 def spatial_vae(train: Slices, seed: int, recipe: dict = SPATIAL, step: Step | None = None) -> ResidualVAE:
-    """The VAE alone; no label is read."""
+    """Train the VAE alone; no label is read."""
     torch.manual_seed(seed)
-    images = torch.from_numpy(train.images)
-    vae = ResidualVAE(
-        images.shape[-1], latent=recipe["latent"], grid=recipe["grid"], start=float(images.mean())
-    )  # fmt: skip
+    start = mean(train.images, lambda x: torch.from_numpy(x).mean())  # as torch sums it
+    vae = ResidualVAE(train.size, latent=recipe["latent"], grid=recipe["grid"], start=start)
     fit(
-        vae, step or vae_step(recipe["beta"]), [images, images], epochs=recipe["epochs"], seed=seed, label="VAE",
-        augmentation=partial(_seen_and_meant, recipe["jitter"]),
+        vae, step or vae_step(recipe["beta"]), [train.images, train.images], epochs=recipe["epochs"], seed=seed,
+        augmentation=partial(_seen_and_meant, recipe["jitter"]), label="VAE",
     )  # fmt: skip
     return vae
 
 
-def spatial_mask(vae: ResidualVAE, train: Slices, seed: int, recipe: dict = SPATIAL, step: Step = mask_step):
-    """The mask decoder of a VAE that stays as it is."""
+def spatial_mask(
+    vae: nn.Module, train: Slices, seed: int, recipe: dict = SPATIAL, step: Step = mask_step
+) -> ResidualMaskDecoder:
+    """Train the mask decoder of a VAE that stays as it is."""
     torch.manual_seed(seed)
-    images, masks = torch.from_numpy(train.images), torch.from_numpy(train.masks)
-    mask = ResidualMaskDecoder(
-        images.shape[-1], recipe["channels"], recipe["latent"], recipe["grid"], recipe["reach"], recipe["blocks"],
-        prevalence=float(train.masks.mean()),
-    )  # fmt: skip
-    fit(
-        mask, step, [neighbours(images, train.patient, recipe["reach"]), masks], seed=seed, epochs=recipe["passes"],
-        augmentation=partial(_moved_latents, vae, recipe["jitter"]), label="mask decoder",
-    )  # fmt: skip
+    shape = recipes.recipe("channels", "latent", "grid", "reach", "blocks", of=recipe)
+    mask = ResidualMaskDecoder(train.size, **shape, prevalence=mean(train.masks))
+    data = [_with_neighbours(mask, train), train.masks]
+    moved = partial(_moved_latents, vae, recipe["jitter"])
+    fit(mask, step, data, seed=seed, epochs=recipe["passes"], augmentation=moved, label="mask decoder")
     return mask
 
 
-def _seen_and_meant(jittered: bool, x, _):
-    x = augment(x)
+def _seen_and_meant(jittered: bool, x: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    (x,) = augment(x)
     return (jitter(x) if jittered else x), x
 
 
 @torch.no_grad()
-def _moved_latents(vae, jittered, x, masks):
+def _moved_latents(vae: nn.Module, jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Move each slice and its neighbours (N, K, H, W) as one, and encode them one by one."""
     x, masks = augment(x, masks)
     x = jitter(x) if jittered else x
@@ -162,143 +253,103 @@ def _moved_latents(vae, jittered, x, masks):
     return z.reshape(len(x), -1, *z.shape[2:]), masks
 
 
-def _moved_and_jittered(x, masks):
+def _moved_and_jittered(x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     x, masks = augment(x, masks)
     return jitter(x), masks
 
 
-def _with_neighbours(net: nn.Module, s: Slices) -> torch.Tensor:
-    return neighbours(torch.from_numpy(s.images), s.patient, net.config.get("inputs", 1) // 2)
+def _near(s: Slices, reach: int) -> np.ndarray:
+    """Find the rows of each slice and its neighbours, from the lowest to the highest: (N, 2 * reach + 1)."""
+    return neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
 
 
-def _bottleneck(size: int, prevalence: float) -> Supervised:
-    return Supervised(size, latent=recipes.RECIPE["latent"], prevalence=prevalence)
+def _with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
+    """Put each slice between the neighbours that a network reads: (N, K, H, W)."""
+    near = _near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
+    return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
 
 
-def _unet(size: int, prevalence: float, **options) -> UNet:
-    return UNet(prevalence=prevalence, **options)
+def coded(
+    make: Callable[[Cohort, int, dict], dict], method: type[Coded], lab: Cohort, seed: int, recipe: dict
+) -> dict[str, Any]:
+    """Make a code of the picture, learn its scale, and train the mask decoder that reads it."""
+    made, train = make(lab, seed, recipe), lab.train
+    code, whole = method(made).code, len(train.images) if train.in_memory else 256
+    first = np.concatenate([code(x) for x in chunks(train.images, whole)])
+    made |= {"mean": first.mean(0), "deviation": first.std(0) + 1e-6}
+    torch.manual_seed(seed)
+    made["mask"] = MaskDecoder(train.size, latent=first.shape[1], prevalence=mean(train.masks))
+    how = recipes.recipe("copies", "mask_epochs", of=recipe)
+    recipes.train_on_codes(made["mask"], method(made).scaled, train, seed=seed, **how)
+    return made
 
 
-class Method:
-    """Networks that answer for slices; whatever they read of them."""
+def _principal(lab: Cohort, seed: int, recipe: dict) -> dict[str, np.ndarray]:
+    """Fit principal components; of slices that are not in memory, to 2,048 of them, evenly spaced."""
+    from sklearn.decomposition import PCA  # takes a second to import
 
-    def __init__(self, networks: dict[str, nn.Module], meta: dict | None = None):
-        self.networks, self.meta = networks, meta or {}
-
-    def predict(self, slices: Slices) -> np.ndarray:
-        """Probabilities (N, 1, H, W)."""
-        return predict(self.networks, slices)
+    images = lab.train.images[:: 1 if lab.train.in_memory else -(-len(lab.train.images) // 2048)]
+    fitted = PCA(recipe["latent"], svd_solver="randomized", random_state=seed).fit(images.reshape(len(images), -1))
+    return {"components": fitted.components_, "centre": fitted.mean_}
 
 
-class Arm(NamedTuple):
-    """How a contestant is trained, and how its networks answer."""
-
-    fit: Callable[[Cohort, int], dict]
-    method: Callable[[dict], Method] = Method
-    made_by: Callable[[], dict] = dict
+def _untrained(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+    torch.manual_seed(seed)
+    return {"vae": VAE(lab.train.size, latent=recipe["latent"])}
 
 
-def _arm(train: Callable, made_by: Callable[[], dict] = lambda: {"passes": PASSES, "recipe": recipes.RECIPE}) -> Arm:
-    return Arm(lambda lab, seed: train(lab.train, lab.val, seed), Method, made_by)
+def _autoencoder(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+    how = recipes.recipe("latent", "epochs", of=recipe)
+    return {"vae": recipes.train_vae(lab.train, lab.val, beta=0.0, seed=seed, **how)[0]}
 
 
+def _unet(size: int, **options: Any) -> UNet:
+    return UNet(**options)
+
+
+_BOTTLENECK = FROM_LABELS | {"lr": 1e-3, "network": {"latent": RECIPE["latent"]}}
 ARMS: dict[str, Arm] = {
-    recipes.DETACHED: _arm(detached),
-    "supervised bottleneck": _arm(partial(from_labels, _bottleneck, 1e-3)),
-    "U-Net": _arm(partial(from_labels, _unet, 2e-3)),
-    "U-Net, skips cut": _arm(partial(from_labels, partial(_unet, skips=False), 2e-3)),
-    "U-Net, three slices": _arm(partial(from_labels, partial(_unet, inputs=3), 2e-3)),
-    "U-Net, jittered": _arm(partial(from_labels, _unet, 2e-3, augmentation=_moved_and_jittered)),
-    "spatial VAE, detached": _arm(spatial, lambda: {"recipe": SPATIAL}),
+    recipes.DETACHED: Arm(detached, Detached, RECIPE),
+    "supervised bottleneck": Arm(partial(from_labels, Supervised), EndToEnd, _BOTTLENECK),
+    "U-Net": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS),
+    "U-Net, skips cut": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"network": {"skips": False}}),
+    "U-Net, three slices": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"network": {"inputs": 3}}),
+    "U-Net, jittered": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"jitter": True}),
+    "spatial VAE, detached": Arm(spatial, Detached, SPATIAL),
+}
+CODES: dict[str, Arm] = {
+    "PCA, 64 components": Arm(partial(coded, _principal, LinearlyCoded), LinearlyCoded, RECIPE),
+    "random encoder": Arm(partial(coded, _untrained, Coded), Coded, RECIPE),
+    "autoencoder, detached": Arm(partial(coded, _autoencoder, Coded), Coded, RECIPE),
 }
 
 
 def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
-    """Where the networks of an arm are kept."""
+    """Say where a contestant is kept."""
     return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
 
 
 def contestant(name: str, lab: Cohort, seed: int, folder: Path | None = None) -> Method:
-    """The kept method of an arm, trained where these slices and this recipe have not made it yet."""
+    """Load a contestant from its checkpoint if these slices and its recipe made it, or else train it and keep it.
 
-    def make():
+    Returns
+    -------
+    Method
+        Its weights as the file holds them, in half precision; ``meta`` has the ``threshold`` that is best on the
+        validation patients, and the ``cpu seconds`` of its training.
+    """
+    arm = (ARMS | CODES)[name]
+
+    def make() -> dict:
         began = time.process_time()
-        networks = ARMS[name].fit(lab, seed)
+        made = arm.fit(lab, seed)
         seconds = time.process_time() - began
-        threshold = metrics.choose(ARMS[name].method(networks).predict(lab.val), lab.val)
-        return networks | {"threshold": threshold, "cpu seconds": seconds, "cohort": "synthetic"}
+        return made | {"threshold": metrics.choose(arm.method(made).predict(lab.val), lab.val), "cpu seconds": seconds}
 
-    made_by = {"arm": name, "seed": seed, "data": fingerprint(lab.train, lab.val)} | ARMS[name].made_by()
-    found = kept(checkpoint(name, seed, folder), made_by, make, half=True)
-    networks = {k: v for k, v in found.items() if isinstance(v, nn.Module)}
-    method = ARMS[name].method(networks)
-    method.meta = {k: v for k, v in found.items() if k not in networks}
-    return method
-
-
-class Coded:
-    """A linear or fixed code, scaled to variance 1, and a mask decoder that reads it."""
-
-    def __init__(self, parts: dict):
-        self.code, self.mean, self.deviation = parts["code"], parts["mean"], parts["deviation"]
-        self.networks = {"mask": parts["mask"]}
-
-    def scaled(self, images: np.ndarray) -> Tensor:
-        """Images to scaled codes."""
-        return torch.from_numpy(((self.code(images) - self.mean) / self.deviation).astype(np.float32))
-
-    def predict(self, slices: Slices) -> np.ndarray:
-        """Probabilities (N, 1, H, W)."""
-        return decode(self.networks["mask"], self.scaled(slices.images))
-
-
-def _pca(lab: Cohort, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    from sklearn.decomposition import PCA
-
-    images = lab.train.images
-    pca = PCA(recipes.RECIPE["latent"], svd_solver="randomized", random_state=seed).fit(images.reshape(len(images), -1))
-    return lambda x: pca.transform(x.reshape(len(x), -1))
-
-
-def _untrained(lab: Cohort, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    torch.manual_seed(seed)
-    vae = VAE(lab.train.size, latent=recipes.RECIPE["latent"])
-    return lambda x: encode(vae, x)[0]
-
-
-def _autoencoder(lab: Cohort, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    vae, _ = recipes.train_vae(lab.train, lab.val, beta=0.0, seed=seed, **recipes.recipe("latent", "epochs"))
-    return lambda x: encode(vae, x)[0]
-
-
-def _from_code(code_of: Callable, lab: Cohort, seed: int) -> dict:
-    code, train = code_of(lab, seed), lab.train
-    pairs = copies_of(train.images, train.masks, recipes.RECIPE["copies"], seed)
-    first = code(train.images)
-    made = {"code": code, "mean": first.mean(0), "deviation": first.std(0) + 1e-6}
-    torch.manual_seed(seed)
-    made["mask"] = MaskDecoder(train.size, latent=first.shape[1], prevalence=float(train.masks.mean()))
-    z = torch.cat([Coded(made).scaled(a.numpy()) for a, _ in pairs])
-    masks = torch.cat([b for _, b in pairs])
-    fit(made["mask"], mask_step, [z, masks], epochs=recipes.RECIPE["mask_epochs"], seed=seed)
-    return made
-
-
-CODES = {
-    "PCA, 64 components": Arm(partial(_from_code, _pca), Coded),
-    "random encoder": Arm(partial(_from_code, _untrained), Coded),
-    "autoencoder, detached": Arm(partial(_from_code, _autoencoder), Coded),
-}
-
-
-def predict(networks: dict[str, nn.Module], s: Slices) -> np.ndarray:
-    """Probabilities (N, 1, H, W) of any contestant for the slices of whole patients."""
-    if "net" in networks:
-        return decode(networks["net"], _with_neighbours(networks["net"], s))
-    z = torch.from_numpy(encode(networks["vae"], s.images)[0])
-    return decode(networks["mask"], neighbours(z, s.patient, networks["mask"].config.get("reach", 0)))
+    made_by = {"arm": name, "seed": seed, "recipe": arm.recipe, "data": fingerprint(lab.train, lab.val)}
+    return arm.method(kept(checkpoint(name, seed, folder), made_by, make, half=True))
 
 
 def parameters(networks: dict[str, nn.Module]) -> int:
-    """Numbers that were learned, in all the networks of a contestant."""
+    """Count the numbers that were learned, in all the networks of a contestant."""
     return sum(p.numel() for net in networks.values() for p in net.parameters())

@@ -43,7 +43,7 @@ def augment(x: Tensor, mask: Tensor | None = None, *, shift=0.08, scale=0.12, de
     theta[:, :, 2] = draw[:, 2:] * 2 * shift
     both = x if mask is None else torch.cat([x, mask], 1)
     moved = F.grid_sample(both, F.affine_grid(theta, list(both.shape), False), align_corners=False)
-    return moved if mask is None else (moved[:, : x.shape[1]], moved[:, x.shape[1] :])
+    return (moved,) if mask is None else (moved[:, : x.shape[1]], moved[:, x.shape[1] :])
 
 
 def jitter(x: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def fit(
                 for k, (rows, weight) in enumerate(parts):
                     raw = batch = next(batches)
                     if augmentation is not None:
-                        batch = augmentation(*batch) if len(batch) > 1 else [augmentation(*batch)]
+                        batch = augmentation(*batch)
                     with (
                         memory.explain_out_of_memory(bare, step, batch, label),
                         _averaged(fabric, model, k == len(parts) - 1),

@@ -18,6 +18,14 @@ TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by
 POSITION = "ImagePositionPatient"
 
 
+class Scan(sitk.Image):
+    """A CT scan: a SimpleITK image in HU that keeps the headers of its slices."""
+
+    def __init__(self, image: sitk.Image, headers: list):
+        super().__init__(image)
+        self.headers = headers
+
+
 def read_ct(folder):
     """Read the one CT series in `folder`, in HU, with slices ordered by position, never by name.
 
@@ -49,7 +57,7 @@ def read_ct(folder):
     image.SetOrigin([float(v) for v in headers[0].ImagePositionPatient])
     axes = [orientation[:3], orientation[3:], slice_normal(orientation)]
     image.SetDirection(np.transpose(axes).ravel().tolist())
-    return image
+    return Scan(image, headers)
 
 
 def _check_alike(headers, folder):

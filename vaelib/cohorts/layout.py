@@ -26,6 +26,12 @@ class Case:
     label: Path | None = None  # of an IDC case, TCIA's label for the same scan: a second opinion on `mask`
 
 
+def home() -> Path:
+    """Return the nearest folder upwards from the current one that holds `data/`, else the current one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "data").is_dir()), here)
+
+
 def data_folder():
     """`$VAELIB_DATA`, else `data/synthetic` of the repository.
 

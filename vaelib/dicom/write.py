@@ -164,8 +164,8 @@ def write_seg(mask, series, path, *, uid=None, description="Pancreas", algorithm
     """
     import SimpleITK as sitk  # here, as is highdicom below: each takes a while to import
 
-    series, path = Path(series).expanduser(), Path(path).expanduser()
-    headers, size = series_headers(series), mask.GetSize()
+    path, size = Path(path).expanduser(), mask.GetSize()
+    headers = series.headers if hasattr(series, "headers") else series_headers(Path(series).expanduser())
     ends = np.array([ds.ImagePositionPatient for ds in (headers[0], headers[-1])], float)
     corner = mask.TransformIndexToPhysicalPoint((0, 0, size[2] - 1))
     off = np.abs(ends - [mask.GetOrigin(), corner]).max()

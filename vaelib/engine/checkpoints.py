@@ -154,28 +154,14 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
 
 
 def fingerprint_of(network: nn.Module) -> str:
-    """Identify a network by a hash over its weights."""
+    """Hash the weights of a network."""
     return _digest(network.state_dict(), {})
 
 
 def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: bool = False) -> dict:
-    """Load what is kept in a file if it was made by `made_by`, or else make it and keep it.
+    """Load what `made_by` made, or else make it and keep it.
 
-    Parameters
-    ----------
-    path : path
-        A safetensors file, written whole.
-    made_by : dict
-        All that what is made depends on, as JSON can hold it.
-    make : callable
-        Gives networks, arrays and JSON values by name.
-    half : bool
-        Keep weights as float16.
-
-    Returns
-    -------
-    dict
-        As the file holds it.
+    `make` returns networks, arrays and JSON values by name; returned is what the file holds.
     """
     path, wanted = Path(path), json.loads(json.dumps(made_by))
     if path.exists():
@@ -190,14 +176,13 @@ def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: boo
     arrays = {k: v for k, v in made.items() if isinstance(v, np.ndarray)}
     rest = {k: v for k, v in made.items() if k not in networks | arrays}
     tensors = {f"{name}/{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    tensors |= {f"{name}/": from_numpy(v) for name, v in arrays.items()}
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    tensors |= {f"{name}/": from_numpy(v) for name, v in arrays.items()}
     classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
     write(path, tensors, {"networks": classes, "made_by": made_by, **rest})
     networks, meta = load(path)
-    meta.pop("made_by")
-    return _as_kept(path, networks, meta)
+    return _as_kept(path, networks, {k: v for k, v in meta.items() if k != "made_by"})
 
 
 def _as_kept(path: Path, networks: dict[str, nn.Module], meta: dict) -> dict:

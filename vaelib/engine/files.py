@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -131,3 +132,14 @@ def _said(error: OSError, path: Path) -> InputError:
     if error.errno in FULL:
         return InputError(f"{path}: cannot be written: {error.strerror}; make room and run the same again")
     return InputError(f"{path}: cannot be written: {error.strerror}; choose a folder that you may write to")
+
+
+def json_ready(value: Any) -> Any:
+    """Round for JSON, which has no infinity: null stands for the HD95 of an empty mask."""
+    if isinstance(value, dict):
+        return {str(k): json_ready(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [json_ready(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 4) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -1,19 +1,21 @@
 """Arrays too large for memory, read or computed a few rows at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 
 class Rows:
-    """An array (N, 1, H, W) float32 whose rows come into being when they are asked for: ``rows[[3, 5]]``.
+    """An array whose rows come into being when they are asked for: ``rows[[3, 5]]``.
 
     Parameters
     ----------
     count : int
-        N.
+        N, the number of rows.
     read : callable
-        From row numbers (n,) to an array (n, 1, H, W).
+        From row numbers (n,) to an array (n, ...), such as (n, 1, H, W).
     """
 
     def __init__(self, count: int, read: Callable[[np.ndarray], np.ndarray]):
@@ -22,19 +24,33 @@ class Rows:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, rows) -> np.ndarray:
-        return self.read(np.arange(self.count)[np.asarray(rows) if not isinstance(rows, slice) else rows])
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.read(np.arange(self.count)[rows if isinstance(rows, slice) else np.asarray(rows)])
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        return self[:1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the whole array; the first row is read to know it."""
+        return self.count, *self._first.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers; the first row is read to know it."""
+        return self._first.dtype
 
     def then(self, function: Callable[[np.ndarray], np.ndarray]) -> "Rows":
-        """The rows with `function` applied as they come."""
+        """Apply `function` to the rows as they come."""
         return Rows(self.count, lambda rows: function(self.read(rows)))
 
 
 def of_files(arrays: Sequence[np.ndarray]) -> Rows:
-    """The slices of several memory-mapped arrays (S, H, W), one after the other."""
+    """Put the slices of several memory-mapped arrays (S, H, W) one after the other: (N, 1, H, W) float32."""
     ends = np.cumsum([len(a) for a in arrays])
 
-    def read(rows):
+    def read(rows: np.ndarray) -> np.ndarray:
         import torch  # which widens float16 six times as fast as numpy, to the same numbers
 
         out = np.empty((len(rows), 1, *arrays[0].shape[1:]), np.float32)
@@ -46,16 +62,16 @@ def of_files(arrays: Sequence[np.ndarray]) -> Rows:
     return Rows(int(ends[-1]), read)
 
 
-def chunks(array, size: int = 256):
+def chunks(array: np.ndarray | Rows, size: int = 256) -> Iterator[np.ndarray]:
     """Go through an array, or `Rows`, in order and `size` rows at a time."""
     for start in range(0, len(array), size):
         yield array[start : start + size]
 
 
-def mean(array) -> float:
-    """The mean of an array, or of `Rows` without having all of them at once."""
-    if isinstance(array, np.ndarray):
-        return float(array.mean())
+def mean(array: np.ndarray | Rows, of: Callable[[np.ndarray], Any] = np.mean) -> float:
+    """Take the mean of an array by `of`, or of `Rows` without having all of them at once."""
+    if not isinstance(array, Rows):
+        return float(of(array))
     total, count = 0.0, 0
     for block in chunks(array, 64):
         total, count = total + float(block.sum(dtype=np.float64)), count + block.size
