@@ -9,18 +9,17 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt as edt
-from scipy.ndimage import shift
 from sklearn.decomposition import PCA
 from torch import nn
 
 from vaelib import latent, metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
 from vaelib.rivals import contestant
+from vaelib.uncertainty import shifted, signed_distance
 
 SEEDS = (0, 1, 2)
 COMPONENTS = recipes.RECIPE["latent"]  # as many numbers as the latent has
-SAMPLES, REACH = 1000, 5  # masks drawn; pixels from the outline beyond which all is equally far
+SAMPLES = 1000  # masks drawn
 PATHS = {"straight": latent.interpolate, "arc": latent.slerp}
 
 
@@ -52,29 +51,6 @@ def masks_by_pca(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
     return drawn.reshape(-1, *masks.shape[1:]) >= metrics.TRUTH
 
 
-def signed_distance(masks: np.ndarray) -> np.ndarray:
-    """Measure how deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, infinite if empty."""
-    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
-
-
-def moved(distances: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Move each of some maps (N, 1, H, W) by its row of `by` (N, 2): rows down, columns to the right."""
-    return np.stack([shift(d, (0, *b), order=1, mode="nearest") for d, b in zip(distances, by, strict=True)])
-
-
-def masks_by_distances(masks: np.ndarray, n: int = SAMPLES) -> np.ndarray:
-    """Sample a linear model of centred outlines, place and shape each drawn by itself: (n, 1, H, W).
-
-    The shape is that of the principal components of signed distances (Leventon et al., *Statistical shape influence in
-    geodesic active contours*, CVPR 2000). Masks (N, 1, H, W) of bool, none empty.
-    """
-    at = uncertainty.centres(masks)
-    flat = moved(signed_distance(masks), at.mean(0) - at).clip(-REACH, REACH).reshape(len(masks), -1)
-    pca = PCA(COMPONENTS, svd_solver="randomized", random_state=0).fit(flat)
-    drawn = pca.inverse_transform(latent.sample_fitted(pca.transform(flat), n)).reshape(-1, *masks.shape[1:])
-    return moved(drawn, latent.sample_fitted(at, n, seed=1) - at.mean(0)) > 0
-
-
 def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.ndarray]:
     """Draw points to decode, (n, D) each: from the prior, and from normals fitted to all codes, or to `some`."""
     return {
@@ -91,7 +67,7 @@ def samples(runs: list[OneSeed], train: Slices, test: Slices) -> dict:
     drawn = {
         "real slices of test patients": [real_test[real_test.any((1, 2, 3))]],
         "PCA of the masks": [masks_by_pca(train.masks[some])],
-        "PCA of centred distances": [masks_by_distances(real_train[some])],
+        "PCA of centred distances": [uncertainty.sample_shapes(real_train[some], SAMPLES, COMPONENTS)],
     }
     for run in runs:
         drawn.setdefault("predictions for those slices", []).append(run.test[real_test.any((1, 2, 3))] >= run.threshold)
@@ -114,9 +90,9 @@ def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ends, out = (first, second), np.zeros_like(first)
     there = np.logical_and(*(e.any((1, 2, 3)) for e in ends))
     if there.any():
-        at = [uncertainty.centres(e[there]) for e in ends]
+        at = [metrics.centres(e[there]) for e in ends]
         out[there] = (
-            sum(moved(signed_distance(e[there]), (at[0] + at[1]) / 2 - a) for e, a in zip(ends, at, strict=True)) > 0
+            sum(shifted(signed_distance(e[there]), (at[0] + at[1]) / 2 - a) for e, a in zip(ends, at, strict=True)) > 0
         )
     return out
 
@@ -140,7 +116,7 @@ def between(run: OneSeed, first: np.ndarray, second: np.ndarray, ends: Sequence[
 def paths(runs: list[OneSeed], test: Slices) -> dict:
     """Ask halfway between each two patients whether a mask is in one piece, and of a size between the two."""
     owners = [*metrics.per_patient(test.patient).values()]
-    at = [r[uncertainty.same_levels(test.masks[r] >= metrics.TRUTH)] for r in owners]
+    at = [r[uncertainty.matching_slices(test.masks[r] >= metrics.TRUTH)] for r in owners]
     values: dict = {}
     for run in runs:
         mu = latent.encode(run.vae, test.images)[0]

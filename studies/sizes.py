@@ -29,17 +29,15 @@ from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import json_ready
-from vaelib.engine.memory import PeakMemory
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
-from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
+from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build, step_cost
 from vaelib.training import Step, augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
-BETA = 1e-3  # at 64 x 64; the reconstruction is a sum over pixels, so elsewhere it goes with their number
-GRID, MINUTES, FOR_VAE = 8, 1.5, 0.6  # side of the spatial latent, CPU minutes a cell, the VAE's share of them
+MINUTES, FOR_VAE = 1.5, 0.6  # CPU minutes a cell, and the VAE's share of them
 CELLS = (
     *((6, kind, numbers) for numbers in (64, 256, 1024) for kind in ("vector", "spatial")),
     *((level, kind, numbers) for level in (9, 7, 8) for kind, numbers in (("plain", 64), ("spatial", 1024))),
@@ -49,14 +47,6 @@ PUBLISHED = {  # for the notebook
     (6, "vector", 64): "07_vector", (6, "spatial", 64): "07_spatial", (6, "spatial", 1024): "07_spatial_1024",
 }  # fmt: skip
 LONG, LONG_MINUTES = (9, "spatial", 1024), 6  # one more run at full size, as long as four cells, for its pictures
-
-
-def build(kind: str, size: int, numbers: int, start: float = 0.5, wide: int = 1, **options) -> VAE:
-    """Build an untrained VAE with `numbers` in its latent; `wide` times as many channels as in the table."""
-    if kind == "plain":
-        return VAE(size, wide * 1024 // size, numbers, start=start)
-    grid = GRID if kind == "spatial" else 1
-    return ResidualVAE(size, wide * max(2, 512 // size), numbers // grid**2, grid, start, **options)
 
 
 def mask_decoder_of(vae: VAE, prevalence: float = 0.01) -> MaskDecoder | ResidualMaskDecoder:
@@ -170,28 +160,6 @@ def trained(at: tuple, lab: Cohort, minutes: float, seed: int, images: dict[str,
     }  # fmt: skip
     said = {"cohort": "synthetic", "study": "python -m studies sizes", "thresholds": thresholds}
     return networks | said | {"scores": json_ready(scores)}
-
-
-def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict[str, float]:
-    """Measure the CPU milliseconds, on one thread, and the megabytes that an image adds to a step of `vae`.
-
-    The memory is the difference between a step with `few` images and one with twice as many, so that weights and their
-    gradients, which do not grow with the batch, stay out of it. `dtype` asks for mixed precision.
-    """
-    vae, step, peaks, seconds = vae.to(memory_format=torch.channels_last).train(), vae_step(BETA), [], []
-    for n in (few, 2 * few, 2 * few, 2 * few):
-        vae.zero_grad()
-        x = torch.rand(n, 1, size, size)
-        began = time.process_time()
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            if len(peaks) < 2:  # watching takes time, so it is done in steps that are not timed
-                with PeakMemory() as watch:
-                    step(vae, [x], 0.5)["total"].backward()
-                peaks.append(watch.peak)
-            else:
-                step(vae, [x], 0.5)["total"].backward()
-                seconds.append(time.process_time() - began)
-    return {"ms": 1000 * min(seconds) / (2 * few), "MB": (peaks[1] - peaks[0]) / few / 1e6}
 
 
 def cost(levels: Sequence[int] = (6, 7, 8, 9)) -> dict:

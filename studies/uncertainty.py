@@ -161,18 +161,6 @@ def measures(drawn: Drawn, p: np.ndarray) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def slice_risk(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute 1 - Dice of each slice (N,), and which slices have a mask to compare, found or true."""
-    total = found.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-    return 1 - 2 * (found & truth).sum((1, 2, 3)) / np.maximum(total, 1), total > 0
-
-
-def finds_wrong_pixels(doubt: np.ndarray, wrong: np.ndarray, region: np.ndarray, patient: np.ndarray) -> list[float]:
-    """Measure how well a map finds wrong pixels, by AUROC, for each patient."""
-    u, w = inside(doubt, region), inside(wrong, region)
-    return [uncertainty.auroc(u[r][~w[r]], u[r][w[r]]) for r in metrics.per_patient(patient).values()]
-
-
 def rank_correlation(slices: Sequence[tuple], rows: np.ndarray) -> float:
     """Correlate uncertainty and risk of the slices that have a mask by rank (Spearman); the mean over seeds."""
     return np.mean([spearmanr(u[rows][there[rows]], risk[rows][there[rows]])[0] for u, risk, there in slices])
@@ -194,11 +182,13 @@ def errors(runs: list[OneSeed], region: np.ndarray, test: Slices) -> dict:
     """Measure how well each map knows of errors: AUROC for wrong pixels, and rank and coverage of whole slices."""
     truth, out = test.masks >= metrics.TRUTH, {}
     found = [r.test >= r.threshold for r in runs]
-    risks = [slice_risk(f, truth) for f in found]
+    risks = [uncertainty.slice_risk(f, truth) for f in found]
     for name in measures(runs[0].test_drawn, runs[0].test):
         maps = [measures(r.test_drawn, r.test)[name] for r in runs]
-        pixel = [finds_wrong_pixels(u, f != truth, region, test.patient) for u, f in zip(maps, found, strict=True)]
-        sums = [uncertainty.relative(u, r.test) for u, r in zip(maps, runs, strict=True)]
+        pixel = [
+            uncertainty.auroc_per_patient(u, f != truth, region, test.patient) for u, f in zip(maps, found, strict=True)
+        ]
+        sums = [uncertainty.slice_uncertainty(u, r.test) for u, r in zip(maps, runs, strict=True)]
         slices = [(u, *risk) for u, risk in zip(sums, risks, strict=True)]
         out[name] = {
             "wrong pixels": metrics.bootstrap(np.mean(pixel, 0))._asdict(),

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d, label
 from torch import nn
 
 import studies
@@ -27,18 +26,17 @@ from vaelib import metrics, recipes
 from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint_of, kept
-from vaelib.engine.shards import meta_of
-from vaelib.levels import FULL
 from vaelib.rivals import contestant, parameters
 from vaelib.sequence import (
     CUBE,
+    Cubes,
+    Recurrent,
     SequenceDecoder,
     cubes,
-    from_cubes,
     move,
-    read,
     sequence_step,
     sequences,
+    smooth,
     train_cubes,
     train_recurrent,
 )
@@ -91,17 +89,9 @@ def solid(lab: Cohort, seed: int) -> dict[str, nn.Module]:
     return trained(CUBES, seed, lab, CUBE, partial(train_cubes, lab.train, seed=seed))
 
 
-def smooth(probability: np.ndarray, patient: np.ndarray, sigma: float = 1) -> np.ndarray:
-    """Smooth probabilities (N, 1, H, W) along z within each patient by a Gaussian of `sigma` slices."""
-    out = np.empty_like(probability)
-    for rows in metrics.per_patient(patient).values():
-        out[rows] = gaussian_filter1d(probability[rows], sigma, axis=0, mode="constant")
-    return out
-
-
 def fullsize(probability: np.ndarray) -> np.ndarray:
     """Enlarge maps (N, 1, 32, 32) to the size that all are scored at."""
-    return metrics.enlarge(probability[:, 0], 2**LEVEL)[:, None]
+    return metrics.enlarge(probability, 2**LEVEL)
 
 
 def predictions(lab: Cohort, coarse: Cohort, seed: int) -> dict[str, dict]:
@@ -113,48 +103,22 @@ def predictions(lab: Cohort, coarse: Cohort, seed: int) -> dict[str, dict]:
         fine, rough = getattr(lab, part), getattr(coarse, part)
         out[SLICES][part] = recipes.predicted(two["vae"], two["mask"], fine)
         out[SMOOTHED][part] = smooth(out[SLICES][part], fine.patient)
-        out[RECURRENT][part] = read(gru, two["vae"], fine)
+        out[RECURRENT][part] = Recurrent(two["vae"], gru).predict(fine)
         out[COARSE_SLICES][part] = fullsize(recipes.predicted(small["vae"], small["mask"], rough))
-        out[CUBES][part] = fullsize(from_cubes(cube["vae"], cube["mask"], rough))
+        out[CUBES][part] = fullsize(Cubes(**cube).predict(rough))
         out[CEILING][part] = fullsize(rough.masks)
     networks = (two, two, {"vae": two["vae"], "mask": gru}, small, cube, {})
     return {name: by | {"parameters": parameters(nets)} for (name, by), nets in zip(out.items(), networks, strict=True)}
 
 
-def consistency(mask: np.ndarray) -> dict[str, float]:
-    """Measure how well the slices of a mask (S, H, W) fit each other.
-
-    Returns
-    -------
-    dict
-        ``neighbours``: the mean Dice of two neighbouring slices, over all pairs that are not both empty.
-        ``gaps``: empty slices between the lowest and the highest that is not. ``pieces``: connected parts in 3D, voxels
-        that touch by a corner being connected. ``jitter``: how far the centre of a slice lies from the middle between
-        the centres of its neighbours, the mean in pixels; unlike the others it cares little for the size of a mask.
-    """
-    area = mask.sum((1, 2))
-    both = (mask[1:] & mask[:-1]).sum((1, 2))
-    pairs = (area[1:] + area[:-1]) > 0
-    fit_ = 2 * both[pairs] / (area[1:] + area[:-1])[pairs]
-    there = np.flatnonzero(area)
-    gaps = (area[there[0] : there[-1]] == 0).sum() if len(there) else 0
-    pieces = label(mask, np.ones((3, 3, 3)))[1]
-    centre = np.einsum("shw,khw->sk", mask, np.indices(mask.shape[1:])) / np.maximum(area, 1)[:, None]
-    off = np.linalg.norm(centre[1:-1] - (centre[2:] + centre[:-2]) / 2, axis=1)
-    off = off[np.minimum(np.minimum(area[2:], area[:-2]), area[1:-1]) > 0]
-    return {"neighbours": float(fit_.mean()) if len(fit_) else 0.0, "gaps": int(gaps), "pieces": int(pieces),
-            "jitter": float(off.mean()) if len(off) else 0.0}  # fmt: skip
-
-
 def examine(shards: Path, probability: np.ndarray, threshold: float, slices: Slices) -> dict[str, list]:
-    """Measure Dice, HD95 in mm, and `consistency` of each patient: one list a measure."""
+    """Measure Dice, HD95 in mm, and `metrics.consistency` of each patient: one list a measure."""
     out: dict[str, list] = {}
     for name, p in recipes.by_patient(probability, slices.patient):
-        dx, dy, dz = meta_of(shards, name)["spacing"]
-        factor, mask = 2 ** (FULL - LEVEL), p >= threshold
-        truth = slices.masks[slices.patient == name, 0] >= metrics.TRUTH
-        found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, (dz, dy * factor, dx * factor))}
-        for key, value in (found | consistency(mask)).items():
+        mask, truth = p >= threshold, slices.masks[slices.patient == name, 0] >= metrics.TRUTH
+        spacing = metrics.spacing_at(shards, name, LEVEL)
+        found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, spacing)}
+        for key, value in (found | metrics.consistency(mask)).items():
             out.setdefault(key, []).append(value)
     return out
 

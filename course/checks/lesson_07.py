@@ -7,9 +7,7 @@ from torch.nn import functional as F
 from course.checks import attempt, expect, number
 from vaelib import training
 from vaelib.engine import memory
-from vaelib.spatial import ResidualVAE
-
-BETA = 1e-3  # `studies.sizes.BETA`, of the lesson, at 64 x 64
+from vaelib.spatial import BETA, ResidualVAE
 
 
 def exercise_1(largest_batch):

@@ -12,7 +12,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vaelib import latent
+from vaelib import latent, metrics
 from vaelib.engine.errors import InputError
 from vaelib.pictures import charts, panels
 from vaelib.pictures.charts import numbers
@@ -34,11 +34,6 @@ def _panels(*looks):
         panel.image.set_interpolation_stage("data")  # resample HU, not colours: half the time at 512 x 512
         panel.ax.set_axis_off()
     return fig, panels
-
-
-def _dice(prediction, truth):
-    total = prediction.sum() + truth.sum()  # by hand: `metrics.dice` is too slow to follow a slider
-    return 2 * (prediction & truth).sum() / total if total else 1.0
 
 
 def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
@@ -164,7 +159,7 @@ def latent_explorer(model, z, *, places=None, truth=None, components=6, seed=0):
         scores = []
         if truth is not None:
             ends = [near] if morph in (0, 1) else ends
-            scores = [f"Dice {_dice(found, truth[places[end]]):.2f} against {end}" for end in ends]
+            scores = [f"Dice {metrics.dice(found, truth[places[end]]):.2f} against {end}" for end in ends]
         left.draw(image, letters="RLAP", title="reconstruction")
         outlined = f", outline: {near}" if scores else ""
         right.draw(image, truth[places[near]] if scores else None, found, title=f"mask at {threshold:.2f}{outlined}")
@@ -212,13 +207,13 @@ def threshold_explorer(image, probability, truth):
         k = values.get("slice", 0)
         found = probability[k] >= threshold
         left.draw(image[k], truth[k], probability[k], letters="RLAP", title="probability (orange), truth (outlined)")
-        colours = panels.verdict(truth[k], found)
-        right.draw(image[k], truth[k], colours, title=f"cut at {threshold:.2f}, Dice {_dice(found, truth[k]):.2f}")
+        colours, dice = panels.verdict(truth[k], found), metrics.dice(found, truth[k])
+        right.draw(image[k], truth[k], colours, title=f"cut at {threshold:.2f}, Dice {dice:.2f}")
         hits, found_ones = (len(a) - a.searchsorted(a.dtype.type(threshold)) for a in (inside, every))
         total = found_ones + len(inside)
         whole = f" Dice of all slices {2 * hits / total if total else 1:.2f}." if len(image) > 1 else ""
         counts = ", ".join(f"{(colours == v).sum()} {name}" for v, name in enumerate(panels.VERDICTS, start=1))
-        return f"Dice of this slice {_dice(found, truth[k]):.2f}: {counts}.{whole}"
+        return f"Dice of this slice {dice:.2f}: {counts}.{whole}"
 
     alt = "a probability map, and what is found, invented and missed at the threshold"
     return Board(fig, controls, draw, alt, key=panels.VERDICTS)
