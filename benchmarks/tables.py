@@ -1,6 +1,6 @@
 """The table of the README that comes from the measurements."""
 
-from studies.ladder import into_readme
+from studies import into_page
 
 
 def number(value: float) -> str:
@@ -32,4 +32,4 @@ def write(found: dict) -> None:
     """Put the table into the README, with the machine and the versions below it."""
     at = found["machine"]
     names = ", ".join(f"{name} {version}" for name, version in at["versions"].items())
-    into_readme(f"{table(found['rows'])}\n\nOn {at['cores']} cores of an {at['cpu']}: {names}.", "bench")
+    into_page(f"{table(found['rows'])}\n\nOn {at['cores']} cores of an {at['cpu']}: {names}.", "bench")

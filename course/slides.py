@@ -1,4 +1,4 @@
-"""Slides for a lecture, as SVG in `notebooks/figures/slides`: drawn from the models and from `results.json` alone.
+"""Slides for a lecture, as SVG in `notebooks/figures/slides`: drawn from the models and from `results/` alone.
 
 Letters are drawn as paths, since a projector's machine has other fonts; what a slide says stands in its `<title>` and
 `<desc>`, and the letters again in comments. The same numbers give the same bytes.
@@ -15,15 +15,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+import studies
 from course import slides_ideas, teaching
 from course.diagram import SMALL, canvas, vae_and_mask, with_skips
-from studies import board
 from studies.against import OURS, RIVAL
-from studies.ladder import into_readme
-from studies.tables import verdict
 from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.checkpoints import load
 from vaelib.engine.files import write_file
+from vaelib.metrics import verdict
 from vaelib.pictures.charts import BLUE, GREEN, GREY, VERMILLION
 from vaelib.vae import VAE, MaskDecoder
 
@@ -46,13 +45,13 @@ class Slide(NamedTuple):
 
 def vae(title):
     """The VAE and the mask decoder of notebooks 03 to 05, by the recipe of the results."""
-    latent = board.get("recipe")["latent"]
+    latent = studies.read("ladder")["recipe"]["latent"]
     return vae_and_mask(VAE(latent=latent), MaskDecoder(latent=latent), title)
 
 
 def kept(name, title):
     """A contestant of notebook 06, from its committed checkpoint."""
-    nets = load(board.CHECKPOINTS / f"{name}.safetensors")[0]
+    nets = load(studies.CHECKPOINTS / f"{name}.safetensors")[0]
     return with_skips(nets["net"], 64, title) if "net" in nets else vae_and_mask(nets["vae"], nets["mask"], title)
 
 
@@ -78,14 +77,16 @@ def _intervals(title, rows, label, zero=None, limits=None):
 
 def ladder(title):
     """Dice of the methods of notebook 05 at 64 x 64, from the results."""
-    methods = {name: row["64"]["dice"] for name, row in board.get("methods").items() if name != "empty mask"}
+    methods = {
+        name: row["64"]["dice"] for name, row in studies.read("ladder")["methods"].items() if name != "empty mask"
+    }
     rows = [(name, dice, f"{dice['mean']:.2f}") for name, dice in methods.items()]
     return _intervals(title, rows, "Dice at 64 × 64", limits=(0, 1.03))
 
 
 def shifts(title):
     """The spatial VAE minus the U-Net under every shift, from the results."""
-    gaps = {name: by[OURS] for name, by in board.get("against")["minus U-Net"].items()}
+    gaps = {name: by[OURS] for name, by in studies.read("against")["minus U-Net"].items()}
     rows = [("as they are" if name == "none" else name, gap, f"{gap['mean']:+.3f}  {verdict(gap)}")
             for name, gap in gaps.items()]  # fmt: skip
     return _intervals(title, rows, f"Spatial VAE minus {RIVAL}, Dice", zero=0)
@@ -202,4 +203,4 @@ def run() -> None:
     """Draw every slide anew, and put their table into the teacher's page."""
     for name, slide in SLIDES.items():
         write_file(FOLDER / f"{name}.svg", svg(slide, figure(slide)))
-    into_readme(table(), "slides", teaching.PAGE)
+    studies.into_page(table(), "slides", teaching.PAGE)

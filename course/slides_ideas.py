@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+import studies
 from course import teaching
 from course.diagram import SMALL, arrow, canvas
-from studies import board
 from vaelib.losses import kl_per_unit
 from vaelib.phantom import make_patient
 from vaelib.pictures.charts import BLUE, GREY, ORANGE, SKY, VERMILLION, YELLOW
@@ -85,13 +85,13 @@ def split(title):
             ax.add_patch(Rectangle(corner, 32, 32, facecolor=colours[part], edgecolor="black", lw=0.8))
     ax.text(40, 306, "patients", rotation=90, ha="center", va="center", fontsize=SMALL)
     ax.text(60, 186, "slices of each", va="top", fontsize=SMALL)
-    sizes = board.get("patients")
+    sizes = studies.read("ladder")["patients"]
     names = [f"{sizes[part]} patients for {what}" for part, what in
              (("train", "training"), ("val", "validation"), ("test", "the test"))]  # fmt: skip
     for k, name in enumerate(names):
         ax.add_patch(Rectangle((60 + 300 * k, 118), 20, 20, facecolor=colours[k], edgecolor="black", lw=0.8))
         ax.text(88 + 300 * k, 128, name, va="center", fontsize=SMALL)
-    bugs = board.get("bugs")
+    bugs = studies.read("bugs")
     sound, leaky = bugs["mended"]["dice"][0], bugs["alone"]["split by slice"]["mean dice"]
     ax.text(60, 62, f"The same script, the same seed: Dice {sound:.2f} by patient, {leaky:.2f} by slice.\n"
             "What was learned by heart looks like what was understood.", va="center", fontsize=18)  # fmt: skip
@@ -135,7 +135,7 @@ def _bell(x, mean, deviation):
 def loss(title):
     """The formula of the loss, and what a unit's KL costs by its mean, for three deviations."""
     fig, ax = canvas(title)
-    beta = board.get("recipe")["beta"]
+    beta = studies.read("ladder")["recipe"]["beta"]
     ax.text(480, 420, r"$\frac{1}{2}\sum_{pixels}(x-\hat{x})^2\;+\;\beta\;\frac{1}{2}\sum_{units}"
             r"\left(\mu^2+\sigma^2-1-\log\sigma^2\right)$", ha="center", va="center", fontsize=32)  # fmt: skip
     left = "L2: how far the picture is\nfrom the slice, summed\nover its pixels"

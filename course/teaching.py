@@ -1,6 +1,6 @@
 """The teacher's page, `notebooks/README.md`: its tables are made of what the lessons say and how long they take.
 
-`make tutorial` leaves the seconds of each notebook in build/times.json. From there `python -m studies teaching`
+`make tutorial` leaves the seconds of each notebook in build/times.json. From there `python -m course`
 brings them, with the minutes that reading takes, into `notebooks/times.json`, and puts the table into the page.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import nbformat
 
-from studies.ladder import into_readme
+from studies import into_page
 from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
@@ -140,4 +140,4 @@ def measure(found: dict[str, Lesson], build: Path = BUILD, file: Path = TIMES) -
 def run() -> None:
     """Bring `notebooks/times.json` and the tables of the teacher's page up to date."""
     found = lessons()
-    into_readme(table(found, measure(found)), "times", PAGE)
+    into_page(table(found, measure(found)), "times", PAGE)

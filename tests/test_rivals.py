@@ -1,14 +1,11 @@
 """Every contestant trains on whole patients and answers for every slice of them; its score can be had again."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 
-from studies import against, board
-from vaelib import rivals
-from vaelib.cohort import Slices
+from vaelib import recipes, rivals
+from vaelib.cohort import Cohort, Slices
 from vaelib.engine.checkpoints import load, save
 
 SHORT = {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 1, "mask_epochs": 1}
@@ -23,19 +20,25 @@ def patients(*names, slices=5):
     return Slices(images + masks * 0.8, masks, np.repeat(names, slices), np.tile(np.linspace(0, 1, slices), len(names)))
 
 
+def lab(train, val):
+    """A cohort of these slices."""
+    made = Cohort(None, {}, 5)
+    made.train, made.val = train, val
+    return made
+
+
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(rivals, "PASSES", 2)
-    monkeypatch.setitem(rivals.ARMS, "spatial VAE, detached", partial(rivals.spatial, recipe=RECIPE))
-    monkeypatch.setattr(
-        rivals.pipeline, "RECIPE", {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 1, "mask_epochs": 1}
-    )
+    spatial = rivals.Arm(lambda lab, seed: rivals.spatial(lab.train, lab.val, seed, RECIPE))
+    monkeypatch.setitem(rivals.ARMS, "spatial VAE, detached", spatial)
+    monkeypatch.setattr(recipes, "RECIPE", {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 1, "mask_epochs": 1})
 
 
 @pytest.mark.parametrize("name", list(rivals.ARMS))
 def test_a_contestant_answers_for_every_slice(name, tmp_path):
     train, val = patients("a", "b"), patients("c")
-    networks = rivals.ARMS[name](train, val, 0)
+    networks = rivals.ARMS[name].fit(lab(train, val), 0)
     p = rivals.predict(networks, val)
     assert p.shape == val.masks.shape and 0 <= p.min() <= p.max() <= 1
     save(tmp_path / "net.safetensors", networks, half=True)
@@ -46,7 +49,7 @@ def test_a_contestant_answers_for_every_slice(name, tmp_path):
 
 def test_the_same_seed_gives_the_same_network():
     train, val = patients("a", "b"), patients("c")
-    one, two, other = (rivals.ARMS["U-Net"](train, val, seed) for seed in (0, 0, 1))
+    one, two, other = (rivals.ARMS["U-Net"].fit(lab(train, val), seed) for seed in (0, 0, 1))
     assert np.array_equal(rivals.predict(one, val), rivals.predict(two, val))
     assert not np.array_equal(rivals.predict(one, val), rivals.predict(other, val))
 
@@ -62,27 +65,10 @@ def test_the_encoder_learns_nothing_from_the_masks():
 
 def test_a_contestant_is_trained_once_and_again_when_its_slices_change(tmp_path):
     train, val = patients("a", "b"), patients("c")
-    _, first = against.contestant("U-Net", train, val, 0, tmp_path)
+    first = rivals.contestant("U-Net", lab(train, val), 0, tmp_path).meta
     (path,) = tmp_path.glob("*.safetensors")
     written = path.stat().st_mtime_ns
-    assert against.contestant("U-Net", train, val, 0, tmp_path)[1] == first
+    assert rivals.contestant("U-Net", lab(train, val), 0, tmp_path).meta == first
     assert path.stat().st_mtime_ns == written
-    _, second = against.contestant("U-Net", patients("a", "d"), val, 0, tmp_path)
-    assert second["data"] != first["data"]
-
-
-def test_scores_are_summed_up_over_patients_and_not_over_seeds():
-    values = np.array([[0.2, 0.4, 0.6], [0.4, 0.6, 0.8]])
-    made = against.summary(values)
-    assert made["mean"] == pytest.approx(0.5) and made["low"] >= 0.3 and made["high"] <= 0.7
-    assert list(made["seeds"]) == pytest.approx([0.4, 0.6]) and list(made["values"]) == pytest.approx([0.3, 0.5, 0.7])
-    assert against.paired(values, values)["low"] == 0
-
-
-def test_a_section_takes_the_place_of_the_old_one_and_leaves_the_others(tmp_path):
-    file = tmp_path / "results.json"
-    assert board.get("one", file) == {}
-    board.put("one", {"a": np.float32(0.123456)}, file)
-    board.put("two", {"b": [np.int64(3), float("inf")]}, file)
-    board.put("one", {"a": np.array([0.5])}, file)
-    assert board.get("one", file) == {"a": [0.5]} and board.get("two", file) == {"b": [3, None]}
+    rivals.contestant("U-Net", lab(patients("a", "d"), val), 0, tmp_path)
+    assert path.stat().st_mtime_ns != written

@@ -49,7 +49,7 @@ def headings(name):
 
 
 def test_the_table_is_made_of_the_lessons_and_their_times():
-    assert block("times") == teaching.table(LESSONS, TIMES), "run `python -m studies teaching`"
+    assert block("times") == teaching.table(LESSONS, TIMES), "run `python -m course`"
     assert [line[0] for line in rows(block("times"))] == [*LESSONS] == [*teaching.ABOUT]
 
 
