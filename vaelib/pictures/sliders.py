@@ -29,11 +29,11 @@ def _panels(*looks):
     fig = Figure(figsize=(side * len(looks), side + 0.3), dpi=charts.DPI)
     FigureCanvasAgg(fig)
     boxes = [(k / len(looks) + 0.005, 0.01, 1 / len(looks) - 0.01, 0.91) for k in range(len(looks))]
-    panels = [panels.Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
-    for panel in panels:
+    made = [panels.Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
+    for panel in made:
         panel.image.set_interpolation_stage("data")  # resample HU, not colours: half the time at 512 x 512
         panel.ax.set_axis_off()
-    return fig, panels
+    return fig, made
 
 
 def _dice(prediction, truth):
