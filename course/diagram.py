@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from monai.networks.layers.simplelayers import SkipConnection
 from torch import Tensor, nn
 
-from vaelib.pictures.charts import BLUE, GREY, ORANGE, SKY, VERMILLION
+from vaelib.pictures.style import BLUE, GREY, ORANGE, SKY, VERMILLION
 from vaelib.spatial import neighbours
 
 WIDE, HIGH = 960, 540  # points: a slide of 13.33 x 7.5 inches, 16 to 9

@@ -24,7 +24,7 @@ from studies.tables import verdict
 from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.checkpoints import load
 from vaelib.engine.files import write_file
-from vaelib.pictures.charts import BLUE, GREEN, GREY, VERMILLION
+from vaelib.pictures.style import BLUE, GREEN, GREY, VERMILLION
 from vaelib.vae import VAE, MaskDecoder
 
 FOLDER = REPOSITORY / "notebooks" / "figures" / "slides"

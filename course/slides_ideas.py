@@ -9,7 +9,7 @@ from course.diagram import SMALL, arrow, canvas
 from studies import board
 from vaelib.losses import kl_per_unit
 from vaelib.phantom import make_patient
-from vaelib.pictures.charts import BLUE, GREY, ORANGE, SKY, VERMILLION, YELLOW
+from vaelib.pictures.style import BLUE, GREY, ORANGE, SKY, VERMILLION, YELLOW
 
 ROOMS = [  # two rows of boxes: the rooms, and what they do
     [("phantom\ndownload", "make or fetch\nDICOM series"), ("cohort", "find the cases,\nsplit patients"),
