@@ -1,6 +1,9 @@
 """Figures are pure: right axes, right aspect, right letters, the same bytes twice, and inputs left alone."""
 
+import importlib
 import io
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -12,6 +15,7 @@ from benchmarks.growth_chart import growth
 from vaelib import InputError, pictures
 from vaelib.cohorts.quality import MaskCheck
 from vaelib.cohorts.survey import Row
+from vaelib.pictures.controls import Board
 from vaelib.pictures.panels import Panel, outline, verdict
 
 RNG = np.random.default_rng(0)
@@ -301,3 +305,17 @@ def test_no_words_of_a_contact_sheet_run_into_each_other(count):
     assert not np.triu(overlap, 1).any()
     assert edges.min() >= -3 and y1.max() <= fig.bbox.height + 1
     assert min(t.get_fontsize() for ax in fig.axes for t in (ax.title, ax.xaxis.label)) >= 6.5
+
+
+def test_the_door_opens_at_once_and_shows_every_figure_and_slider():
+    code = "import sys; from vaelib import pictures; print({*sys.modules} & {'matplotlib', 'numpy', 'torch'})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    assert dir(pictures) == sorted(pictures.__all__) and all(hasattr(pictures, name) for name in dir(pictures))
+    for file in ("charts", "grids", "solids", "sliders"):
+        module = importlib.import_module(f"vaelib.pictures.{file}")
+        for name, value in vars(module).items():
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
+                if getattr(value, "__annotations__", {}).get("return") in (Figure, Board):
+                    assert getattr(pictures, name) is value
+    with pytest.raises(AttributeError, match="no attribute 'outline'; it has BLUE, "):
+        pictures.outline  # noqa: B018

@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 import SimpleITK as sitk
 
-from course.checks import attempt, expect
+from course.checks import Answer, attempt, expect
 
 PATIENTS = [f"PANCREAS_{number:04d}" for number in (1, 2, 3, 24, 26, 69, 71, 82)]
 LABELS = [f"label{number:04d}.nii.gz" for number in (1, 2, 3, 24, 25, 26, 69, 70, 71, 82)]
 
 
-def exercise_1(pair):
+def exercise_1(pair: Answer) -> None:
     """The number in a name is the patient: the 3 of `label0003.nii.gz` belongs to the 3 of `PANCREAS_0003`."""
     found = attempt(pair, list(LABELS), list(PATIENTS))
     expect(isinstance(found, dict), f"a dict is asked for, patient to label, and it returns {type(found).__name__}")
@@ -26,7 +26,7 @@ def exercise_1(pair):
 
 
 def fold_of(name: str, count: int) -> int:
-    """The fold of a patient, by the rule that `cohort.folds` states: seed and name hashed, modulo the folds."""
+    """Find the fold of a patient, by the rule of `cohort.folds`: seed and name hashed, modulo the folds."""
     return int.from_bytes(hashlib.sha256(f"0:{name}".encode()).digest()[:8]) % count
 
 
@@ -36,7 +36,7 @@ def fills(names, count: int) -> bool:
     return sizes.min() > 0 and len(names) - sizes.max() >= 2
 
 
-def exercise_2(enough):
+def exercise_2(enough: Answer) -> None:
     """`cohort.folds(names, count=count)` raises an InputError while they are too few: try with one more each time."""
     names = [f"PANCREAS_{number:04d}" for number in range(1, 41)]
     for few, count in ((names, 4), (names[8:], 4), (names, 2), (names, 8)):
@@ -48,7 +48,7 @@ def exercise_2(enough):
         expect(found <= wanted, f"it says {found} for {count} folds, and fewer of these names would do")
 
 
-def exercise_3(spreads):
+def exercise_3(spreads: Answer) -> None:
     """Average over one axis of `dice` (seeds, patients) and take the standard deviation along the other, twice."""
     rng = np.random.default_rng(0)
     dice = 0.5 + rng.normal(0, 0.03, (3, 1)) + rng.normal(0, 0.1, (1, 8)) + rng.normal(0, 0.01, (3, 8))
@@ -83,7 +83,7 @@ def ward() -> tuple[dict[str, sitk.Image], set[frozenset]]:
     return scans | {"e": as_scan(third)}, {frozenset("ac"), frozenset("bd")}
 
 
-def exercise_4(twins):
+def exercise_4(twins: Answer) -> None:
     """`survey.fingerprint(scan)` are hashes of small windows; two prints of one scan share many (`np.intersect1d`)."""
     scans, wanted = ward()
     found = attempt(twins, dict(scans))
