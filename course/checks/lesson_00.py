@@ -41,7 +41,7 @@ def exercise_2(climbs: Answer) -> None:
     expect(attempt(climbs, pale), "pixels that hold a thousandth of pancreas count like full ones: weight by occupancy")
 
 
-def overlap(inside, masks) -> float:
+def overlap(inside: np.ndarray, masks: np.ndarray) -> float:
     """Compute the Dice of two masks, by its definition."""
     return 2 * np.sum(inside & masks) / max(np.sum(inside) + np.sum(masks), 1)
 

@@ -68,7 +68,7 @@ def scene() -> tuple[sitk.Image, sitk.Image]:
     return scan, mask
 
 
-def noticed(scan, mask, limit: float, axis: int = 2) -> int:
+def noticed(scan: sitk.Image, mask: sitk.Image, limit: float, axis: int = 2) -> int:
     """Find the least shift at which a mask's score falls below `limit`; nothing comes back at the other side."""
     array = sitk.GetArrayFromImage(mask)
     for pixels in range(1, array.shape[axis]):

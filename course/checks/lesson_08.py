@@ -91,7 +91,13 @@ def noisy_tubes(drift: float, noise: float) -> tuple[np.ndarray, np.ndarray, np.
     return probability, truth, np.repeat(list("abcdef"), 10)
 
 
-def scores(probability, truth, patient, thresholds=THRESHOLDS, apart=True) -> dict[float, float]:
+def scores(
+    probability: np.ndarray,
+    truth: np.ndarray,
+    patient: np.ndarray,
+    thresholds: np.ndarray = THRESHOLDS,
+    apart: bool = True,
+) -> dict[float, float]:
     """Find the best mean Dice over patients for each sigma; with `apart`, smoothing ends where a patient does."""
     out = {}
     for sigma in SIGMAS:

@@ -1,6 +1,7 @@
 """Checks of the exercises to notebook 09, Pancreas-CT, the real cohort."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,8 +31,8 @@ def fold_of(name: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(f"0:{name}".encode()).digest()[:8]) % count
 
 
-def fills(names, count: int) -> bool:
-    """Whether each fold of these names has someone to test, and two others to train and validate on."""
+def fills(names: Sequence[str], count: int) -> bool:
+    """Tell whether each fold of these names has someone to test, and two others to train and validate on."""
     sizes = np.bincount([fold_of(name, count) for name in names], minlength=count)
     return sizes.min() > 0 and len(names) - sizes.max() >= 2
 
@@ -66,8 +67,8 @@ def exercise_3(spreads: Answer) -> None:
            "the second is the standard error, over the patients, of their means over the seeds (ddof=1)")  # fmt: skip
 
 
-def as_scan(hu: np.ndarray, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)) -> sitk.Image:
-    """HU (S, H, W) as an image with these axes."""
+def as_scan(hu: np.ndarray, direction: Sequence[float] = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> sitk.Image:
+    """Turn HU (S, H, W) into an image with these axes."""
     image = sitk.GetImageFromArray(hu)
     image.SetDirection(direction)
     return image

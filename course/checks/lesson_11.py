@@ -5,6 +5,7 @@ from scipy.ndimage import center_of_mass, label
 from scipy.spatial.distance import mahalanobis
 
 from course.checks import Answer, attempt, expect
+from vaelib.metrics import dice
 from vaelib.uncertainty import entropy
 
 FAR = np.float32(0.999999)  # as sure as a decoder in 32 bits ever is
@@ -82,11 +83,6 @@ def disc(row: float, column: float, radius: float) -> np.ndarray:
     return (y - row) ** 2 + (x - column) ** 2 <= radius**2
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Compute the Dice of two masks."""
-    return 2 * (one & other).sum() / (one.sum() + other.sum())
-
-
 def exercise_4(halfway: Answer) -> None:
     """Move both distance maps until the centres meet halfway; then average, then cut at 0."""
     small, large, wanted = disc(14, 16, 5), disc(40, 44, 9), disc(27, 30, 7)
@@ -97,8 +93,8 @@ def exercise_4(halfway: Answer) -> None:
     expect(label(found)[1] == 1, "it is in two pieces: are the distances averaged, or the masks joined?")
     off = np.hypot(*np.subtract(center_of_mass(found), (27, 30)))
     expect(off < 1.5, f"its centre lies {off:.0f} pixels from the middle between the two centres")
-    expect(overlap(found, wanted) > 0.93,
+    expect(dice(found, wanted) > 0.93,
            f"between discs of 5 and 9 one of 7 is due, with 149 pixels; here are {found.sum()}")  # fmt: skip
     bar = disc(30, 30, 12) & (np.abs(np.indices((64, 64))[0] - 30) < 4)
     same = np.asarray(attempt(halfway, bar.copy(), bar.copy()))
-    expect(overlap(same, bar) > 0.93, "halfway between a mask and itself should lie that mask")
+    expect(dice(same, bar) > 0.93, "halfway between a mask and itself should lie that mask")
