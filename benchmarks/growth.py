@@ -19,7 +19,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import timing
-from studies import read, sizes
+from benchmarks.growth_chart import growth
+from studies import board, sizes
 from vaelib import metrics, pictures, recipes
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import REPOSITORY
@@ -198,7 +199,7 @@ def draw() -> None:
     """Draw what has been measured."""
     found, prepared = (json.loads((HERE / f"{name}.json").read_text()) for name in ("growth", "prepare"))
     fastest = max(layer["GFLOP/s"] for layer in found["layers"])
-    write_file(HERE / "growth.png", pictures.png(pictures.growth(found | prepared | {"limit": fastest})))
+    write_file(HERE / "growth.png", pictures.png(growth(found | prepared | {"limit": fastest})))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 import studies
-from course import slides, slides_ideas, teaching
+from course import rooms, slides, teaching
 
 NAME = "{http://www.w3.org/2000/svg}"
 NUMBER, IDENTITY = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?"), re.compile(r"\b[a-z]+[0-9a-f]{10}\b")
@@ -133,9 +133,10 @@ def test_other_results_are_another_slide(monkeypatch):
         assert any(word in line for line in says(text)) and differs(text, committed(name)), name
 
 
-def test_every_room_of_the_road_is_there():
-    names = [name for row in slides_ideas.ROOMS for heading, _ in row for name in heading.split()]
-    assert len(names) > 8 and all(find_spec(f"vaelib.{name}") for name in names)
+def test_every_file_and_folder_of_the_library_is_there():
+    found = {word.rstrip("/") for text in says(committed("02_library")) for word in text.split()}
+    names = rooms.root_files() + rooms.folders()
+    assert len(names) > 15 and {*names} <= found and all(find_spec(f"vaelib.{name}") for name in names)
 
 
 def test_the_share_of_a_coarse_pixel_keeps_the_volume():

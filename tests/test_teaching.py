@@ -10,13 +10,13 @@ import tomllib
 from itertools import pairwise
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from course import checks, teaching
+from course.places import read_notebook
 from vaelib import InputError
 from vaelib.cli import app
 
@@ -42,7 +42,7 @@ def rows(text):
 
 
 def headings(name):
-    nb = nbformat.read(teaching.NOTEBOOKS / name, 4)
+    nb = read_notebook(teaching.NOTEBOOKS / name)
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", prose)  # a term in a heading may lead to the glossary
     return re.findall(r"^#{2,3} (.*)$", plain, re.MULTILINE)
