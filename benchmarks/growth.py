@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import timing
 from benchmarks.growth_chart import growth
-from studies import board, sizes
+from studies import read, sizes
 from vaelib import metrics, pictures, recipes
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import REPOSITORY

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaelib.engine.files import write_file
+from vaelib.engine.files import json_ready, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -31,8 +31,6 @@ def read(name: str, folder: Path | None = None) -> dict:
 
 def write(name: str, record: dict, folder: Path | None = None) -> Path:
     """Write what a study has found in place of what it found before: rounded, and the file as a whole."""
-    from vaelib.recipes import json_ready  # here, since reading needs no networks
-
     return write_file((folder or RESULTS) / f"{name}.json", json.dumps(json_ready(record), indent=1) + "\n")
 
 
