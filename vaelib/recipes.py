@@ -268,7 +268,7 @@ def segment(
     images = images_at(scan, meta["level"], *meta["window"])[:, None]
     probability = decode(networks["mask"], encode(networks["vae"], images)[0])[:, 0]
     mask = to_scan(probability, scan, meta["thresholds"][str(2**FULL)] if threshold is None else threshold)
-    write_mask(mask, out, series, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
+    write_mask(mask, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
     volume = sitk.GetArrayViewFromImage(mask).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 

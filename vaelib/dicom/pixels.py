@@ -53,11 +53,12 @@ def _decode(ds: Dataset) -> np.ndarray:
         if tuple(said) != shape or channels != 1 or not 2 <= bits <= ds.BitsAllocated:
             raise ValueError
         return _decode_by_gdcm(ds).reshape(shape)
-    if shape[0] * shape[1] * ds.BitsAllocated > len(ds.PixelData) * 8 * (64 if syntax == RLELossless else 1):
-        raise ValueError  # at RLE, two bytes stand for 128 at most
-    if syntax.is_little_endian and not syntax.is_compressed and (ds.BitsAllocated, ds.BitsStored) == (16, 16):
-        kind, count = "<i2" if ds.PixelRepresentation else "<u2", shape[0] * shape[1]
-        return np.frombuffer(ds.PixelData, kind, count).reshape(shape)
+    stored, wanted = len(ds.PixelData), shape[0] * shape[1] * ds.BitsAllocated // 8
+    if wanted > stored * (64 if syntax == RLELossless else 1):  # at RLE, two bytes stand for 128 at most
+        raise ValueError
+    plain = not syntax.is_compressed and syntax.is_little_endian and (ds.BitsAllocated, ds.BitsStored) == (16, 16)
+    if plain and stored == wanted:
+        return np.frombuffer(ds.PixelData, "<i2" if ds.PixelRepresentation else "<u2").reshape(shape)
     return pixel_array(ds).reshape(shape)  # at RLE, it is five times as fast as GDCM
 
 
