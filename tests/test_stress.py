@@ -28,7 +28,7 @@ from stress import kinds, mutate, read
 from vaelib import InputError
 from vaelib.cohorts.layout import find_cases
 from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.pixels import coded
+from vaelib.dicom.pixels import jpeg_size
 from vaelib.engine import checkpoints, files
 from vaelib.engine.shards import open_case, prepare
 from vaelib.vae import VAE
@@ -142,10 +142,10 @@ def test_reading_a_compressed_scan_leaves_the_locale_as_it_was(kind, good):
 def test_a_picture_says_how_large_it_is(good):
     for kind in ("ct JPEG-LS", "ct JPEG", "ct JPEG2000"):
         ds = pydicom.dcmread(next((good[kind] / "ct").iterdir()))
-        assert coded(next(generate_frames(ds.PixelData, number_of_frames=1))) == (40, 32, 16, 1), kind
+        assert jpeg_size(next(generate_frames(ds.PixelData, number_of_frames=1))) == (40, 32, 16, 1), kind
     assert ds.file_meta.TransferSyntaxUID != JPEGLSLossless
     with pytest.raises(ValueError):
-        coded(b"\xff\xd8\x00\x00")
+        jpeg_size(b"\xff\xd8\x00\x00")
 
 
 @pytest.mark.parametrize(

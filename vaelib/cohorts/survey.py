@@ -100,7 +100,7 @@ def _row(case, reorient):
             row = row._replace(reasons=tuple(_exposures(case)))
             scan = read_ct(case.ct)
             row = _described(row, scan)
-            if count := identity.writing(sitk.GetArrayViewFromImage(scan)):
+            if count := identity.slices_with_writing(sitk.GetArrayViewFromImage(scan)):
                 row = row._replace(reasons=(*row.reasons, f"writing burned into {count} slice(s)?"))
             mask = None
             if case.mask:
