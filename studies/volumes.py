@@ -33,7 +33,6 @@ from vaelib.sequence import (
     SequenceDecoder,
     cubes,
     from_cubes,
-    move,
     read,
     sequence_step,
     sequences,
@@ -190,7 +189,7 @@ def pace(fine: dict, coarse: dict) -> dict[str, dict[str, float]]:
     (x, m), size = cubes(coarse["train"]), {"size": 2**COARSE, "channels": CUBE["channels"], "latent": CUBE["latent"]}
     vae, mask, z = VAE(**size, dims=3), MaskDecoder(**size, dims=3), torch.randn(len(x), CUBE["latent"])
     out[CUBES] = {
-        "VAE": clock(vae, vae_step(0.01), [x], move, 4),
+        "VAE": clock(vae, vae_step(0.01), [x], augment, 4),
         "mask decoder": clock(mask, mask_step, [z, m], None, 4),
     }
     return out

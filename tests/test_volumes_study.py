@@ -4,6 +4,7 @@ import torch
 from studies import volumes
 from vaelib.cohort import Slices
 from vaelib.sequence import SequenceDecoder
+from vaelib.training import augment
 from vaelib.vae import VAE
 
 
@@ -58,11 +59,11 @@ def test_cubes_move_with_their_masks_and_keep_head_up():
     x, m = volumes.cubes(stack())
     assert x.shape == m.shape == (2, 1, 32, 32, 32)
     torch.manual_seed(0)
-    moved, mask = volumes.move(m, m)
+    moved, mask = augment(m, m)
     torch.testing.assert_close(moved, mask)
     assert not torch.allclose(mask, m) and 0.4 < mask.sum() / m.sum() < 2.5
     ramp = torch.linspace(0, 1, 32)[None, None, :, None, None].expand(2, 1, 32, 32, 32)
-    assert (volumes.move(ramp).diff(dim=2) >= -1e-6).all()  # never upside down
+    assert (augment(ramp)[0].diff(dim=2) >= -1e-6).all()  # never upside down
 
 
 def test_a_3d_model_answers_on_the_slices_of_each_patient():

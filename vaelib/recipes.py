@@ -145,7 +145,7 @@ def train(
     Returns its metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
-    with parallel.first_goes_ahead():
+    with parallel.first_process_first():
         shards, parts = shards_and_split(folder, fold)
         made_of = [level, latent, beta, parts, keys_of(shards, parts["train"] + parts["val"])]
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:KEY]

@@ -144,7 +144,7 @@ def spatial_mask(vae: ResidualVAE, train: Slices, seed: int, recipe: dict = SPAT
 
 
 def _seen_and_meant(jittered: bool, x, _):
-    x = augment(x)
+    (x,) = augment(x)
     return (jitter(x) if jittered else x), x
 
 
