@@ -152,7 +152,7 @@ def train(
     Returns its metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
-    with parallel.first_goes_ahead():
+    with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
         states = _states(out, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:KEY])

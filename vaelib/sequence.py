@@ -231,29 +231,15 @@ def cubes(slices: Slices) -> list[Tensor]:
     return [torch.stack(a) for a in zip(*pairs, strict=True)]
 
 
-def move(x, m=None, *, shift=0.08, scale=0.12, degrees=8.0):
-    """Move cubes (P, 1, D, H, W), and masks along with them, as `augment` moves slices; and along z."""
-    draw = torch.rand(len(x), 6) * 2 - 1
-    angle, zoom = torch.deg2rad(draw[:, 0] * degrees), 1 + draw[:, 1:3] * scale
-    theta = torch.zeros(len(x), 3, 4)
-    theta[:, 0, 0] = theta[:, 1, 1] = angle.cos() * zoom[:, 0]
-    theta[:, 0, 1], theta[:, 1, 0] = -angle.sin() * zoom[:, 0], angle.sin() * zoom[:, 0]
-    theta[:, 2, 2], theta[:, :, 3] = zoom[:, 1], draw[:, 3:] * 2 * shift
-    both = x if m is None else torch.cat([x, m], 1)
-    grid = F.affine_grid(theta, list(both.shape), align_corners=False)
-    both = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
-    return both if m is None else both.chunk(2, 1)
-
-
 def train_cubes(train: Slices, *, recipe: dict = CUBE, seed: int = 0) -> dict[str, nn.Module]:
     """Train a VAE and its detached mask decoder on cubes, as `recipes` does on slices: both by name."""
     torch.manual_seed(seed)
     x, m = cubes(train)
     size = {"size": x.shape[-1], "channels": recipe["channels"], "latent": recipe["latent"], "dims": 3}
     vae = VAE(**size, start=float(x.mean()))
-    fit(vae, vae_step(recipe["beta"]), [x], epochs=recipe["epochs"], batch_size=4, seed=seed, augmentation=move)
+    fit(vae, vae_step(recipe["beta"]), [x], epochs=recipe["epochs"], batch_size=4, seed=seed, augmentation=augment)
     mask = MaskDecoder(**size, prevalence=float(m.mean()))
-    encoded, passes = augmented_latents(vae, move), recipe["mask_epochs"]
+    encoded, passes = augmented_latents(vae), recipe["mask_epochs"]
     fit(mask, mask_step, [x, m], epochs=passes, batch_size=4, seed=seed, augmentation=encoded)
     return {"vae": vae, "mask": mask}
 
