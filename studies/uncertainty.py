@@ -185,9 +185,8 @@ def errors(runs: list[OneSeed], region: np.ndarray, test: Slices) -> dict:
     risks = [uncertainty.slice_risk(f, truth) for f in found]
     for name in measures(runs[0].test_drawn, runs[0].test):
         maps = [measures(r.test_drawn, r.test)[name] for r in runs]
-        pixel = [
-            uncertainty.auroc_per_patient(u, f != truth, region, test.patient) for u, f in zip(maps, found, strict=True)
-        ]
+        finds = partial(uncertainty.auroc_per_patient, region=region, patient=test.patient)
+        pixel = [finds(u, f != truth) for u, f in zip(maps, found, strict=True)]
         sums = [uncertainty.slice_uncertainty(u, r.test) for u, r in zip(maps, runs, strict=True)]
         slices = [(u, *risk) for u, risk in zip(sums, risks, strict=True)]
         out[name] = {
