@@ -1,8 +1,8 @@
 """The measurements that the lessons report: one file a study, which trains, scores, and says its numbers.
 
 A study is a file here whose docstring asks a question. Its ``run(lab)`` takes an open cohort and returns a dict, which
-``python -m studies NAME`` writes to ``results/NAME.json``. Its ``tables(record)``, if it has one, returns tables of the
-README by the name of the marks between which they stand. No study imports another: what two need is in `vaelib`.
+``python -m studies NAME`` writes to ``results/NAME.json``. Its ``tables(record)``, if it has one, returns tables of
+`PAGES` by the name of the marks between which they stand. No study imports another: what two need is in `vaelib`.
 """
 
 import json
@@ -15,6 +15,7 @@ from vaelib.engine.files import json_ready, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
+PAGES = (ROOT / "README.md", RESULTS / "README.md")  # their tables come from the studies
 CHECKPOINTS = ROOT / "notebooks" / "checkpoints"  # small enough to be committed, stored in half precision
 
 
@@ -39,8 +40,14 @@ def publish(path: Path, name: str) -> None:
     write_file(CHECKPOINTS / f"{name}.safetensors", path.read_bytes())
 
 
-def into_page(text: str, mark: str, path: Path = ROOT / "README.md") -> None:
+def page_of(mark: str) -> Path:
+    """Find the page with a table's marks, ``<!-- mark -->`` and ``<!-- end of mark -->``."""
+    return next(page for page in PAGES if page.exists() and f"<!-- {mark} -->\n" in page.read_text(encoding="utf-8"))
+
+
+def into_page(text: str, mark: str, path: Path | None = None) -> None:
     """Put a table between its two marks in a page, so that no number there is typed by hand."""
+    path = path or page_of(mark)
     before, rest = path.read_text(encoding="utf-8").split(f"<!-- {mark} -->\n")
     after = rest.split(f"<!-- end of {mark} -->")[1]
     write_file(path, f"{before}<!-- {mark} -->\n{text}\n<!-- end of {mark} -->{after}")

@@ -5,6 +5,7 @@ Altered slices stand against themselves unaltered. Three seeds; intervals resamp
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -17,7 +18,7 @@ from vaelib.phantom.anomalies import ANOMALIES, stack_staged
 from vaelib.rivals import contestant
 
 SEEDS = (0, 1, 2)
-COMPONENTS = recipes.RECIPE["latent"]  # as many numbers as the latent has
+COMPONENTS = int(recipes.RECIPE["latent"])  # as many numbers as the latent has
 
 
 def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
@@ -28,7 +29,8 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
 
 def linear(train: Slices, components: int = COMPONENTS) -> PCA:
     """Fit the principal components of the training pictures."""
-    return PCA(components, svd_solver="randomized", random_state=0).fit(train.images.reshape(len(train.images), -1))
+    flat = train.images[:].reshape(len(train.images), -1)
+    return PCA(components, svd_solver="randomized", random_state=0).fit(flat)
 
 
 def odd_by_pca(pca: PCA, images: np.ndarray) -> uncertainty.Anomaly:
@@ -45,7 +47,7 @@ def scores(
     score: Callable[[np.ndarray], uncertainty.Anomaly], images: np.ndarray, val: Slices
 ) -> dict[str, np.ndarray]:
     """Give slices all their scores, in standard deviations of those of normal validation slices."""
-    these, normal = score(images), score(val.images)
+    these, normal = score(images), score(val.images[:])
     by = {k: uncertainty.z_score(getattr(these, k), getattr(normal, k)) for k in ("recon", "kl", "bound")}
     return by | {"peak": uncertainty.peak(these.pixels, normal.pixels)}
 
@@ -82,8 +84,9 @@ def measured(vaes: Sequence[nn.Module], lab: Cohort) -> dict:
         "PCA": [partial(odd_by_pca, linear(lab.train))],
     }
     test = lab.test
-    normal = {kind: [scores(f, test.images, lab.val) for f in many] for kind, many in scorers.items()}
-    patients, out = [*metrics.per_patient(test.patient)], {}
+    normal = {kind: [scores(f, test.images[:], lab.val) for f in many] for kind, many in scorers.items()}
+    patients = [*metrics.per_patient(test.patient)]
+    out: dict[str, dict[str, Any]] = {}
     for anomaly in ANOMALIES:
         images, changed = stack_staged(anomaly, patients, lab.shards, lab.level)
         out[anomaly] = {"slices": int(changed.sum()), "of": len(changed)}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def run(lab: Cohort, patients: int = PATIENTS, seeds: Sequence[int] = SEEDS, epo
     """Let the faulty script, the mended one, and the mended one with each fault alone report their scores."""
     texts = [path.read_text(encoding="utf-8") for path in SCRIPTS]
     folders = [lab.shards / name for name in sorted(sum(lab.parts.values(), []))[:patients]]
-    record = {"patients": patients, "epochs": epochs, "seeds": list(seeds), "cohort": "synthetic"}
+    record: dict[str, Any] = {"patients": patients, "epochs": epochs, "seeds": list(seeds), "cohort": "synthetic"}
     for name, text in zip(("faulty", "mended"), texts, strict=True):
         record[name] = reports(checks.load(text, name), folders, epochs, seeds)
     record["alone"] = {}

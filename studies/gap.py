@@ -7,6 +7,7 @@ the *validation* patients; the test patients are scored for the record.
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,9 @@ def overlap_step(model, batch, progress) -> dict:
 
 
 FINE = "16 x 16 x 8, three slices"  # the row that the later ones change
-TRIED = {  # what differs from BASE, the steps of the two trainings, and the row whose VAE is used again
+TRIED: dict[
+    str, dict[str, Any]
+] = {  # what differs from BASE, the steps of the two trainings, and the row whose VAE is used again
     "64 numbers in place, 8 x 8 x 1": {"recipe": {"latent": 1, "grid": 8, "reach": 0}},
     "8 x 8 x 16": {"recipe": {"latent": 16, "grid": 8, "reach": 0}},
     "8 x 8 x 16, three slices": {"recipe": {"latent": 16, "grid": 8}, "vae of": "8 x 8 x 16"},
@@ -112,7 +115,7 @@ def refine(vae: nn.Module, images: np.ndarray, steps: int = 20, lr: float = 0.05
 
 def predict_refined(networks: dict[str, nn.Module], slices: Slices) -> np.ndarray:
     """Predict probabilities (N, 1, H, W) from refined latents."""
-    z = torch.from_numpy(refine(networks["vae"], slices.images))
+    z = torch.from_numpy(refine(networks["vae"], slices.images[:]))
     return decode(networks["mask"], neighbours(z, slices.patient, networks["mask"].config["reach"]))
 
 

@@ -18,7 +18,7 @@ from vaelib.rivals import contestant
 from vaelib.uncertainty import shifted, signed_distance
 
 SEEDS = (0, 1, 2)
-COMPONENTS = recipes.RECIPE["latent"]  # as many numbers as the latent has
+COMPONENTS = int(recipes.RECIPE["latent"])  # as many numbers as the latent has
 SAMPLES = 1000  # masks drawn
 PATHS = {"straight": latent.interpolate, "arc": latent.slerp}
 
@@ -38,7 +38,7 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
     for seed in seeds:
         method = contestant(recipes.DETACHED, lab, seed)
         vae, mask = method.networks["vae"], method.networks["mask"]
-        runs.append(OneSeed(vae, mask, method.meta["threshold"], method.predict(lab.test)))
+        runs.append(OneSeed(vae, mask, method.meta["threshold"], method.predict(lab.test)[:]))
     said = {"seeds": list(seeds), "level": lab.level, "test": lab.parts["test"]}
     return said | {"plausible": samples(runs, lab.train, lab.test), "halfway": paths(runs, lab.test)}
 
@@ -62,11 +62,11 @@ def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.nd
 
 def samples(runs: list[OneSeed], train: Slices, test: Slices) -> dict:
     """Count plausible masks among real ones, samples by way of the latent, and samples of linear models: shares."""
-    real_train, real_test = (s.masks >= metrics.TRUTH for s in (train, test))
+    real_train, real_test = (s.masks[:] >= metrics.TRUTH for s in (train, test))
     usual, some = uncertainty.usual_masks(real_train), real_train.any((1, 2, 3))
     drawn = {
         "real slices of test patients": [real_test[real_test.any((1, 2, 3))]],
-        "PCA of the masks": [masks_by_pca(train.masks[some])],
+        "PCA of the masks": [masks_by_pca(train.masks[np.flatnonzero(some)])],
         "PCA of centred distances": [uncertainty.sample_shapes(real_train[some], SAMPLES, COMPONENTS)],
     }
     for run in runs:

@@ -60,6 +60,11 @@ def batch_of(size: int) -> int:
     return min(64, 4096 // size)
 
 
+def in_order(array: np.ndarray | Rows, order: np.ndarray) -> Rows:
+    """Go through the rows of an array in some order, in which any of them may come back."""
+    return Rows(len(order), lambda rows: np.asarray(array[order[rows]]))
+
+
 def spend(
     minutes: float, model: nn.Module, step: Step, data: Sequence, seed: int, images: int | None = None,
     augmentation: Callable | None = None,
@@ -71,7 +76,7 @@ def spend(
     batch = batch_of(data[0][:1].shape[-1])
     fit_once = partial(fit, step=step, epochs=1, batch_size=batch, augmentation=augmentation)
     if images is None:
-        trial = [Rows(4 * batch, lambda rows, a=a: np.asarray(a[rows % len(a)])) for a in data]
+        trial = [in_order(a, np.arange(4 * batch) % len(a)) for a in data]
         for _ in range(2):  # the first warms up
             began = time.process_time()
             fit_once(copy.deepcopy(model), data=trial)
@@ -80,7 +85,7 @@ def spend(
     generator = torch.Generator().manual_seed(seed)
     laps = [torch.randperm(len(data[0]), generator=generator) for _ in range(-(-images // len(data[0])))]
     order = torch.cat(laps).numpy()
-    fit_once(model, data=[Rows(images, lambda rows, a=a: np.asarray(a[order[rows]])) for a in data], seed=seed)
+    fit_once(model, data=[in_order(a, order[:images]) for a in data], seed=seed)
     return images
 
 

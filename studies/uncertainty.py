@@ -3,7 +3,7 @@
 The measures stand in `vaelib.uncertainty`. Three seeds; intervals resample the test patients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
 from vaelib.metrics import over_patients
 from vaelib.rivals import contestant
-from vaelib.uncertainty import Drawn
+from vaelib.uncertainty import Calibration, Drawn
 
 SEEDS, DRAWS = (0, 1, 2), 32
 METHODS = ("as it is", "temperature", "isotonic")
@@ -45,9 +45,9 @@ def predictions(lab: Cohort, seed: int, draws: int = DRAWS) -> OneSeed:
     """Predict every part of the cohort by the method of one seed, which is trained if need be."""
     method = contestant(recipes.DETACHED, lab, seed)
     vae, mask = method.networks["vae"], method.networks["mask"]
-    at_mu = [method.predict(s) for s in (lab.train, lab.val, lab.test)]
-    drawn = [uncertainty.sample_masks(vae, mask, s.images, draws) for s in (lab.val, lab.test)]
-    return OneSeed(method.meta["threshold"], *at_mu, *drawn)
+    at_mu = [method.predict(s)[:] for s in (lab.train, lab.val, lab.test)]
+    drawn = [uncertainty.sample_masks(vae, mask, s.images[:], draws) for s in (lab.val, lab.test)]
+    return OneSeed(method.meta["threshold"], at_mu[0], at_mu[1], at_mu[2], drawn[0], drawn[1])
 
 
 def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
@@ -58,7 +58,7 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
 
 def possible(train: Slices) -> np.ndarray:
     """Find the pixels where some training patient has pancreas, (H, W) bool: the rest would flatter any calibration."""
-    return (train.masks > 0).any(0)[0]
+    return (train.masks[:] > 0).any(0)[0]
 
 
 def inside(maps: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -83,12 +83,12 @@ def nats_between(
     return nats(predictions, truth, rows) - nats(others, truth, rows)
 
 
-def fit(probability: np.ndarray, truth: np.ndarray, method: str) -> Callable[[np.ndarray], np.ndarray] | None:
+def fit(probability: np.ndarray, truth: np.ndarray, method: str) -> Calibration | None:
     """Learn a correction from validation patients; None for none."""
     return None if method == "as it is" else uncertainty.calibrate(probability, truth, method)
 
 
-def apply(fits: Sequence[Callable | None], predictions: Sequence[np.ndarray]) -> list[np.ndarray]:
+def apply(fits: Sequence[Calibration | None], predictions: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Correct the predictions of each seed by its own fit."""
     return [p if f is None else f(p) for f, p in zip(fits, predictions, strict=True)]
 
@@ -113,7 +113,7 @@ def calibration(
             "ece on validation": ece(back, truth["val"], slice(None)),
         }
         if method == "temperature":
-            out[method]["temperatures"] = [f.temperature for f in fits]
+            out[method]["temperatures"] = [f.temperature for f in fits if f]
     return out
 
 
@@ -121,14 +121,14 @@ def measured(runs: list[OneSeed], lab: Cohort) -> dict:
     """Measure all of it of the runs of several seeds."""
     train, val, test = lab.train, lab.val, lab.test
     region = possible(train)
-    truth = {"val": inside(val.masks, region), "test": inside(test.masks, region)}
+    truth = {"val": inside(val.masks[:], region), "test": inside(test.masks[:], region)}
     ways = {  # by what is predicted: the maps of validation and of test patients, of each seed
         "mu": [(r.val, r.test) for r in runs],
         "draws": [(r.val_drawn.probability, r.test_drawn.probability) for r in runs],
     }
     on_val, on_test = ({way: [inside(maps[k], region) for maps in by] for way, by in ways.items()} for k in (0, 1))
     per_patient = {way: np.mean([dices(*maps, val, test) for maps in by], 0) for way, by in ways.items()}
-    learned = uncertainty.reliability(inside(runs[0].train, region), inside(train.masks, region))
+    learned = uncertainty.reliability(inside(runs[0].train, region), inside(train.masks[:], region))
     nats_gap = partial(nats_between, on_test["draws"], on_test["mu"], truth["test"])
     return {
         "pixels": int(region.sum()),
@@ -180,14 +180,13 @@ def mean_risk(slices: Sequence[tuple], rows: np.ndarray) -> float:
 
 def errors(runs: list[OneSeed], region: np.ndarray, test: Slices) -> dict:
     """Measure how well each map knows of errors: AUROC for wrong pixels, and rank and coverage of whole slices."""
-    truth, out = test.masks >= metrics.TRUTH, {}
+    truth, out = test.masks[:] >= metrics.TRUTH, {}
     found = [r.test >= r.threshold for r in runs]
     risks = [uncertainty.slice_risk(f, truth) for f in found]
     for name in measures(runs[0].test_drawn, runs[0].test):
         maps = [measures(r.test_drawn, r.test)[name] for r in runs]
-        pixel = [
-            uncertainty.auroc_per_patient(u, f != truth, region, test.patient) for u, f in zip(maps, found, strict=True)
-        ]
+        finds = partial(uncertainty.auroc_per_patient, region=region, patient=test.patient)
+        pixel = [finds(u, f != truth) for u, f in zip(maps, found, strict=True)]
         sums = [uncertainty.slice_uncertainty(u, r.test) for u, r in zip(maps, runs, strict=True)]
         slices = [(u, *risk) for u, risk in zip(sums, risks, strict=True)]
         out[name] = {

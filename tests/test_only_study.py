@@ -11,11 +11,12 @@ import studies
 from studies import anomalies, shapes
 from studies import uncertainty as study
 from studies.anomalies import compare, linear, odd_by_pca, scores, worst
-from studies.shapes import between, codes, masks_by_distances, masks_by_pca, moved, shares, signed_distance
-from studies.uncertainty import apply, ece, fit, inside, nats, possible, slice_risk, temperatures
+from studies.shapes import between, codes, masks_by_pca, shares
+from studies.uncertainty import apply, ece, fit, inside, nats, possible, temperatures
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
 from vaelib.metrics import over_patients
+from vaelib.uncertainty import auroc_per_patient, shifted, signed_distance, slice_risk
 from vaelib.vae import VAE, MaskDecoder
 
 SIDE = 32
@@ -121,7 +122,7 @@ def test_an_uncertainty_that_is_the_error_finds_it(methods, sets):
     test = sets[2]
     wrong = (methods[0].test >= 0.1) != (test.masks >= metrics.TRUTH)
     region = np.ones((SIDE, SIDE), bool)
-    assert study.finds_wrong_pixels(wrong + 0.0, wrong, region, PATIENT) == [1, 1, 1]
+    assert auroc_per_patient(wrong + 0.0, wrong, region, PATIENT) == [1, 1, 1]
     risk, there = slice_risk(methods[0].test >= 0.1, test.masks >= metrics.TRUTH)
     rows, known = np.arange(18), [(risk, risk, there)]
     if np.ptp(risk[there]) > 0:
@@ -211,7 +212,7 @@ def test_distances_are_depths_and_move_with_their_outline():
     depth = signed_distance(masks)
     assert depth[0, 0, 12, 12] == 3 and depth[0, 0, 10, 10] == 1 and depth[0, 0, 12, 8] == -2
     assert (depth[1] == -np.inf).all()
-    there = moved(depth[:1], np.array([[3.0, -2.0]]))
+    there = shifted(depth[:1], np.array([[3.0, -2.0]]))
     assert np.array_equal(np.argwhere(there[0, 0] > 0), np.argwhere(depth[0, 0] > 0) + (3, -2))
 
 
@@ -219,9 +220,7 @@ def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
     rng, masks = np.random.default_rng(0), np.zeros((200, 1, SIDE, SIDE), bool)
     for m, row, column, size in zip(masks, *rng.integers((4, 14, 5), (9, 19, 9), (200, 3)).T, strict=True):
         m[0, row : row + size, column : column + size] = True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "COMPONENTS", 4)
-        drawn = masks_by_distances(masks, 100)
+    drawn = uncertainty.sample_shapes(masks, 100, components=4)
     share = uncertainty.plausible(drawn, uncertainty.usual_masks(masks))
     assert drawn.shape == (100, 1, SIDE, SIDE) and share["one piece"].mean() > 0.9 and share["place"].mean() > 0.9
 

@@ -44,8 +44,8 @@ def test_a_study_that_is_not_there_is_one_line_and_status_2(capsys):
 
 
 def block(mark: str) -> str:
-    """The table of the README between two marks."""
-    return (ROOT / "README.md").read_text().split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- end of {mark} -->")[0]
+    """The table between two marks, in the page that has them."""
+    return studies.page_of(mark).read_text().split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- end of {mark} -->")[0]
 
 
 def test_the_table_of_the_readme_is_that_of_the_results():
@@ -76,7 +76,7 @@ def test_the_detached_decoder_beats_the_atlas_by_a_tenth():
     assert at[DETACHED] >= at["mean-shape atlas"] + 0.10
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+PAGES = [*filter(Path.exists, studies.PAGES), *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
 # A number in bold and, in a comment that no page shows, where in the results it stands: **0.58**<!--a/b/c-->
 MARKED = re.compile(r"\*\*[-+\u2212]?(\d+(?:\.(\d+))?)\*\*<!--([^>]*)-->")
 
@@ -108,7 +108,7 @@ def wrong(text: str, board=BOARD) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_marked_number_stands_in_the_results(path):
     assert not wrong(prose(path))
 
@@ -120,7 +120,7 @@ def test_a_number_that_drifts_is_found():
         assert len(wrong(text, board)) == 1, text
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_other_score_in_bold_is_in_the_table_of_methods(path):
     quoted = set(re.findall(r"\*\*[+]?(\d\.\d\d)\*\*", MARKED.sub("", prose(path))))
     means = {(m, s): row[s]["dice"]["mean"] for m, row in LADDER["methods"].items() for s in ("64", "512")}

@@ -139,6 +139,11 @@ def paired(ours: Sequence, theirs: Sequence) -> dict[str, float]:
     return bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
 
 
+def verdict(interval: dict[str, float]) -> str:
+    """Say who wins by the interval of a paired difference: "ahead", "behind", or "level" where it includes zero."""
+    return "ahead" if interval["low"] > 0 else "behind" if interval["high"] < 0 else "level"
+
+
 def over_patients(statistic: Callable[[np.ndarray], float], patient: np.ndarray, draws: int = 300) -> dict[str, float]:
     """Compute a statistic of slices with its 95% interval: patients are drawn anew, each with all its slices.
 
