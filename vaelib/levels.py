@@ -150,4 +150,4 @@ def to_scan(probability: np.ndarray, scan: sitk.Image, threshold: float) -> sitk
     coarse.SetDirection(grid.GetDirection())
     first = (factor - 1) / 2 - factor  # centre of the padding pixel, in pixels of the grid
     coarse.SetOrigin(grid.TransformContinuousIndexToPhysicalPoint((first, first, 0)))
-    return onto_grid(coarse, scan, threshold=threshold, method=sitk.sitkLinear)
+    return onto_grid(coarse, scan, threshold, linear=True)

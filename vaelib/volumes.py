@@ -6,6 +6,7 @@ Geometry is DICOM's and ITK's: mm in the patient's LPS frame (left, posterior, s
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import SimpleITK as sitk
@@ -42,7 +43,7 @@ class Scan(sitk.Image):
     def __deepcopy__(self, memo: dict) -> "Scan":
         return Scan(super().__deepcopy__(memo), deepcopy(self.headers, memo))
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
         return Scan, (sitk.Image(self), self.headers)
 
 

@@ -83,9 +83,7 @@ def _disagreement(label: sitk.Image, like: sitk.Image) -> str:
     return ", ".join(said)
 
 
-def onto_grid(
-    image: sitk.Image, scan: sitk.Image, *, threshold: float = 1, method: int = sitk.sitkNearestNeighbor
-) -> sitk.Image:
+def onto_grid(image: sitk.Image, scan: sitk.Image, threshold: float = 1, *, linear: bool = False) -> sitk.Image:
     """Interpolate an image on the grid of a scan and mask where it reaches a threshold: 0 or 1, uint8.
 
     Only the part of the scan around what is above the threshold is worked on. Outside of the image is 0.
@@ -94,6 +92,7 @@ def onto_grid(
     start, size = _within_reach(sitk.GetArrayViewFromImage(image) >= threshold, image, scan)
     if not all(size):
         return mask
+    method = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
     part = sitk.Resample(image, size, sitk.Transform(), method, scan.TransformIndexToPhysicalPoint(start),
                          scan.GetSpacing(), scan.GetDirection(), 0.0, sitk.sitkFloat32)  # fmt: skip
     return sitk.Paste(mask, sitk.Cast(part >= threshold, sitk.sitkUInt8), size, destinationIndex=start)

@@ -1,40 +1,23 @@
 """Whom a scan shows: what of its headers may travel with a mask, and what in it deserves a warning.
 
-What identifies is decided by DICOM PS3.15, Annex E (the basic profile). Attributes are named here, their values never
-handed on. Nothing can show that a scan identifies nobody: a face, a rare implant, a private tag may.
+Which attributes these are is listed in `identity.toml`. They are named, their values never handed on. Nothing can show that a scan identifies nobody: a face, a rare implant, a private tag may.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from pydicom import DataElement, Dataset
 
-# What highdicom asks of the slices that a SEG refers to, and the maker of the scanner. All else stays behind.
-KEPT = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID
-Modality PatientID Manufacturer ManufacturerModelName Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices
-ImagePositionPatient ImageOrientationPatient LossyImageCompression LossyImageCompressionRatio
-LossyImageCompressionMethod""".split()
-EMPTIED = """PatientName PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName
-PositionReferenceIndicator""".split()  # type 2: a SEG must have them and may leave them empty (PS3.3 C.7.1.1, C.7.2.1)
-NOBODYS = {"StudyDescription": ("Abdomen", "SYNTHETIC abdomen"), "StationName": ("CT1", "CT2", "CT3")}  # the phantom's
-# What check names, beside every name of a person: the patient's own, and what a project may have kept knowingly.
-PERSONAL = """PatientBirthDate PatientBirthTime PatientAddress PatientTelephoneNumbers PatientTelecomInformation
-OtherPatientIDs OtherPatientIDsSequence MedicalRecordLocator PatientInsurancePlanCodeSequence MilitaryRank
-BranchOfService Occupation PatientReligiousPreference CountryOfResidence RegionOfResidence PatientComments
-AdditionalPatientHistory AdmissionID""".split()
-PLACES = """InstitutionName InstitutionAddress InstitutionalDepartmentName ReferringPhysicianAddress
-ReferringPhysicianTelephoneNumbers PersonAddress PersonTelephoneNumbers AccessionNumber ImageComments StudyComments
-RequestingService""".split()
+LISTS = tomllib.loads(Path(__file__).with_name("identity.toml").read_text("utf-8"))
+KEPT, EMPTIED = LISTS["kept"], LISTS["emptied"]
 NO_ONE = re.compile(r"[\W_0]*|19000101|(anonym|de-?identif)\w*|removed|unknown|none|x+", re.IGNORECASE)
-WRITING = {  # what an attribute says, as an expression, where letters may be burned into the pixels
-    "ImageType": "SCREEN|CAPTURE|DOSE", "BurnedInAnnotation": "^YES", "ConversionType": ".",
-    "SOPClassUID": r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\.7",  # secondary capture, and its multi-frame kin
-}  # fmt: skip
 SAID = "headers hold", "private tags in group", "may have writing burned in, by", "overlay in group"
 HARMLESS = {"CTP"}  # private creators: TCIA's own, which names collection and site
-LISTED = 5  # more attributes than that are counted, not named
+AT_MOST = 5  # more attributes than that are counted, not named
 STROKES = 50  # thin runs of pixels in a slice: small writing has 150, 14 is the most in 2,258 slices without any
 
 
@@ -57,7 +40,7 @@ def deidentified(ds: Dataset) -> Dataset:
     out.SpecificCharacterSet = "ISO_IR 100" if latin else "ISO_IR 192"  # Latin-1, or else Unicode for any PatientID
     for keyword in EMPTIED:
         setattr(out, keyword, "")
-    for keyword in [*KEPT, *(name for name, known in NOBODYS.items() if ds.get(name) in known)]:
+    for keyword in [*KEPT, *(name for name, known in LISTS["nobodys"].items() if ds.get(name) in known)]:
         if keyword in ds:
             out[keyword] = ds[keyword]
     out.PatientID = ds.get("PatientID") or ""
@@ -89,7 +72,8 @@ def reasons(headers: list[Dataset], patient: str, mask: Dataset | None = None) -
     """
     removed = str(headers[0].get("PatientIdentityRemoved") or "")
     known = {_letters(patient), _letters(headers[0].get("PatientID"))}
-    held, private, burned, overlays = found = {}, {}, {}, {}  # names by tag, those of the patient module first
+    found: list[dict] = [{}, {}, {}, {}]  # for each of `SAID`, names by tag, those of the patient module first
+    held, private, burned, overlays = found
     for element in _different(headers + [mask] * (mask is not None)):
         tag, name = element.tag, element.keyword
         key, group = (tag.group != 0x10, tag), f"{tag.group:04x}"
@@ -98,7 +82,7 @@ def reasons(headers: list[Dataset], patient: str, mask: Dataset | None = None) -
                 private[key] = group
         elif 0x6000 <= tag.group <= 0x60FF:
             overlays[key] = group
-        elif name in WRITING and re.search(WRITING[name], str(element.value or "")):
+        elif name in LISTS["writing"] and re.search(LISTS["writing"][name], str(element.value or "")):
             burned[key] = name
         elif _identifies(element, known, patient, removed == "YES"):
             held[key] = "another PatientID" if name == "PatientID" else name
@@ -106,9 +90,10 @@ def reasons(headers: list[Dataset], patient: str, mask: Dataset | None = None) -
         held[True, 0] = "PatientIdentityRemoved NO"
     for said, by_tag in zip(SAID, found, strict=True):
         names = list(dict.fromkeys(by_tag[key] for key in sorted(by_tag)))
-        more = f" and {len(names) - LISTED} more" * (len(names) > LISTED)
+        shown = names[:AT_MOST] if by_tag is held else names
+        more = f" and {len(names) - AT_MOST} more" * (len(names) > len(shown))
         if names:
-            yield f"{said} {', '.join(names[:LISTED])}{more}"
+            yield f"{said} {', '.join(shown)}{more}"
 
 
 def _different(headers: list[Dataset]) -> Iterator[DataElement]:
@@ -139,7 +124,7 @@ def _identifies(element: DataElement, known: set[str], patient: str, trusted: bo
         return not trusted and bool(one) and one not in two and two not in one
     if name == "ContentCreatorName":  # who drew a mask is no patient
         return False
-    if element.VR == "PN" or name in PERSONAL or name in PLACES and not trusted:
+    if element.VR == "PN" or name in LISTS["personal"] or name in LISTS["places"] and not trusted:
         return bool(value) if element.VR == "SQ" else not NO_ONE.fullmatch(_letters(value))
     return False
 

@@ -4,6 +4,7 @@ CT follows the CT Image IOD (DICOM PS3.3 A.3), masks the Segmentation IOD (PS3.3
 highdicom. Positions are in mm in the patient's LPS frame: x to the left, y to the back, z to the head.
 """
 
+import tomllib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,21 +23,9 @@ from vaelib.engine.errors import InputError
 from vaelib.engine.files import atomic_write
 from vaelib.volumes import Scan
 
-DATE, TIME = "20200101", "120000"  # fixed: the same bytes whenever a file is made
 AXIAL = (1, 0, 0, 0, -1, 0)  # as every scan of Pancreas-CT: row 0 is the most posterior
-CT_ATTRIBUTES = {
-    "SpecificCharacterSet": "ISO_IR 100", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-    "SOPClassUID": CTImageStorage, "Modality": "CT", "Manufacturer": "vaelib", "BodyPartExamined": "ABDOMEN",
-    "StudyDate": DATE, "SeriesDate": DATE, "AcquisitionDate": DATE, "ContentDate": DATE,
-    "StudyTime": TIME, "SeriesTime": TIME, "AcquisitionTime": TIME, "ContentTime": TIME,
-    "AccessionNumber": "", "ReferringPhysicianName": "", "PatientBirthDate": "", "PatientSex": "",
-    "StudyDescription": "Abdomen", "SeriesDescription": "Abdomen CT", "PatientPosition": "HFS",
-    "KVP": "120", "ConvolutionKernel": "STANDARD", "StudyID": "1", "SeriesNumber": 1, "AcquisitionNumber": 1,
-    "PositionReferenceIndicator": "", "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-    "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 1,
-    "WindowCenter": "40", "WindowWidth": "400",
-    "RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "HU",
-}  # fmt: skip
+CT = tomllib.loads(Path(__file__).with_name("ct.toml").read_text("utf-8"))
+DATE, TIME = CT["StudyDate"], CT["StudyTime"]  # fixed: the same bytes whenever a file is made
 
 
 def make_uid(seed: str | Path, name: str) -> str:
@@ -113,7 +102,7 @@ def write_ct(
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = ImplicitVRLittleEndian, CTImageStorage
-    for keyword, value in (CT_ATTRIBUTES | own | (tags or {})).items():
+    for keyword, value in (CT | own | (tags or {})).items():
         setattr(ds, keyword, value)
     for k, pixels in enumerate(hu.astype("<i2")):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = make_uid(uid, f"slice {k}")
