@@ -62,7 +62,7 @@ def library(title: str) -> Figure:
     for k, name in enumerate(rooms.folders()):
         box(ax, 104 + 188 * k, 72, 176, 48, f"{name}/", colour=ORANGE)
     ax.text(16, 122, "The folders that they stand on:", fontsize=SMALL, va="center")
-    ax.text(480, 24, "Imports make no circle, and nothing in the library imports the course.",
+    ax.text(480, 24, "Numbers are lessons. Imports make no circle, and nothing in the library imports the course.",
             ha="center", va="center", fontsize=SMALL)  # fmt: skip
     return fig
 

@@ -129,3 +129,5 @@ def run() -> None:
     """Bring `notebooks/times.json` and the tables of the teachers' page up to date."""
     found = lessons()
     into_page(table(found, measure(found)), "times", PAGE)
+    cell = (ROOT / "binder" / "colab.py").read_text(encoding="utf-8")
+    into_page(f"```python\n{cell}```", "colab", PAGE)

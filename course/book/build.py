@@ -20,7 +20,8 @@ from course.places import BRANCH, ROOT, address, read_notebook
 HERE = Path(__file__).resolve().parent
 NPM = ROOT / "build" / "npm"
 PAGES = (
-    "README.md CONTRIBUTING.md data/README.md benchmarks/*.png notebooks/[0-9]*.ipynb notebooks/*.md "
+    "[A-Z]*.md data/README.md results/README.md benchmarks/README.md benchmarks/*.png "
+    "notebooks/[0-9]*.ipynb notebooks/*.md "
     "notebooks/figures/*.png notebooks/figures/*/*.svg "
     "notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
 ).split()
