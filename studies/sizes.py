@@ -24,11 +24,12 @@ from vaelib import metrics, recipes
 from vaelib.cohort import load_slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import load, save
+from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
-from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build, step_cost
+from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
 from vaelib.training import augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
