@@ -11,18 +11,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
+from vaelib.engine.memory import explain_out_of_memory
 from vaelib.engine.run import Data, Plan, Run, Step
 from vaelib.losses import beta_at, mask_loss, vae_loss
 
 
 def augment(
-    *tensors: Tensor,
-    shift: float = 0.08,
-    scale: float = 0.12,
-    degrees: float = 8.0,
-    generator: torch.Generator | None = None,
+    *tensors: Tensor, shift: float = 0.08, scale: float = 0.12, degrees: float = 8.0, generator: Generator | None = None
 ) -> tuple[Tensor, ...]:
     """Turn, scale and shift each image at random, as if the patient lay differently in the scanner.
 
@@ -37,7 +34,7 @@ def augment(
         Largest shift as a share of the image, and largest relative change of size.
     degrees : float
         Largest rotation.
-    generator : torch.Generator, optional
+    generator : Generator, optional
         Draws the random numbers in place of PyTorch's own.
 
     Returns
@@ -157,7 +154,7 @@ def fit(
                 run.set_lr(learning_rate(batch.progress, run.plan.lr))
                 for part in batch.parts:  # what fits at once
                     tensors = augmentation(*part.tensors) if augmentation else part.tensors
-                    with run.explain_out_of_memory(step, tensors):
+                    with explain_out_of_memory(model, step, tensors, label):
                         run.backward(step(run.model, tensors, batch.progress), part)
                 run.stop_if_not_finite(batch)  # no weight has been touched yet
                 run.optimizer.step()

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +138,9 @@ def _first_line(e: Exception) -> str:
     return " ".join(str(e).split())[:200]
 
 
-def save(path: str | Path, networks: dict[str, nn.Module], *, half: bool = False, **metadata: object) -> Path:
+def save(
+    path: str | Path, networks: dict[str, nn.Module], *, half: bool = False, arrays: dict | None = None, **metadata: Any
+) -> Path:
     """Save networks to one safetensors file with all that is needed to rebuild them.
 
     Parameters
@@ -147,20 +150,18 @@ def save(path: str | Path, networks: dict[str, nn.Module], *, half: bool = False
         For instance ``{"vae": vae, "mask": decoder}``; each class is one of `NETWORKS`.
     half : bool
         Keep the weights as float16, half the size; they are float32 again when loaded.
+    arrays : dict of str to ndarray, optional
+        Numbers to be kept beside them, as they are; `kept` gives them back.
     **metadata
         Anything JSON can hold: the data's identity, the window, the metrics.
     """
-    _save(Path(path), networks, {}, half, metadata)
-    return Path(path)
-
-
-def _save(path: Path, networks: dict, arrays: dict[str, np.ndarray], half: bool, metadata: dict) -> None:
     tensors = join_groups({name: net.state_dict() for name, net in networks.items()})
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    tensors |= {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    kept_beside = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in (arrays or {}).items()}
     classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
-    write(path, tensors, {"networks": classes, **metadata})
+    write(Path(path), tensors | join_groups({"": kept_beside}), {"networks": classes, **metadata})
+    return Path(path)
 
 
 def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
@@ -227,18 +228,13 @@ def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: boo
     made = make()
     networks = {name: value for name, value in made.items() if isinstance(value, nn.Module)}
     arrays = {name: value for name, value in made.items() if isinstance(value, np.ndarray)}
-    values = {name: value for name, value in made.items() if name not in networks and name not in arrays}
-    about = {"arrays": [*arrays], "values": [*values], "made_by": made_by}
-    if taken := values.keys() & {"networks", "sha256", *about}:
-        raise ValueError(f"{path}: {sorted(taken)} are names that a checkpoint uses itself; choose others")
-    _save(path, networks, arrays, half, values | about)
+    values = {name: value for name, value in made.items() if name not in networks | arrays}
+    save(path, networks, half=half, arrays=arrays, made_by=made_by, **values)
     return _contents(path, *read(path))
 
 
 def _contents(path: Path, tensors: dict[str, Tensor], metadata: dict) -> dict:
-    """Put together what `kept` keeps, from a file whose hash is right, though it may say nonsense."""
-    try:
-        arrays = {name: tensors[name].numpy() for name in metadata["arrays"]}
-        return _networks(path, tensors, metadata) | arrays | {name: metadata[name] for name in metadata["values"]}
-    except (KeyError, TypeError) as e:
-        raise InputError(f"{path}: does not say what it keeps ({_first_line(e)}); delete it") from e
+    """Put together what `kept` keeps."""
+    arrays = {name: tensor.numpy() for name, tensor in split_groups(tensors).get("", {}).items()}
+    values = {name: value for name, value in metadata.items() if name not in ("networks", "made_by")}
+    return _networks(path, tensors, metadata) | arrays | values

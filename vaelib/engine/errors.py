@@ -13,12 +13,5 @@ class NotFinite(InputError, FloatingPointError):
     """NaN or Inf where a number is needed: in data, a loss, a gradient, or a prediction."""
 
 
-class UnguardedScript(InputError, SystemExit):
-    """A script without a main guard, of which every worker would run all; it ends with the message alone."""
-
-    def __init__(self, script: str):
-        super().__init__(
-            f'{script}: put what the script does under `if __name__ == "__main__":`, since each of its '
-            "worker processes begins by running the script; or pass workers=1"
-        )
-        self.code = str(self)
+class UnguardedScript(SystemExit, InputError):
+    """A script without a main guard, which each of its workers would run; where nobody catches it, its line is all."""

@@ -4,7 +4,7 @@ import copy
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +22,7 @@ ADAM = 3  # a weight and Adam's two means of its gradient; the gradient itself c
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of every tensor that comes into being while it is on: ``with Watch() as watch: ...``.
+    """Count the bytes of the tensors that come into being in the block: ``with PeakMemory() as watch: ...``.
 
     Attributes
     ----------
@@ -32,7 +32,9 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.peak, self._alive, self._older = 0, {}, set()
+        self.peak: int = 0
+        self._alive: dict[StorageWeakRef, int] = {}
+        self._older: set[StorageWeakRef] = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self._older |= {s for s in _storages((args, kwargs)) if s not in self._alive}
@@ -49,10 +51,10 @@ def _storages(tree) -> dict[StorageWeakRef, int]:
 
 
 def step_bytes(model: nn.Module, step: Callable, batch: Sequence[Tensor]) -> int:
-    """The bytes that one training step with Adam takes at its peak, weights and optimizer included.
+    """Work out the bytes that a training step with Adam takes at its peak, weights and optimizer included.
 
-    It is worked out on PyTorch's *meta* device, where tensors have shapes and no numbers: nothing is computed and
-    nothing allocated, whatever the size.
+    This happens on PyTorch's *meta* device, where tensors have shapes and no numbers: nothing is computed and nothing
+    allocated, whatever the size.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = Non
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where nobody says."""
+    """Ask how many bytes can still be had on a device; None where nobody says."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
@@ -136,7 +138,9 @@ def _gb(count: int) -> str:
 
 
 @contextmanager
-def explain_out_of_memory(model: nn.Module, step: Callable, batch: Sequence[Tensor], label: str = "training"):
+def explain_out_of_memory(
+    model: nn.Module, step: Callable, batch: Sequence[Tensor], label: str = "training"
+) -> Iterator[None]:
     """Turn PyTorch's "out of memory", on a GPU or not, into an `InputError` that says what would fit.
 
     Raises

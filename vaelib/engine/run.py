@@ -6,7 +6,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -63,11 +63,7 @@ class Part(NamedTuple):
     tensors: list[Tensor]
     rows: Tensor
     weight: float
-
-    @property
-    def count(self) -> int:
-        """Images that are this process's own; a row that weighs nothing is another's."""
-        return len(self.rows) if self.weight else 0
+    count: int  # images that are this process's own: a row that weighs nothing is another's
 
 
 class Batch(NamedTuple):
@@ -146,10 +142,6 @@ class Run(ExitStack):
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of the next step."""
         self.optimizer.param_groups[0]["lr"] = lr
-
-    def explain_out_of_memory(self, step: Step, tensors: Sequence[Tensor]) -> AbstractContextManager[None]:
-        """Turn "out of memory" within the block into an `InputError` that says what would fit."""
-        return memory.explain_out_of_memory(self.unwrapped, step, tensors, self.label)
 
     def backward(self, losses: dict, part: Part) -> None:
         """Add up the gradients of a part's mean loss by its weight in the batch, and note the losses."""
@@ -230,15 +222,13 @@ class Run(ExitStack):
         if not self.state or not self.state.exists():
             return [], {}
         tensors, meta = checkpoints.read(self.state)
-        if (found := meta.get("settings")) != self.settings:
-            raise InputError(
-                f"{self.state}: belongs to a run with {found}, not {self.settings}; delete it to begin anew"
-            )
+        found, wanted = meta.get("settings"), self.settings
+        if found != wanted:
+            raise InputError(f"{self.state}: belongs to a run with {found}, not {wanted}; delete it to begin anew")
         groups = checkpoints.split_groups(tensors)
         checkpoints.load_weights(self.state, self.unwrapped, groups.get("model", {}))
-        slots = checkpoints.split_groups(groups.get("optimizer", {}))
-        slots = {"state": {int(i): slot for i, slot in slots.items()}}
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | slots)
+        slots = {int(i): slot for i, slot in checkpoints.split_groups(groups.get("optimizer", {})).items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
         if self.scaler:
             self.scaler.load_state_dict(meta["scaler"])
         return meta["history"], {} if meta["best"] is None else {"epoch": meta["best"], "weights": groups["best"]}
@@ -256,7 +246,7 @@ class Run(ExitStack):
         reads = (_take(data, rows) for rows, _ in share)
         reads = reads if all(isinstance(t, Tensor) for t in data) else _ahead(reads)
         for (rows, weight), tensors in zip(share, reads, strict=True):
-            yield Part(self.fabric.to_device(tensors), rows, weight)
+            yield Part(self.fabric.to_device(tensors), rows, weight, len(rows) if weight else 0)
 
 
 def _ahead(items: Iterator[list[Tensor]]) -> Iterator[list[Tensor]]:

@@ -15,6 +15,7 @@ from vaelib.engine.errors import UnguardedScript
 from vaelib.engine.parallel import is_first
 
 UNGUARDED = 119  # the exit status of a worker that found itself starting workers
+ADVICE = 'put what the script does under `if __name__ == "__main__":` (each worker runs the rest), or pass workers=1'
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
@@ -70,7 +71,7 @@ def map_in_processes(
                 pool.shutdown(cancel_futures=True)
                 if isinstance(error, BrokenProcessPool) and UNGUARDED in [process.exitcode for process in started]:
                     shown.leave = False
-                    raise UnguardedScript(sys.modules["__main__"].__file__) from None
+                    raise UnguardedScript(f"{sys.modules['__main__'].__file__}: {ADVICE}") from None
                 raise
 
 
