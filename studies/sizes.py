@@ -29,11 +29,12 @@ from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import json_ready
+from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
-from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build, step_cost
+from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
 from vaelib.training import Step, augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
