@@ -99,7 +99,7 @@ def test_it_holds_the_library_and_nothing_that_stands_beside_it(call):
     assert said.endswith("py.typed\n")
 
 
-@pytest.mark.parametrize("name", ["monai", "jupyterlab", "ipywidgets", "IPython", "idc_index", "pandas", "pytest"])
+@pytest.mark.parametrize("name", ["monai", "jupyterlab", "ipywidgets", "IPython", "idc_index_data", "pandas", "pytest"])
 def test_the_core_needs_no_extra(call, name):
     status, _, why = call("-c", f"import {name}", command="python")
     assert status and f"No module named '{name}'" in why
