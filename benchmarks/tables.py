@@ -1,4 +1,6 @@
-"""The table of the README that comes from the measurements."""
+"""The table of the page that comes from the measurements."""
+
+from pathlib import Path
 
 from studies.ladder import into_readme
 
