@@ -8,7 +8,7 @@ of a test's own folder and of those above it: one under `tests/` would not reach
 import os
 from pathlib import Path
 
-# With several workers, each takes the next whole file. First come the lessons that leave a network for others (03 a VAE,
+# With several workers, each takes the next whole file. First come the lessons that leave a network to others (03 a VAE,
 # 05 its mask decoder: 04, 08, 11 and the browser load them in place of training anew), then what takes longest.
 ORDER = """nbval/03_vae_training nbval/09_pancreas_ct tests/test_download nbval/05_segmentation_decoding tests/test_site
 nbval/04_latent_space tests/test_wheel nbval/07_full_size tests/test_browser nbval/08_volumes solutions/08_volumes
