@@ -36,4 +36,4 @@ def write(found: dict) -> None:
     """Put the table into benchmarks/README.md, with the machine and the versions below it."""
     at = found["machine"]
     names = ", ".join(f"{name} {version}" for name, version in at["versions"].items())
-    into_readme(f"{table(found['rows'])}\n\nOn {at['cores']} cores of an {at['cpu']}: {names}.", "bench", PAGE)
+    into_page(f"{table(found['rows'])}\n\nOn {at['cores']} cores of an {at['cpu']}: {names}.", "bench", PAGE)
