@@ -15,8 +15,7 @@ from torch.nn import Module
 
 from course.onnx import check_onnx, write_onnx
 from vaelib import latent, metrics, recipes
-from vaelib.cohort import Slices, load_slices
-from vaelib.cohorts.layout import models_folder
+from vaelib.cohort import Slices, open_cohort
 from vaelib.engine.checkpoints import load
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
@@ -109,12 +108,8 @@ def explore(folder: str | Path | None, *, out: Path, checkpoint: Path | None = N
     """Write the explorer of a cohort; see ``python -m course.explorer --help``."""
     check_onnx(out)
     networks, meta = ({}, {}) if checkpoint is None else load(checkpoint, "vae", "mask")
-    shards, parts = recipes.shards_and_split(folder, meta.get("fold"))
     level = networks["vae"].config["size"].bit_length() - 1 if networks else 6
-    train, val, held_out = (load_slices(shards, parts[name], level) for name in ("train", "val", "test"))
-    if networks:
-        pair = networks["vae"], networks["mask"]
-    else:
-        pair = recipes.trained(train, val, models_folder(folder) / "vae64.safetensors", "vae", "mask")
-    synthetic = {meta_of(shards, patient)["layout"] for patient in parts["test"]} == {"synthetic"}
-    return write_explorer(out, *pair, train, held_out, note=SYNTHETIC if synthetic else REAL)
+    lab = open_cohort(folder, level=level, fold=meta.get("fold"))
+    vae, mask = (networks["vae"], networks["mask"]) if networks else recipes.trained(lab)
+    synthetic = {meta_of(lab.shards, patient)["layout"] for patient in lab.parts["test"]} == {"synthetic"}
+    return write_explorer(out, vae, mask, lab.train, lab.test, note=SYNTHETIC if synthetic else REAL)
