@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import studies
 from vaelib import metrics, recipes
@@ -29,11 +29,12 @@ from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import json_ready
+from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
-from vaelib.latent import decode, encode
+from vaelib.latent import augmented_latents, decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
-from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build, step_cost
+from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
 from vaelib.training import Step, augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
@@ -99,14 +100,8 @@ def train(
     step = vae_step(BETA * (size / 64) ** 2)
     seen = spend(FOR_VAE * minutes, vae, step, [slices.images], seed, images.get("VAE"), augment)
     mask = mask_decoder_of(vae, mean(slices.masks))
-
-    def encoded(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        x, m = augment(x, m)
-        with torch.no_grad():
-            return vae.encoder(x)[0], m
-
-    both = [slices.images, slices.masks]
-    read = spend((1 - FOR_VAE) * minutes, mask, mask_step, both, seed, images.get("mask"), encoded)
+    both, left = [slices.images, slices.masks], (1 - FOR_VAE) * minutes
+    read = spend(left, mask, mask_step, both, seed, images.get("mask"), augmented_latents(vae))
     return {"vae": vae, "mask": mask}, {"VAE": seen, "mask": read}
 
 

@@ -1,7 +1,7 @@
 """Tools for the latent space: encode, decode, traverse, interpolate, sample, principal directions, active units."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from vaelib.engine.rows import Rows, chunks
 from vaelib.training import augment
 from vaelib.vae import VAE
 
+Array: TypeAlias = np.ndarray | Tensor
+
 
 @torch.no_grad()
-def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def encode(vae: VAE, images: Array | Rows, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Encode images (N, 1, H, W) to `mu` and `logvar`, each (N, latent) float32. Nothing is sampled.
 
     Images whose latents come out as NaN or Inf are refused by number: `NotFinite`.
@@ -28,7 +30,7 @@ def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) 
 
 
 @torch.no_grad()
-def decode(decoder: nn.Module, z: np.ndarray | Tensor, batch_size: int = 256) -> np.ndarray:
+def decode(decoder: nn.Module, z: Array, batch_size: int = 256) -> np.ndarray:
     """Decode latents (N, latent) to images or probabilities (N, 1, H, W) in [0, 1].
 
     `decoder` is ``vae.decoder`` for the picture, or a `MaskDecoder` for the pancreas. Latents that are NaN or
@@ -43,18 +45,14 @@ def decode(decoder: nn.Module, z: np.ndarray | Tensor, batch_size: int = 256) ->
     return out
 
 
-def copies_of(
-    images: np.ndarray | Tensor, masks: np.ndarray | Tensor, copies: int = 8, seed: int = 0
-) -> list[tuple[Tensor, Tensor]]:
+def copies_of(images: Array, masks: Array, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     """Pair images with masks (N, 1, H, W) as they are and, moved together, `copies` - 1 times augmented."""
     x, m = torch.as_tensor(images), torch.as_tensor(masks)
     generator = torch.Generator().manual_seed(seed)
     return [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
 
 
-def encode_copies(
-    vae: VAE, images: np.ndarray | Tensor, masks: np.ndarray | Tensor, copies: int = 8, seed: int = 0
-) -> tuple[Tensor, Tensor]:
+def encode_copies(vae: VAE, images: Array, masks: Array, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
 
     Since the latent is detached, the encoder never changes while the mask decoder learns: its work can be

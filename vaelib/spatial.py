@@ -13,7 +13,6 @@ He et al., *Identity Mappings in Deep Residual Networks*, 2016, arXiv:1603.05027
 """
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +22,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vaelib.engine.errors import InputError
-from vaelib.engine.memory import PeakMemory
-from vaelib.losses import vae_loss
 from vaelib.vae import BASE, VAE, widths
 
 WIDEST = 128  # channels at which the cascade stops doubling
@@ -239,40 +236,6 @@ def build(kind: str, size: int, numbers: int, start: float = 0.5, wide: int = 1,
         return VAE(size, wide * 1024 // size, numbers, start=start)
     grid = GRID if kind == "spatial" else 1
     return ResidualVAE(size, wide * max(2, 512 // size), numbers // grid**2, grid, start, **options)
-
-
-def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict[str, float]:
-    """Measure what an image adds to a training step on the CPU: milliseconds (of all threads), and megabytes.
-
-    The memory is the difference between a step with `few` images and one with twice as many, so that weights and their
-    gradients, which do not grow with the batch, stay out of it.
-
-    Parameters
-    ----------
-    vae : VAE
-    size : int
-        Side of an image in pixels.
-    few : int
-    dtype : torch.dtype, optional
-        Mixed precision, for instance ``torch.bfloat16``.
-    """
-    vae.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-
-    def step(x: Tensor) -> None:
-        vae.zero_grad()
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            vae_loss(vae(x), x, BETA).total.backward()
-
-    images, peaks, seconds = torch.rand(2 * few, 1, size, size), [], []
-    for n in (few, 2 * few):
-        with PeakMemory() as watch:
-            step(images[:n])
-        peaks.append(watch.peak)
-    for _ in range(2):  # watching takes time, so other steps are timed
-        began = time.process_time()
-        step(images)
-        seconds.append(time.process_time() - began)
-    return {"ms": 1000 * min(seconds) / (2 * few), "MB": (peaks[1] - peaks[0]) / few / 1e6}
 
 
 def checkerboard(images: Tensor) -> float:
