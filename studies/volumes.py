@@ -33,7 +33,6 @@ from vaelib.sequence import (
     Recurrent,
     SequenceDecoder,
     cubes,
-    move,
     sequence_step,
     sequences,
     smooth,
@@ -160,7 +159,7 @@ def pace(lab: Cohort, coarse: Cohort) -> dict[str, dict[str, float]]:
     (x, m), size = cubes(coarse.train), {"size": 2**COARSE, "channels": CUBE["channels"], "latent": CUBE["latent"]}
     vae, mask, z = VAE(**size, dims=3), MaskDecoder(**size, dims=3), torch.randn(len(x), CUBE["latent"])
     out[CUBES] = {
-        "VAE": clock(vae, vae_step(0.01), [x], move, 4),
+        "VAE": clock(vae, vae_step(0.01), [x], augment, 4),
         "mask decoder": clock(mask, mask_step, [z, m], None, 4),
     }
     return out

@@ -5,7 +5,6 @@ import pytest
 import torch
 from small import make_patients
 
-from studies import ladder
 from vaelib import recipes
 from vaelib.cohort import Slices
 from vaelib.engine.checkpoints import load
@@ -55,15 +54,6 @@ def test_training_the_mask_decoder_leaves_the_vae_as_it_was(quick):
     before = {k: v.clone() for k, v in vae.state_dict().items()}
     recipes.train_mask(vae, train, val, copies=2, mask_epochs=1)
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
-
-
-def test_the_ladder_gives_every_rung_the_same_decoder(quick):
-    train, val, test = people(["a", "b", "c"]), people(["d"], 1), people(["e"], 2)
-    rungs = ladder.rungs(train, val, test)
-    assert len(rungs) == 5 and recipes.DETACHED in rungs
-    for on_val, on_test in rungs.values():
-        assert on_val.shape == val.masks.shape and on_test.shape == test.masks.shape
-        assert 0 <= on_test.min() and on_test.max() <= 1
 
 
 def test_numbers_that_json_cannot_hold_become_null():
