@@ -1,49 +1,64 @@
 """Honest evaluation: per patient, in 3D, with an interval, beside baselines and a ceiling."""
 
-import warnings
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from vaelib.cohort import Slices
-from vaelib.engine import finite
 from vaelib.engine.errors import InputError
-from vaelib.engine.shards import masks_of, meta_of
-from vaelib.levels import FULL
+
+if TYPE_CHECKING:  # torch, SciPy and the cache are imported where they are needed, so that this file comes at once
+    from vaelib.cohort import Slices
+    from vaelib.engine.rows import Rows
 
 THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
 
 
-def _batch(prediction: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take two masks as bool; InputError if they are of two shapes, or hold anything but 0 and 1."""
     if prediction.shape != truth.shape:
         raise InputError(f"prediction {prediction.shape} and truth {truth.shape} are on different grids; "
                          "put the prediction on the truth's grid first (`to_scan`)")  # fmt: skip
     for name, mask in (("prediction", prediction), ("truth", truth)):
         if mask.dtype != bool and (odd := mask[(mask != 0) & (mask != 1)]).size:
             raise InputError(f"{name}: holds {odd[0]:g}, and a mask has 0 and 1 alone; compare with a threshold first")
-    return tuple(torch.as_tensor(np.ascontiguousarray(a, dtype=np.float32))[None, None] for a in (prediction, truth))
+    return prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two binary masks of one patient, (S, H, W): 1 where both are empty, 0 where one is."""
-    from monai.metrics import compute_dice  # here, as below: MONAI takes seconds to import
+    """Compute Dice, ``2 |P and T| / (|P| + |T|)``, of two binary masks of one patient.
 
-    return compute_dice(*_batch(prediction, truth), ignore_empty=False).item()
+    Parameters
+    ----------
+    prediction, truth : ndarray, (S, H, W)
+        Or of any other one shape.
+
+    Returns
+    -------
+    float
+        1 where both masks are empty, 0 where one is.
+    """
+    p, t = _masks(prediction, truth)
+    total = np.count_nonzero(p) + np.count_nonzero(t)
+    return float(2 * np.count_nonzero(p & t) / total) if total else 1.0
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of two binary masks of one patient, (S, H, W); ``dice / (2 - dice)``."""
-    from monai.metrics import compute_iou
+    """Compute intersection over union, ``|P and T| / |P or T|``, of two binary masks; it is ``dice / (2 - dice)``."""
+    p, t = _masks(prediction, truth)
+    union = np.count_nonzero(p | t)
+    return float(np.count_nonzero(p & t) / union) if union else 1.0
 
-    return compute_iou(*_batch(prediction, truth), ignore_empty=False).item()
 
+def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    """Measure the 95th percentile of the distances between the surfaces of two masks, in mm.
 
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float]) -> float:
-    """95th percentile of the distances between two surfaces, in mm.
+    From the middle of each surface voxel to the nearest of the other mask; the larger of the two directions. A voxel
+    is of the surface if one of its six faces is free.
 
     Parameters
     ----------
@@ -55,14 +70,16 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
     float
         0 where both masks are empty, infinite where only one is: there is no surface to measure to.
     """
-    pair = _batch(prediction, truth)
-    if not prediction.any() or not truth.any():
-        return 0.0 if prediction.any() == truth.any() else float("inf")
-    from monai.metrics import compute_hausdorff_distance
+    from scipy.ndimage import binary_erosion, find_objects
+    from scipy.spatial import KDTree
 
-    with warnings.catch_warnings():  # MONAI calls a function of its own by an argument that it has deprecated
-        warnings.simplefilter("ignore", FutureWarning)
-        return compute_hausdorff_distance(*pair, percentile=95, spacing=list(spacing)).item()
+    p, t = _masks(prediction, truth)
+    if not p.any() or not t.any():
+        return 0.0 if p.any() == t.any() else float("inf")
+    box = find_objects(p | t, max_label=1)[0]  # the smallest that holds both: around it there is nothing to look at
+    surfaces = [np.argwhere(m & ~binary_erosion(m)) * spacing for m in (p[box], t[box])]  # (voxels, 3) in mm
+    both_ways = [KDTree(b).query(a)[0].astype(np.float32) for a, b in (surfaces, surfaces[::-1])]
+    return float(max(np.quantile(distances, np.float32(0.95)) for distances in both_ways))
 
 
 class Interval(NamedTuple):
@@ -73,8 +90,8 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of per-patient values with its 95% interval, resampling patients (Efron's percentile bootstrap).
+def bootstrap(values: Sequence[float] | np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
+    """Average per-patient values, with a 95% interval by resampling patients (Efron's percentile bootstrap).
 
     Infinite values (HD95 of an empty prediction) stay infinite in the mean: they are not dropped. NaN, and infinities
     of both signs, have no mean: InputError.
@@ -91,13 +108,73 @@ def bootstrap(values, draws: int = 10_000, seed: int = 0) -> Interval:
     return Interval(float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])))
 
 
-def per_patient(stack_patient: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of each patient in a stack: ``{"PANCREAS_0001": array([0, 1, ...]), ...}``."""
-    return {str(p): np.flatnonzero(stack_patient == p) for p in dict.fromkeys(stack_patient)}
+def summary(values: np.ndarray) -> dict:
+    """Summarize scores (seeds, patients): their interval over patients, and the mean of each seed.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``low`` and ``high``; ``values``, the mean over seeds of each patient; ``seeds``, the means.
+    """
+    values_per_patient = np.mean(values, 0)
+    return bootstrap(values_per_patient)._asdict() | {"values": values_per_patient, "seeds": np.mean(values, 1)}
 
 
-def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """3D Dice of each patient at each threshold of the *prediction*; the truth does not move.
+def paired(ours: Sequence, theirs: Sequence) -> dict[str, float]:
+    """Compare two methods patient by patient: the mean difference with its 95% interval.
+
+    Each patient is compared with itself, which takes out that some are harder than others.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of arrays (patients,)
+        One for each seed; the seeds that both have are compared.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``low`` and ``high`` of ours minus theirs.
+    """
+    n = min(len(ours), len(theirs))
+    return bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
+
+
+def over_patients(statistic: Callable[[np.ndarray], float], patient: np.ndarray, draws: int = 300) -> dict[str, float]:
+    """Compute a statistic of slices with its 95% interval: patients are drawn anew, each with all its slices.
+
+    Slices of one patient are alike, so an interval that resamples slices would be too narrow.
+
+    Parameters
+    ----------
+    statistic : callable
+        From the numbers of the rows that are used, some of them several times, to a number.
+    patient : ndarray, (N,)
+        Whose each row is.
+    draws : int
+
+    Returns
+    -------
+    dict
+        The ``mean`` (the statistic of all rows), ``low`` and ``high``.
+    """
+    rows, rng = [*per_patient(patient).values()], np.random.default_rng(0)
+    samples = (np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))]) for _ in range(draws))
+    low, high = np.nanquantile([statistic(sample) for sample in samples], (0.025, 0.975))
+    return Interval(float(statistic(np.arange(len(patient)))), float(low), float(high))._asdict()
+
+
+def per_patient(patient: np.ndarray) -> dict[str, np.ndarray]:
+    """Find the rows of each patient: ``{"PANCREAS_0001": array([0, 1, ...]), ...}``."""
+    return {str(p): np.flatnonzero(patient == p) for p in dict.fromkeys(patient)}
+
+
+def sweep(
+    probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Compute the 3D Dice of each patient at each threshold of the *prediction*; the truth does not move.
+
+    The Dice of a threshold needs but two counts, of pixels at or above it: all of them, and those of the truth. Both
+    are looked up in sorted probabilities, so that fifty thresholds cost little more than one.
 
     Parameters
     ----------
@@ -119,7 +196,7 @@ def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thres
     out = np.empty((len(rows), len(thresholds)))
     for i, (name, r) in enumerate(rows.items()):
         p, t = probability[r], truth[r]
-        finite.refuse(p, f"{name}: the prediction", "slices")
+        _refuse_nan(p, name)
         cuts = np.asarray(thresholds, p.dtype if p.dtype.kind == "f" else float)  # as ``p >= 0.7`` takes them
         above = p >= cuts.min()  # the rest, nearly all of a patient, need not be sorted
         positive, everything = np.sort(p[t & above]), np.sort(p[above])
@@ -130,20 +207,45 @@ def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thres
     return out
 
 
-def best_threshold(probability, truth, patient, thresholds=THRESHOLDS) -> float:
-    """The threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
+def _refuse_nan(probability: np.ndarray, patient: str) -> None:
+    from vaelib.engine.finite import refuse
+
+    refuse(probability, f"{patient}: the prediction", "slices")
+
+
+def best_threshold(
+    probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: np.ndarray = THRESHOLDS
+) -> float:
+    """Find the threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
     return float(thresholds[sweep(probability, truth, patient, thresholds).mean(0).argmax()])
 
 
+def choose(probability: np.ndarray | Rows, slices: Slices) -> float:
+    """Find the threshold that is best on (validation) slices, which may come from disk; see `best_threshold`."""
+    return float(THRESHOLDS[_sweep_slices(probability, slices, THRESHOLDS).mean(0).argmax()])
+
+
+def dice_per_patient(probability: np.ndarray | Rows, threshold: float, slices: Slices) -> np.ndarray:
+    """Compute the 3D Dice of each patient, (patients,), from probabilities (N, 1, H, W) of the slices."""
+    return _sweep_slices(probability, slices, np.array([threshold]))[:, 0]
+
+
+def _sweep_slices(probability: np.ndarray | Rows, slices: Slices, thresholds: np.ndarray) -> np.ndarray:
+    """Do what `sweep` does, with one patient at a time in memory."""
+    rows = per_patient(slices.patient).values()
+    one_by_one = ((probability[r], slices.masks[r] >= TRUTH, slices.patient[r]) for r in rows)
+    return np.concatenate([sweep(*patient, thresholds) for patient in one_by_one])
+
+
 def atlas(train: Slices, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean-shape baseline: how often each pixel was pancreas, at each relative height of the scan.
+    """Make the mean-shape baseline: how often each pixel was pancreas, at each relative height of the scan.
 
     It never looks at the test image. Whatever a model scores beyond it, it has learned from the picture.
 
     Parameters
     ----------
-    train : Stack
-        Training patients only.
+    train : Slices
+        Of training patients only.
     bins : int
         Heights kept between the lowest and the highest slice.
 
@@ -153,7 +255,7 @@ def atlas(train: Slices, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
         From relative positions (N,) to probabilities (N, 1, H, W).
     """
     heights = np.linspace(0, 1, bins)
-    owners, total = per_patient(train.patient).values(), 0
+    owners, total = per_patient(train.patient).values(), np.zeros(1, np.float32)
     for rows in owners:
         position, masks = train.position[rows], train.masks[rows]
         at = np.searchsorted(position, heights).clip(1, len(rows) - 1)
@@ -165,22 +267,48 @@ def atlas(train: Slices, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def enlarge(probability: np.ndarray, size: int) -> np.ndarray:
-    """Interpolate maps (S, h, w) linearly to (S, size, size), pixel centres in their places."""
-    p = torch.as_tensor(np.ascontiguousarray(probability, dtype=np.float32))[:, None]
-    return F.interpolate(p, size=(size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
+    """Interpolate maps (..., h, w) linearly to (..., size, size), pixel centres in their places."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    p = torch.as_tensor(np.ascontiguousarray(probability, dtype=np.float32))
+    large = interpolate(p.reshape(-1, 1, *p.shape[-2:]), size=(size, size), mode="bilinear", align_corners=False)
+    return large.reshape(*p.shape[:-2], size, size).numpy()
 
 
-def truth_at(shards, patient: str, level: int) -> np.ndarray:
-    """The mask that predictions are held against, (S, h, w) bool: the mask itself at full size, else `TRUTH`."""
+def truth_at(shards: str | Path, patient: str, level: int) -> np.ndarray:
+    """Read the mask that predictions are held against, (S, h, w) bool: the mask itself at full size, else `TRUTH`."""
+    from vaelib.engine.shards import masks_of
+    from vaelib.levels import FULL
+
     return np.asarray(masks_of(shards, patient, level)) >= (0.5 if level == FULL else TRUTH)
 
 
-def _pairs(probability):
-    return probability.items() if isinstance(probability, Mapping) else probability
+def spacing_at(shards: str | Path, patient: str, level: int) -> tuple[float, float, float]:
+    """Read the size of a voxel at a level, (dz, dy, dx) in mm: slices keep their distance, pixels grow."""
+    from vaelib.engine.shards import meta_of
+    from vaelib.levels import FULL
+
+    dx, dy, dz = meta_of(shards, patient)["spacing"]
+    return dz, dy * 2 ** (FULL - level), dx * 2 ** (FULL - level)
 
 
-def best_thresholds(shards, probability, level: int) -> dict[str, float]:
-    """The best threshold at the level of the maps and at full size, chosen on these (validation) patients.
+Maps = Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]]  # (S, h, w) by patient, or such pairs one by one
+
+
+def _at_both_sizes(probability: Maps, level: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Go through the maps of each patient: at their own level, and enlarged to full size."""
+    from vaelib.levels import FULL
+
+    for patient, p in probability.items() if isinstance(probability, Mapping) else probability:
+        _refuse_nan(p, patient)
+        yield patient, level, p
+        if level != FULL:
+            yield patient, FULL, enlarge(p, 2**FULL)
+
+
+def best_thresholds(shards: str | Path, probability: Maps, level: int) -> dict[str, float]:
+    """Find the best threshold at the level of the maps and at full size, on these (validation) patients.
 
     There are two, because they answer two questions: which coarse pixels hold pancreas, and where its outline
     runs when the coarse map is put back.
@@ -196,15 +324,16 @@ def best_thresholds(shards, probability, level: int) -> dict[str, float]:
     dict
         ``{"64": 0.2, "512": 0.4}``
     """
-    dices = {str(2**at): [] for at in (level, FULL)}
-    for patient, p in _pairs(probability):
-        for at in (level, FULL):
-            at_size = p if at == level else enlarge(p, 2**at)
-            dices[str(2**at)] += [*sweep(at_size, truth_at(shards, patient, at), np.full(len(p), patient), THRESHOLDS)]
-    return {side: float(THRESHOLDS[np.mean(rows, axis=0).argmax()]) for side, rows in dices.items()}
+    dices: dict[str, list[np.ndarray]] = {}
+    for patient, at, p in _at_both_sizes(probability, level):
+        curve = sweep(p, truth_at(shards, patient, at), np.full(len(p), patient), THRESHOLDS)[0]
+        dices.setdefault(str(2**at), []).append(curve)
+    return {side: float(THRESHOLDS[np.mean(curves, axis=0).argmax()]) for side, curves in dices.items()}
 
 
-def score(shards, probability, level: int, thresholds: dict[str, float]) -> dict:
+def score(
+    shards: str | Path, probability: Maps, level: int, thresholds: dict[str, float]
+) -> dict[str, dict[str, list[float]]]:
     """Score a method on whole patients: at the level it works at, and put back at full size.
 
     Parameters
@@ -228,15 +357,45 @@ def score(shards, probability, level: int, thresholds: dict[str, float]) -> dict
     NotFinite
         If a prediction has NaN or Inf in it: it names the patient and the slices.
     """
-    out = {str(2**at): {"dice": [], "iou": [], "hd95": []} for at in (level, FULL)}
-    for patient, p in _pairs(probability):
-        finite.refuse(p, f"{patient}: the prediction", "slices")
-        for at in (level, FULL):
-            rows, factor = out[str(2**at)], 2 ** (FULL - at)
-            dx, dy, dz = meta_of(shards, patient)["spacing"]
-            truth = truth_at(shards, patient, at)
-            prediction = (p if at == level else enlarge(p, 2**at)) >= thresholds[str(2**at)]
-            rows["dice"].append(dice(prediction, truth))
-            rows["iou"].append(iou(prediction, truth))
-            rows["hd95"].append(hd95(prediction, truth, (dz, dy * factor, dx * factor)))
+    out: dict[str, dict[str, list[float]]] = {}
+    for patient, at, p in _at_both_sizes(probability, level):
+        masks = p >= thresholds[str(2**at)], truth_at(shards, patient, at)
+        found = {"dice": dice(*masks), "iou": iou(*masks), "hd95": hd95(*masks, spacing_at(shards, patient, at))}
+        for name, value in found.items():
+            out.setdefault(str(2**at), {}).setdefault(name, []).append(value)
     return out
+
+
+def centres(masks: np.ndarray) -> np.ndarray:
+    """Find row and column of the centre of mass of each mask of (N, ..., H, W): (N, 2), NaN for an empty one."""
+    flat = np.asarray(masks, float).reshape(len(masks), *np.shape(masks)[-2:])
+    area = np.where(flat.any((1, 2)), flat.sum((1, 2)), np.nan)
+    rows, columns = (np.arange(side) for side in flat.shape[1:])
+    return np.stack([flat.sum(2) @ rows / area, flat.sum(1) @ columns / area], 1)
+
+
+def consistency(mask: np.ndarray) -> dict[str, float]:
+    """Measure how well the slices of a mask (S, H, W) fit each other.
+
+    Returns
+    -------
+    dict
+        ``neighbours``: the mean Dice of two neighbouring slices, over all pairs that are not both empty.
+        ``gaps``: empty slices between the lowest and the highest that is not. ``pieces``: connected parts in 3D, voxels
+        that touch by a corner being connected. ``jitter``: how far the centre of a slice lies from the middle between
+        the centres of its neighbours, the mean in pixels; unlike the others it cares little for the size of a mask.
+    """
+    from scipy.ndimage import label
+
+    area = mask.sum((1, 2))
+    total, both = area[1:] + area[:-1], (mask[1:] & mask[:-1]).sum((1, 2))
+    alike = 2 * both[total > 0] / total[total > 0]
+    filled, at = np.flatnonzero(area), centres(mask)
+    off = np.linalg.norm(at[1:-1] - (at[2:] + at[:-2]) / 2, axis=1)
+    off = off[np.isfinite(off)]  # where all three slices hold something
+    return {
+        "neighbours": float(alike.mean()) if len(alike) else 0.0,
+        "gaps": int(np.ptp(filled) + 1 - len(filled)) if len(filled) else 0,
+        "pieces": int(label(mask, np.ones((3, 3, 3)))[1]),
+        "jitter": float(off.mean()) if len(off) else 0.0,
+    }
