@@ -129,7 +129,7 @@ def cell(
 ) -> dict:  # fmt: skip
     """Return the scores of one cell of the table, which is trained unless it is kept; committed where `published`."""
     level, kind, numbers = at
-    size, coarse = 2**level, lab.at(6)
+    size, coarse = 2**level, lab if lab.level == 6 else lab.at(6)
     with torch.device("meta"):
         config = build(kind, size, numbers).config
     made_by = {
