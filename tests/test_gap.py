@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_arms import patients
+from test_rivals import patients
 
 from studies import gap
 from vaelib.latent import decode

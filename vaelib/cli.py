@@ -120,13 +120,9 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
 
 @app.command(sort_key=4)
 def prepare(
-    folder: Path | None = None,
-    *,
-    cache: Path | None = None,
-    patient: list[str] | None = None,
-    reorient: str | None = None,
-    workers: int | None = None,
-) -> None:
+    folder: Path | None = None, *, cache: Path | None = None, patient: list[str] | None = None,
+    reorient: str | None = None, workers: int | None = None,
+) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.
 
     Parameters
