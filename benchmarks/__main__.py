@@ -1,4 +1,4 @@
-"""`make bench`: everything that is measured beside others, into results.json and the README; and what fell since.
+"""`make bench`: everything that is measured beside others, into results.json and README.md here; and what fell since.
 
     python -m benchmarks [module ...]
 

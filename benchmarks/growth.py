@@ -4,7 +4,7 @@
 
 Measures steps of training at five sides, trains the one cell that the table of sizes does not have (32 x 32), and
 writes `benchmarks/growth.json` and the figure `benchmarks/growth.png`. The Dice of the other sides come from
-`results.json`, the times to prepare from `benchmarks/prepare.json`. Times are those of the processor, on one thread.
+`results/sizes.json`, the times to prepare from `benchmarks/prepare.json`. Times are a processor's, on one thread.
 """
 
 import json
@@ -19,11 +19,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import timing
-from studies import board, sizes
+from benchmarks.growth_chart import growth
+from studies import read, sizes
 from vaelib import metrics, pictures, recipes
-from vaelib.cohort import load_slices, open_cohort
+from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import REPOSITORY
-from vaelib.engine.files import write_file
+from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.memory import step_bytes
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
@@ -155,31 +156,30 @@ def steps() -> dict:
 
 def dices() -> dict:
     """By side, the Dice at full size that equal CPU time buys the plain cascade, and what the downscaling allows."""
-    cells = board.get("sizes")["cells"]
+    cells = read("sizes")["cells"]
     lab = open_cohort()
-    shards, parts = lab.shards, lab.parts
     out = {}
     for side in SIDES:
         level = side.bit_length() - 1
         if str(side) in cells:
             found = cells[str(side)]["plain"]["64"]
         else:
-            found = sizes.cell((level, "plain", 64), sizes.MINUTES)
+            found = sizes.cell((level, "plain", 64), lab, sizes.MINUTES)
         trained = {k: v for k, v in found["dice"][str(2**FULL)].items() if k != "values"}
         out[str(side)] = {
             "plain": trained | {"passes": found["passes"]["VAE"]},
-            "ceiling": ceiling(shards, parts, level),
+            "ceiling": ceiling(lab.at(level)),
         }
     return out
 
 
-def ceiling(shards, parts: dict, level: int) -> dict:
+def ceiling(lab: Cohort) -> dict:
     """The Dice of the true occupancy put back at full size, with the threshold that is best on validation patients."""
-    if level == FULL:
+    if lab.level == FULL:
         return dict.fromkeys(("mean", "low", "high"), 1.0)
-    val, test = (load_slices(shards, parts[name], level) for name in ("val", "test"))
-    thresholds = metrics.best_thresholds(shards, recipes.by_patient(val.masks, val.patient), level)
-    values = sizes.dices(shards, test.masks, test.patient, level, thresholds)[str(2**FULL)]
+    val, test = lab.val, lab.test
+    thresholds = metrics.best_thresholds(lab.shards, recipes.by_patient(val.masks, val.patient), lab.level)
+    values = sizes.dices(lab.shards, test.masks, test.patient, lab.level, thresholds)[str(2**FULL)]
     return metrics.bootstrap(values)._asdict()
 
 
@@ -191,7 +191,7 @@ def main():
     with memory_kept():
         out["ELU, GB/s"]["memory kept"] = timing.in_a_fresh_process(elu)
     out["minutes"], out["dice"] = sizes.MINUTES, dices()
-    write_file(HERE / "growth.json", json.dumps(recipes.json_ready(out), indent=1) + "\n")
+    write_file(HERE / "growth.json", json.dumps(json_ready(out), indent=1) + "\n")
     draw()
 
 
@@ -199,7 +199,7 @@ def draw() -> None:
     """Draw what has been measured."""
     found, prepared = (json.loads((HERE / f"{name}.json").read_text()) for name in ("growth", "prepare"))
     fastest = max(layer["GFLOP/s"] for layer in found["layers"])
-    write_file(HERE / "growth.png", pictures.png(pictures.growth(found | prepared | {"limit": fastest})))
+    write_file(HERE / "growth.png", pictures.png(growth(found | prepared | {"limit": fastest})))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def rate(fabric, model, step, batch, times: int = 20) -> float:
 def measured(name: str, precision: str) -> dict[str, float]:
     """Images a second of the VAE and of its mask decoder, and the GPU's memory in MB at most."""
     build, decoder, side, images = CELLS[name]
-    fabric = parallel.fabric("cuda", precision)
+    fabric = parallel.make_fabric("cuda", precision)
+    torch.backends.cudnn.deterministic = True  # as in training
     torch.cuda.reset_peak_memory_stats()
     x = torch.rand(images, 1, side, side, device=fabric.device)
     vae = build().to(memory_format=torch.channels_last)

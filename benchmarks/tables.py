@@ -1,6 +1,10 @@
-"""The table of the README that comes from the measurements."""
+"""The table of the page that comes from the measurements."""
 
-from studies.ladder import into_readme
+from pathlib import Path
+
+from studies import into_page
+
+PAGE = Path(__file__).with_name("README.md")
 
 
 def number(value: float) -> str:
@@ -29,7 +33,7 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def write(found: dict) -> None:
-    """Put the table into the README, with the machine and the versions below it."""
+    """Put the table into benchmarks/README.md, with the machine and the versions below it."""
     at = found["machine"]
     names = ", ".join(f"{name} {version}" for name, version in at["versions"].items())
-    into_readme(f"{table(found['rows'])}\n\nOn {at['cores']} cores of an {at['cpu']}: {names}.", "bench")
+    into_page(f"{table(found['rows'])}\n\nOn {at['cores']} cores of an {at['cpu']}: {names}.", "bench", PAGE)

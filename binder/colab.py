@@ -12,7 +12,8 @@ OWN = {"torch", "ipython", "ipywidgets", "jupyterlab"}  # Colab runs on its own 
 home = Path.home() / "vaelib"
 if not home.exists():
     subprocess.run(["git", "clone", "--depth=1", "https://github.com/vaelib/vaelib", str(home)], check=True)
-wanted = tomllib.loads((home / "pyproject.toml").read_text())["project"]["dependencies"]
+project = tomllib.loads((home / "pyproject.toml").read_text())["project"]
+wanted = project["dependencies"] + project["optional-dependencies"]["notebooks"]
 wanted = [line for line in wanted if re.match(r"[\w-]+", line)[0].lower() not in OWN]
 pip = [sys.executable, "-m", "pip", "install", "--quiet"]
 subprocess.run([*pip, *wanted], check=True)

@@ -6,18 +6,20 @@ and did not arrive. Change the model and the drawing changes.
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from monai.networks.layers.simplelayers import SkipConnection
 from torch import Tensor, nn
 
-from vaelib.pictures.charts import BLUE, GREY, ORANGE, SKY, VERMILLION
+from vaelib.pictures.style import BLUE, GREY, ORANGE, SKY, VERMILLION
 from vaelib.spatial import neighbours
 
 WIDE, HIGH = 960, 540  # points: a slide of 13.33 x 7.5 inches, 16 to 9
+Point = tuple[float, float]
 SMALL, LARGE = 16, 26  # points: the smallest letters that the last row of a room reads, and a title's
 
 
@@ -68,13 +70,13 @@ def trace(net: nn.Module, x: Tensor) -> Trace:
 
 
 def stops_the_gradient(net: nn.Module, z: Tensor) -> bool:
-    """Whether nothing flows back from the output of `net` into its input `z`: tried, not looked up."""
+    """Try whether nothing flows back from the output of `net` into its input `z`."""
     z = z.detach().requires_grad_()
     return torch.autograd.grad(net(z).sum(), z, allow_unused=True)[0] is None
 
 
-def canvas(title: str) -> tuple[Figure, object]:
-    """An empty slide with its title, and axes over all of it that are measured in points."""
+def canvas(title: str) -> tuple[Figure, Axes]:
+    """Make an empty slide with its title, and axes over all of it that are measured in points."""
     fig = Figure(figsize=(WIDE / 72, HIGH / 72), dpi=72)
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDE), ylim=(0, HIGH))
@@ -83,20 +85,20 @@ def canvas(title: str) -> tuple[Figure, object]:
     return fig, ax
 
 
-def arrow(ax, start, end, *, colour=GREY, **look):
-    """An arrow between two points of a slide."""
+def arrow(ax: Axes, start: Point, end: Point, *, colour: str = GREY, **look: Any) -> None:
+    """Draw an arrow between two points of a slide."""
     style = {"arrowstyle": "-|>,head_width=.35,head_length=.7", "lw": 2.2, "color": colour, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", end, start, arrowprops=style | look)
 
 
 def _size(shape):
-    """Width and height of a block on the slide, by the logarithms of its channels and of its side."""
+    """Choose width and height of a block on the slide, by the logarithms of its channels and of its side."""
     channels, side = (shape[0], shape[-1]) if len(shape) > 1 else (1, shape[0])
     return 8 + 4.2 * channels.bit_length(), 17 * (side.bit_length() - 1)
 
 
 def _block(ax, x, y, shape, colour, parameters=None):
-    """A block around (x, y), its shape above and its number of weights below; half of its width."""
+    """Draw a block around (x, y), its shape above and its number of weights below; return half of its width."""
     wide, high = _size(shape)
     ax.add_patch(Rectangle((x - wide / 2, y - high / 2), wide, high, facecolor=colour, edgecolor="black", lw=1.2))
     text = str(shape[0]) if len(shape) == 1 else f"{shape[0]} ×\n" + " × ".join(map(str, shape[1:]))
@@ -107,7 +109,7 @@ def _block(ax, x, y, shape, colour, parameters=None):
 
 
 def _row(ax, xs, y, blocks, colour):
-    """Blocks from left to right with an arrow between each two."""
+    """Draw blocks from left to right with an arrow between each two."""
     halves = [_block(ax, x, y, b.shape, colour, b.parameters) for x, b in zip(xs, blocks, strict=True)]
     for k in range(len(xs) - 1):
         arrow(ax, (xs[k] + halves[k] + 3, y), (xs[k + 1] - halves[k + 1] - 3, y))
@@ -115,7 +117,7 @@ def _row(ax, xs, y, blocks, colour):
 
 
 def _bar(ax, start, end, slices):
-    """Two strokes across the arrow from `start` to `end`, over which the latents of so many slices go: no way back."""
+    """Draw two strokes across the arrow over which the latents of so many slices go: there is no way back."""
     (x, y), (u, v) = start, (end[0] - start[0], end[1] - start[1])
     long = (u * u + v * v) ** 0.5
     for along in (0.5, 0.56):
@@ -126,7 +128,7 @@ def _bar(ax, start, end, slices):
 
 
 def summary(name: str, blocks: list[Block]) -> str:
-    """A line such as ``encoder: 4 Conv2d, 2 Linear; 434,560 weights``."""
+    """Write a line such as ``encoder: 4 Conv2d, 2 Linear; 434,560 weights``."""
     kinds = Counter(kind for block in blocks for kind in block.layers)
     layers = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     return f"{name}: {layers}; {sum(b.parameters for b in blocks):,} weights"

@@ -12,17 +12,17 @@ from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 
 
-def check_onnx(path) -> None:
+def check_onnx(path: str | Path) -> None:
     """Raise InputError where PyTorch could not write `path` as ONNX; worth asking before a long computation."""
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
         raise InputError(f"{path}: ONNX needs {' and '.join(missing)}; install the extra: pip install 'vaelib[site]'")
 
 
-def write_onnx(decoder: nn.Module, path, shape: tuple[int, ...]) -> Path:
-    """Write a decoder as ONNX, for programs that have no PyTorch: a latent goes in, grey values or probabilities out.
+def write_onnx(decoder: nn.Module, path: str | Path, shape: tuple[int, ...]) -> Path:
+    """Write a decoder as ONNX, for programs that have no PyTorch.
 
-    The sigmoid that `vaelib.latent.decode` takes is part of the file, and so are the weights. The same decoder gives
-    the same bytes with the same PyTorch.
+    A latent goes in, and grey values or probabilities come out: the sigmoid that `vaelib.latent.decode` takes is part
+    of the file, and so are the weights. The same decoder gives the same bytes with the same PyTorch.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Slides for a lecture, as SVG in `notebooks/figures/slides`: drawn from the models and from `results.json` alone.
+"""Slides for a lecture, as SVG in `notebooks/figures/slides`: drawn from the models and from `results/` alone.
 
 Letters are drawn as paths, since a projector's machine has other fonts; what a slide says stands in its `<title>` and
 `<desc>`, and the letters again in comments. The same numbers give the same bytes.
@@ -15,19 +15,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+import studies
 from course import slides_ideas, teaching
 from course.diagram import SMALL, canvas, vae_and_mask, with_skips
-from studies import board
+from course.places import NOTEBOOKS
 from studies.against import OURS, RIVAL
-from studies.ladder import into_readme
-from studies.tables import verdict
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.checkpoints import load
 from vaelib.engine.files import write_file
-from vaelib.pictures.charts import BLUE, GREEN, GREY, VERMILLION
+from vaelib.metrics import verdict
+from vaelib.pictures.style import BLUE, GREEN, GREY, VERMILLION
 from vaelib.vae import VAE, MaskDecoder
 
-FOLDER = REPOSITORY / "notebooks" / "figures" / "slides"
+FOLDER = NOTEBOOKS / "figures" / "slides"
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": SMALL, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#E4E4E4", "axes.axisbelow": True,
@@ -44,20 +43,22 @@ class Slide(NamedTuple):
     draw: Callable[[str], Figure]
 
 
-def vae(title):
-    """The VAE and the mask decoder of notebooks 03 to 05, by the recipe of the results."""
-    latent = board.get("recipe")["latent"]
+def vae(title: str) -> Figure:
+    """Draw the VAE and the mask decoder of notebooks 03 to 05, by the recipe of the results."""
+    latent = studies.read("ladder")["recipe"]["latent"]
     return vae_and_mask(VAE(latent=latent), MaskDecoder(latent=latent), title)
 
 
-def kept(name, title):
-    """A contestant of notebook 06, from its committed checkpoint."""
-    nets = load(board.CHECKPOINTS / f"{name}.safetensors")[0]
+def kept(name: str, title: str) -> Figure:
+    """Draw a contestant of notebook 06, from its committed checkpoint."""
+    nets = load(studies.CHECKPOINTS / f"{name}.safetensors")[0]
     return with_skips(nets["net"], 64, title) if "net" in nets else vae_and_mask(nets["vae"], nets["mask"], title)
 
 
-def _intervals(title, rows, label, zero=None, limits=None):
-    """A slide of names, each with a mean and its interval, from the top down; (name, interval, words) are the rows."""
+def _intervals(
+    title: str, rows: list[tuple], label: str, zero: float | None = None, limits: tuple | None = None
+) -> Figure:
+    """Draw names, each with a mean and its interval, from the top down; (name, interval, words) are the rows."""
     fig, ax = canvas(title)
     panel = fig.add_axes((0.31, 0.15, 0.46, 0.70))
     at = np.arange(len(rows))
@@ -76,16 +77,16 @@ def _intervals(title, rows, label, zero=None, limits=None):
     return fig
 
 
-def ladder(title):
-    """Dice of the methods of notebook 05 at 64 x 64, from the results."""
-    methods = {name: row["64"]["dice"] for name, row in board.get("methods").items() if name != "empty mask"}
-    rows = [(name, dice, f"{dice['mean']:.2f}") for name, dice in methods.items()]
+def ladder(title: str) -> Figure:
+    """Draw the Dice of the methods of notebook 05 at 64 x 64, from the results."""
+    methods = {name: row["64"]["dice"] for name, row in studies.read("ladder")["methods"].items()}
+    rows = [(name, dice, f"{dice['mean']:.2f}") for name, dice in methods.items() if name != "empty mask"]
     return _intervals(title, rows, "Dice at 64 × 64", limits=(0, 1.03))
 
 
-def shifts(title):
-    """The spatial VAE minus the U-Net under every shift, from the results."""
-    gaps = {name: by[OURS] for name, by in board.get("against")["minus U-Net"].items()}
+def shifts(title: str) -> Figure:
+    """Draw the spatial VAE minus the U-Net under every shift, from the results."""
+    gaps = {name: by[OURS] for name, by in studies.read("against")["minus U-Net"].items()}
     rows = [("as they are" if name == "none" else name, gap, f"{gap['mean']:+.3f}  {verdict(gap)}")
             for name, gap in gaps.items()]  # fmt: skip
     return _intervals(title, rows, f"Spatial VAE minus {RIVAL}, Dice", zero=0)
@@ -99,12 +100,12 @@ SLIDES = {
         "00 to 05 are read in order; after 05, any of the others will do.",
         slides_ideas.lessons_map,
     ),
-    "02_rooms": Slide(
-        "From a scan to a mask: the rooms of vaelib",
-        "Eight boxes in two rows, joined by arrows: from DICOM files over cases, volumes and a pyramid of sizes to "
-        "models, their latents, the scores and the mask on the scan.",
-        "Each room hands one kind of thing to the next, and imports only rooms before it.",
-        slides_ideas.rooms,
+    "02_library": Slide(
+        "The root of vaelib is the course",
+        "Boxes in rows, one for each file of the library's root with the number of the lesson that teaches it, from "
+        "volumes to the commands; below them a box for each folder that they stand on.",
+        "A lesson shows its subject, then imports it from its file; what makes that robust and fast is in the folders.",
+        slides_ideas.library,
     ),
     "03_split": Slide(
         "Patients are split, never slices",
@@ -181,7 +182,7 @@ def figure(slide: Slide) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def svg(slide: Slide, fig: Figure) -> str:
-    """A drawn slide as text: no date, no name of a program, letters as paths, its words for a screen reader."""
+    """Turn a drawn slide into text: no date, no program's name, letters as paths, words for a screen reader."""
     fig.savefig(out := io.StringIO(), format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     words = f'<title id="title">{escape(slide.title)}</title>\n <desc id="desc">{escape(slide.alt)}</desc>'
     head, tag, rest = out.getvalue().partition("<svg ")
@@ -190,7 +191,7 @@ def svg(slide: Slide, fig: Figure) -> str:
 
 
 def table() -> str:
-    """The slides in Markdown: number, picture, title, what to say with it."""
+    """Write the slides in Markdown: number, picture, title, what to say with it."""
     lines = ["| | | slide | to say with it |", "|---|---|---|---|"]
     for name, slide in SLIDES.items():
         picture = f'[<img src="figures/slides/{name}.svg" width="260" alt="{slide.alt}">](figures/slides/{name}.svg)'
@@ -199,7 +200,7 @@ def table() -> str:
 
 
 def run() -> None:
-    """Draw every slide anew, and put their table into the teacher's page."""
+    """Draw every slide anew, and put their table into the teachers' page."""
     for name, slide in SLIDES.items():
         write_file(FOLDER / f"{name}.svg", svg(slide, figure(slide)))
-    into_readme(table(), "slides", teaching.PAGE)
+    studies.into_page(table(), "slides", teaching.PAGE)

@@ -1,27 +1,25 @@
-"""Slides that show an idea: the order of the lessons, the rooms, a split, a share, a loss, a collapse."""
+"""Slides that show an idea: the order of the lessons, the library, a split, a share, a loss, a collapse."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from course import teaching
+import studies
+from course import rooms, teaching
 from course.diagram import SMALL, arrow, canvas
-from studies import board
 from vaelib.losses import kl_per_unit
 from vaelib.phantom import make_patient
-from vaelib.pictures.charts import BLUE, GREY, ORANGE, SKY, VERMILLION, YELLOW
-
-ROOMS = [  # two rows of boxes: the rooms, and what they do
-    [("phantom\ndownload", "make or fetch\nDICOM series"), ("cohort", "find the cases,\nsplit patients"),
-     ("volumes\nmasks", "HU, and a mask\non the same grid"), ("pyramid", "window, halve,\noccupancy")],
-    [("models\ntraining", "a VAE, then a\nmask decoder"), ("latent", "encode, decode,\nwalk, sample"),
-     ("metrics", "Dice per patient,\nin 3D"), ("export", "the mask, back\non the scan")],
-]  # fmt: skip
-BETWEEN = [["files", "cases", "HU and mm", "slices of 64 × 64"], ["weights", "probabilities", "threshold"]]
+from vaelib.pictures.style import BLUE, GREY, ORANGE, SKY, VERMILLION, YELLOW
 
 
-def box(ax, x, y, wide, high, head, text="", colour=SKY, **look):
-    """A box around (x, y) with a heading and a text in it."""
+def box(
+    ax: Axes, x: float, y: float, wide: float, high: float, head: str, text: str = "", colour: str = SKY, **look: Any
+) -> None:
+    """Draw a box around (x, y) with a heading and a text in it."""
     corner, style = (x - wide / 2, y - high / 2), "round,pad=0,rounding_size=8"
     ax.add_patch(FancyBboxPatch(corner, wide, high, boxstyle=style, facecolor=colour, edgecolor="black", lw=1.2))
     middle = dict(ha="center", va="center", fontsize=SMALL, linespacing=1.25) | look
@@ -29,8 +27,8 @@ def box(ax, x, y, wide, high, head, text="", colour=SKY, **look):
     ax.text(x, y - high / 5, text, **middle)
 
 
-def lessons_map(title):
-    """The lessons that follow one another on the left; on the right those that may be read in any order after them."""
+def lessons_map(title: str) -> Figure:
+    """Draw the lessons: on the left those that follow one another, on the right those for any order after them."""
     found = teaching.lessons()
     edges, depth = teaching.builds_on(found), {}
     for number in found:
@@ -52,27 +50,25 @@ def lessons_map(title):
     return fig
 
 
-def rooms(title):
-    """How a scan goes through the library, in two rows."""
+def library(title: str) -> Figure:
+    """Draw the files of the root of `vaelib`, each with its lesson, and below them the folders that they stand on."""
     fig, ax = canvas(title)
-    wide, xs = 172, [118, 359, 600, 841]
-    for row, (boxes, between) in enumerate(zip(ROOMS, BETWEEN, strict=True)):
-        y = 355 - 225 * row
-        for x, (head, text) in zip(xs, boxes, strict=True):
-            box(ax, x, y, wide, 124, head, text, colour=ORANGE if row else SKY)
-        for k in range(3):
-            arrow(ax, (xs[k] + wide / 2 + 3, y), (xs[k + 1] - wide / 2 - 3, y))
-            ax.text((xs[k] + xs[k + 1]) / 2, y + 72, between[k], ha="center", fontsize=SMALL, style="italic")
-    ax.plot([xs[3], xs[3], xs[0], xs[0]], [293, 243, 243, 230], color=GREY, lw=2.2)
-    arrow(ax, (xs[0], 235), (xs[0], 195))
-    ax.text(480, 250, BETWEEN[0][3], ha="center", va="bottom", fontsize=SMALL, style="italic")
-    ax.text(30, 30, "Beside the road: plots, widgets and diagrams show what a room hands on, and change nothing.",
-            fontsize=SMALL)  # fmt: skip
+    files, columns = rooms.root_files(), 5
+    for k, name in enumerate(files):
+        lesson, words = rooms.TAUGHT[name]
+        row, column = divmod(k, columns)
+        place = 104 + 188 * column, 416 - 104 * row, 176, 92
+        box(ax, *place, f"{lesson} {name}".strip(), words, SKY if lesson else YELLOW)
+    for k, name in enumerate(rooms.folders()):
+        box(ax, 104 + 188 * k, 72, 176, 48, f"{name}/", colour=ORANGE)
+    ax.text(16, 122, "The folders that they stand on:", fontsize=SMALL, va="center")
+    ax.text(480, 24, "Numbers are lessons. Imports make no circle, and nothing in the library imports the course.",
+            ha="center", va="center", fontsize=SMALL)  # fmt: skip
     return fig
 
 
-def split(title):
-    """Slices of six patients dealt by slice and by patient, and what that does to a score."""
+def split(title: str) -> Figure:
+    """Deal slices of six patients by slice and by patient, and show what that does to a score."""
     fig, ax = canvas(title)
     colours = np.array([BLUE, ORANGE, VERMILLION])
     by_slice = np.random.default_rng(1).permutation(np.repeat([0, 1, 2], (42, 6, 12))).reshape(6, 10)
@@ -85,21 +81,21 @@ def split(title):
             ax.add_patch(Rectangle(corner, 32, 32, facecolor=colours[part], edgecolor="black", lw=0.8))
     ax.text(40, 306, "patients", rotation=90, ha="center", va="center", fontsize=SMALL)
     ax.text(60, 186, "slices of each", va="top", fontsize=SMALL)
-    sizes = board.get("patients")
+    sizes = studies.read("ladder")["patients"]
     names = [f"{sizes[part]} patients for {what}" for part, what in
              (("train", "training"), ("val", "validation"), ("test", "the test"))]  # fmt: skip
     for k, name in enumerate(names):
         ax.add_patch(Rectangle((60 + 300 * k, 118), 20, 20, facecolor=colours[k], edgecolor="black", lw=0.8))
         ax.text(88 + 300 * k, 128, name, va="center", fontsize=SMALL)
-    bugs = board.get("bugs")
+    bugs = studies.read("bugs")
     sound, leaky = bugs["mended"]["dice"][0], bugs["alone"]["split by slice"]["mean dice"]
     ax.text(60, 62, f"The same script, the same seed: Dice {sound:.2f} by patient, {leaky:.2f} by slice.\n"
             "What was learned by heart looks like what was understood.", va="center", fontsize=18)  # fmt: skip
     return fig
 
 
-def occupancy(title):
-    """A piece of a phantom's pancreas on fine pixels, and the share of it in each pixel four times as wide."""
+def occupancy(title: str) -> Figure:
+    """Draw a piece of a phantom's pancreas on fine pixels, and its share in each pixel four times as wide."""
     mask = make_patient(seed=2026, number=4, size=256).mask
     fine = mask[mask.sum((1, 2)).argmax()].astype(float)
     top, left = (4 * (int(place.mean()) // 4) - 20 for place in np.nonzero(fine))
@@ -128,14 +124,14 @@ def occupancy(title):
     return fig
 
 
-def _bell(x, mean, deviation):
+def _bell(x: np.ndarray, mean: float, deviation: float) -> np.ndarray:
     return np.exp(-0.5 * ((x - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
 
 
-def loss(title):
-    """The formula of the loss, and what a unit's KL costs by its mean, for three deviations."""
+def loss(title: str) -> Figure:
+    """Write the formula of the loss, and draw what a unit's KL costs by its mean, for three deviations."""
     fig, ax = canvas(title)
-    beta = board.get("recipe")["beta"]
+    beta = studies.read("ladder")["recipe"]["beta"]
     ax.text(480, 420, r"$\frac{1}{2}\sum_{pixels}(x-\hat{x})^2\;+\;\beta\;\frac{1}{2}\sum_{units}"
             r"\left(\mu^2+\sigma^2-1-\log\sigma^2\right)$", ha="center", va="center", fontsize=32)  # fmt: skip
     left = "L2: how far the picture is\nfrom the slice, summed\nover its pixels"
@@ -155,8 +151,8 @@ def loss(title):
     return fig
 
 
-def collapse(title):
-    """What q(z|x) of five slices looks like in one unit that is used, and in one that has collapsed."""
+def collapse(title: str) -> Figure:
+    """Draw q(z|x) of five slices in one unit that is used, and in one that has collapsed."""
     fig, ax = canvas(title)
     x = np.linspace(-3.5, 3.5, 281)
     used, idle = ([(-1.8, 0.25), (-0.9, 0.2), (0.1, 0.25), (0.8, 0.2), (1.9, 0.3)], [(0.0, 1.0)] * 5)

@@ -1,25 +1,20 @@
-"""The teacher's page, `notebooks/README.md`: its tables are made of what the lessons say and how long they take.
+"""The teachers' page, `notebooks/README.md`: its tables are made of what the lessons say and how long they take.
 
-`make tutorial` leaves the seconds of each notebook in build/times.json. From there `python -m studies teaching`
-brings them, with the minutes that reading takes, into `notebooks/times.json`, and puts the table into the page.
+`make tutorial` leaves the seconds of each notebook in build/times.json. From there `python -m course` brings them,
+with the minutes that reading takes, into `notebooks/times.json`, and puts the table into the page.
 """
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
-
-from studies.ladder import into_readme
-from vaelib.cohorts.layout import REPOSITORY
+from course.places import BRANCH, NOTEBOOKS, ROOT, address, read_notebook
+from studies import into_page
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 
-NOTEBOOKS = REPOSITORY / "notebooks"
-PAGE, TIMES, BUILD = NOTEBOOKS / "README.md", NOTEBOOKS / "times.json", REPOSITORY / "build" / "times.json"
-BRANCH = "main"
+PAGE, TIMES, BUILD = NOTEBOOKS / "README.md", NOTEBOOKS / "times.json", ROOT / "build" / "times.json"
 WORDS, CELL = 150, 0.25  # words of prose read in a minute, and minutes for a cell of code and what comes out of it
 ABOUT = {  # the question of each lesson, what its main figure shows, and the file where that is committed
     "00": ("is everything in place?", "four patients, the pancreas outlined", None),
@@ -47,31 +42,27 @@ class Lesson(NamedTuple):
     minutes: int
 
 
-def _read(path: Path):
-    return nbformat.v4.reads(path.read_text(encoding="utf-8"))
-
-
 def lessons(folder: Path = NOTEBOOKS) -> dict[str, Lesson]:
-    """The lessons by number, as they describe themselves: one needs what its "Before you start" links to."""
+    """Read the lessons by number, as they describe themselves: one needs what its "Before you start" links to."""
     found, paths = {}, {path.stem[:2]: path for path in sorted(folder.glob("[0-9]*.ipynb"))}
-    opening = _read(paths["00"]).cells[0].source
+    opening = read_notebook(paths["00"]).cells[0].source
     names = dict(re.findall(r"[*\[](\d\d) ([^\]*\n]+)(?:\]\(|\*\*)", opening))
     for number, path in paths.items():
-        cells = _read(path).cells
+        cells = read_notebook(path).cells
         prose = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         before = prose.partition("## Before you start")[2].partition("\n## ")[0]
         needs = {link for link in re.findall(r"\]\((\d\d)_\w+\.ipynb\)", before) if link < number}
         drill = folder / "exercises" / path.name
         count = 0
         if drill.exists():
-            count = sum(cell.source.startswith(f"# Exercise {number}.") for cell in _read(drill).cells)
+            count = sum(cell.source.startswith(f"# Exercise {number}.") for cell in read_notebook(drill).cells)
         minutes = len(prose.split()) / WORDS + CELL * sum(cell.cell_type == "code" for cell in cells)
         found[number] = Lesson(path.stem, names[number], tuple(sorted(needs)), count, 5 * max(1, round(minutes / 5)))
     return found
 
 
 def builds_on(found: dict[str, Lesson]) -> list[tuple[str, str]]:
-    """Pairs (earlier, later) of lessons, without those that follow from others."""
+    """Pair each lesson with those it builds on, (earlier, later), without what follows from other pairs."""
     above = {}
     for number, lesson in found.items():
         above[number] = {*lesson.needs}.union(*(above[need] for need in lesson.needs))
@@ -83,25 +74,20 @@ def builds_on(found: dict[str, Lesson]) -> list[tuple[str, str]]:
     ]
 
 
-def address() -> str:
-    """Where the project is, or will be, for everybody to read: as `pyproject.toml` says."""
-    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-
-
 def colab(stem: str) -> str:
-    """The address that opens a notebook on Colab."""
+    """Build the address that opens a notebook on Colab."""
     owner = address().removeprefix("https://github.com/")
     return f"https://colab.research.google.com/github/{owner}/blob/{BRANCH}/notebooks/{stem}.ipynb"
 
 
 def binder(stem: str) -> str:
-    """The address that opens a notebook on Binder."""
+    """Build the address that opens a notebook on Binder."""
     owner = address().removeprefix("https://github.com/")
     return f"https://mybinder.org/v2/gh/{owner}/{BRANCH}?labpath=notebooks/{stem}.ipynb"
 
 
 def table(found: dict[str, Lesson], times: dict[str, dict]) -> str:
-    """One line for each lesson, in Markdown."""
+    """Write one line for each lesson, in Markdown."""
     lines = ["| | notebook | its question | main figure | exercises | minutes to read | seconds to run | open it |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for number, lesson in found.items():
@@ -119,7 +105,9 @@ def table(found: dict[str, Lesson], times: dict[str, dict]) -> str:
 
 
 def measure(found: dict[str, Lesson], build: Path = BUILD, file: Path = TIMES) -> dict[str, dict]:
-    """Seconds from the last `make tutorial`, or else from before, and minutes to read: written to `file` and returned.
+    """Collect the seconds that lessons run and the minutes that they are read, write them to `file`, and return them.
+
+    The seconds come from the last `make tutorial`, or else from before.
 
     Raises
     ------
@@ -138,6 +126,8 @@ def measure(found: dict[str, Lesson], build: Path = BUILD, file: Path = TIMES) -
 
 
 def run() -> None:
-    """Bring `notebooks/times.json` and the tables of the teacher's page up to date."""
+    """Bring `notebooks/times.json` and the tables of the teachers' page up to date."""
     found = lessons()
-    into_readme(table(found, measure(found)), "times", PAGE)
+    into_page(table(found, measure(found)), "times", PAGE)
+    cell = (ROOT / "binder" / "colab.py").read_text(encoding="utf-8")
+    into_page(f"```python\n{cell}```", "colab", PAGE)

@@ -20,7 +20,7 @@ KEPT = Path(__file__).resolve().parents[1] / "build" / "guided"
 FILES = {
     "ct": "ct/1-004.dcm", "ct JPEG": "ct/1-004.dcm", "ct JPEG-LS": "ct/1-004.dcm", "ct RLE": "ct/1-004.dcm",
     "seg": "seg.dcm", "nii": "label0001.nii", "nii.gz": "label0001.nii.gz", "zip": "labels.zip",
-    "weights": "c.safetensors", "shard": "cache/hu_-160_240/P/meta.json", "arrays": "a.npz",
+    "weights": "c.safetensors", "shard": "cache/hu_-160_240/P/meta.json", "arrays": "a.safetensors",
 }  # fmt: skip
 
 

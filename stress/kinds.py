@@ -27,7 +27,7 @@ from vaelib import volumes
 from vaelib.cohort import load_slices
 from vaelib.cohorts import labels
 from vaelib.cohorts.layout import Case, cache_folder, data_folder, find_cases, models_folder
-from vaelib.engine import checkpoints, files
+from vaelib.engine import checkpoints
 from vaelib.engine.shards import prepare
 
 LEVEL = 4
@@ -223,7 +223,8 @@ def _make_arrays(folder):
 
 
 def _arrays(folder):
-    return files.arrays(folder / "a.npz", lambda: {"a": np.arange(3000.0), "b": np.eye(9, dtype=bool)})
+    make = lambda: {"a": np.arange(3000.0), "b": np.eye(9, dtype=bool)}  # noqa: E731
+    return checkpoints.kept(folder / "a.safetensors", {}, make)
 
 
 def _arrays_differ(folder, good, result):
@@ -287,6 +288,6 @@ KINDS |= {
     "zip": Kind(_make_zip, _damage_zip, _unpack, _zip_differs),
     "shard": Kind(_make_shard, _damage_shard, _open_shard, _shard_differs),
     "weights": Kind(_make_weights, _damage_weights, _load_weights, _weights_differ),
-    "arrays": Kind(_make_arrays, lambda f, r: _edit(f / "a.npz", mutate.any_bytes, r), _arrays, _arrays_differ),
+    "arrays": Kind(_make_arrays, lambda f, r: _edit(f / "a.safetensors", mutate.any_bytes, r), _arrays, _arrays_differ),
     "parameters": Kind(lambda f: f.mkdir(parents=True), _damage_parameters, _find, _cases_odd),
 }  # fmt: skip

@@ -1,16 +1,32 @@
-"""Make the numbers anew: ``python -m studies [NAME ...]``, all without a name. Trained networks are kept.
-
-The last two make no numbers, but pages of them: slides for a lecture, and the tables of the teacher's page.
-"""
+"""Run studies: ``python -m studies [NAME ...]``, all of them without a name. Networks once trained are kept."""
 
 import sys
 from importlib import import_module
 
-STUDIES = ("against", "gap", "sizes", "volumes", "only", "bugs", "slides", "teaching")
+import studies
+from vaelib.cohort import open_cohort
+from vaelib.engine.errors import InputError
+
+
+def main(asked: list[str]) -> int:
+    """Run the studies of these names, write their results and tables, and return the status of the command."""
+    known = studies.names()
+    if unknown := sorted({*asked} - {*known}):
+        print(f"no study is called {', '.join(unknown)}: there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    try:
+        lab = open_cohort()
+        for name in asked or known:
+            study = import_module(f"studies.{name}")
+            studies.write(name, study.run(lab))
+            for mark, table in getattr(study, "tables", lambda record: {})(studies.read(name)).items():
+                studies.into_page(table, mark)
+            print(f"{name}: done", flush=True)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    if unknown := {*sys.argv[1:]} - {*STUDIES}:
-        sys.exit(f"no study is called {', '.join(sorted(unknown))}: there are {', '.join(STUDIES)}")
-    for name in sys.argv[1:] or STUDIES:
-        import_module(f"studies.{name}").run()
-        print(f"{name}: done", flush=True)
-    import_module("studies.tables").write()
+    sys.exit(main(sys.argv[1:]))

@@ -1,110 +1,105 @@
-"""What do skip connections buy, and what do they cost? Every contestant, three seeds, eight shifts."""
+"""What do skip connections buy, and what do they cost? Every contestant of notebook 06, three seeds, eight shifts."""
 
-import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from studies import board
+from studies import cell, publish
 from vaelib import metrics, recipes
-from vaelib.cohort import load_slices
-from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import load, save
+from vaelib.cohort import Cohort
 from vaelib.phantom.shifts import SHIFTS, stack_shifted
-from vaelib.rivals import ARMS, PASSES, SPATIAL, parameters, predict
+from vaelib.rivals import ARMS, SPATIAL, checkpoint, contestant, parameters
 
-LEVEL, SEEDS, RIVAL, OURS = 6, (0, 1, 2), "U-Net", "spatial VAE, detached"
+RIVAL, OURS, SEEDS = "U-Net", "spatial VAE, detached", (0, 1, 2)
 ONCE = ("supervised bottleneck", "U-Net, skips cut", "U-Net, three slices", "U-Net, jittered")  # controls, of one seed
+CONTESTANTS = (recipes.DETACHED, ONCE[0], RIVAL, *ONCE[1:], OURS)
 COSTS = {  # the gap between the method and the U-Net, taken apart: (this) minus (that), by the first seed of each
     "the unsupervised objective": ("supervised bottleneck", recipes.DETACHED),
     "the missing skips": ("U-Net", "supervised bottleneck"),
     "the skips of the U-Net": ("U-Net", "U-Net, skips cut"),
     "all of it": ("U-Net", recipes.DETACHED),
 }
-KEPT = {RIVAL: "06_unet", OURS: "06_spatial"}  # the first seed's, for the notebook
+PUBLISHED = {RIVAL: "06_unet", OURS: "06_spatial"}  # the first seed's, for the notebook
 
 
-def contestant(name: str, train, val, seed: int, folder: Path | None = None) -> tuple[dict, dict]:
-    """The networks of an arm with their metadata: from their checkpoint if these slices made it, or else trained."""
-    path = checkpoint(name, seed, folder)
-    made_by = {"arm": name, "seed": seed, "passes": PASSES, "data": recipes.fingerprint(train, val)}
-    made_by |= {"recipe": SPATIAL} if name == OURS else {}
-    if path.exists():
-        networks, meta = load(path)
-        if {k: meta.get(k) for k in made_by} == made_by:
-            return networks, meta
-    began = time.process_time()
-    networks = ARMS[name](train, val, seed)
-    seconds = time.process_time() - began
-    threshold = choose(predict(networks, val), val)
-    save(path, networks, half=True, **made_by, threshold=threshold, **{"cpu seconds": seconds})
-    return load(path)
-
-
-def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
-    """Where the networks of an arm are kept."""
-    return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
-
-
-def choose(probability, val) -> float:
-    """The threshold that is best on the validation patients."""
-    return metrics.best_threshold(probability, val.masks >= metrics.TRUTH, val.patient)
-
-
-def dices(networks: dict, threshold: float, s) -> np.ndarray:
-    """3D Dice of each patient of a stack, (patients,)."""
-    return dice_of(predict(networks, s), threshold, s)
-
-
-def dice_of(probability: np.ndarray, threshold: float, s) -> np.ndarray:
-    """The same of probabilities (N, 1, H, W)."""
-    return metrics.sweep(probability, s.masks >= metrics.TRUTH, s.patient, np.array([threshold]))[:, 0]
-
-
-def summary(values: np.ndarray) -> dict:
-    """Interval over patients of per-patient means over seeds (seeds, patients), and each seed's own mean."""
-    per_patient = np.mean(values, 0)
-    return metrics.bootstrap(per_patient)._asdict() | {"values": per_patient, "seeds": np.mean(values, 1)}
-
-
-def run(names=tuple(ARMS), seeds=SEEDS) -> dict:
-    """Train what is missing, score everything, and put it into the section "against"."""
-    shards, parts = recipes.shards_and_split()
-    train, val, test = (load_slices(shards, parts[part], LEVEL) for part in ("train", "val", "test"))
-    sets = {"none": test} | {shift: stack_shifted(shift, parts["test"], shards, LEVEL) for shift in SHIFTS}
-    scores, facts = {}, {}
+def run(lab: Cohort, names: Sequence[str] = CONTESTANTS, seeds: Sequence[int] = SEEDS) -> dict:
+    """Train what is missing, score every contestant under every shift, and commit the two that the lesson opens."""
+    sets = {"none": lab.test}
+    sets |= {shift: stack_shifted(shift, lab.parts["test"], lab.shards, lab.level) for shift in SHIFTS}
+    scores: dict[str, dict[str, list]] = {shift: {name: [] for name in names} for shift in sets}
+    facts = {}
     for name in names:
-        fact = facts[name] = {"seeds": list(seeds[:1] if name in ONCE else seeds), "cpu seconds": [], "thresholds": []}
-        for seed in fact["seeds"]:
-            networks, meta = contestant(name, train, val, seed)
-            for shift, s in sets.items():
-                scores.setdefault(shift, {}).setdefault(name, []).append(dices(networks, meta["threshold"], s))
-            fact["cpu seconds"].append(round(meta["cpu seconds"]))
-            fact["thresholds"].append(meta["threshold"])
-            if seed == 0 and name in KEPT:
-                board.publish(checkpoint(name, seed), KEPT[name])
-        passes = SPATIAL["epochs"] + SPATIAL["passes"] if name == OURS else PASSES
-        fact |= {"parameters": parameters(networks), "passes": passes}
-        fact["cpu seconds a pass"] = float(np.mean(fact["cpu seconds"]) / passes)
-    section = {"seeds": list(seeds), "level": LEVEL, "test": parts["test"], "recipe": SPATIAL, "arms": facts}
-    section |= {"dice": {}, "minus U-Net": {}, "drop": {}}
-    for shift, by in scores.items():
-        section["dice"][shift] = {n: summary(np.array(v)) for n, v in by.items()}
-        section["minus U-Net"][shift] = {n: paired(v, by[RIVAL]) for n, v in by.items() if n != RIVAL}
-        section["drop"][shift] = {n: paired(v, scores["none"][n]) for n, v in by.items()}
-    section["spared"] = {shift: {n: spared(section["dice"], shift, n) for n in names if n != RIVAL} for shift in SHIFTS}
-    section["costs"] = {name: paired(*(scores["none"][n][:1] for n in two)) for name, two in COSTS.items()}
-    board.put("against", section)
-    return section
+        found = {seed: contestant(name, lab, seed) for seed in (seeds[:1] if name in ONCE else seeds)}
+        for method in found.values():
+            for shift, slices in sets.items():
+                dices = metrics.dice_per_patient(method.predict(slices), method.meta["threshold"], slices)
+                scores[shift][name].append(dices)
+        facts[name] = effort(name, found)
+        if 0 in found and name in PUBLISHED:
+            publish(checkpoint(name, 0), PUBLISHED[name])
+    record = {"seeds": list(seeds), "level": lab.level, "test": lab.parts["test"], "recipe": SPATIAL, "arms": facts}
+    return record | compare(scores)
+
+
+def effort(name: str, found: dict) -> dict:
+    """Collect what the training of an arm took, seed by seed."""
+    seconds, recipe = [round(method.meta["cpu seconds"]) for method in found.values()], ARMS[name].recipe
+    decoding = recipe["passes"] if "passes" in recipe else recipe["copies"] * recipe["mask_epochs"]
+    passes = recipe.get("epochs", 0) + decoding
+    return {
+        "seeds": list(found), "cpu seconds": seconds,
+        "thresholds": [method.meta["threshold"] for method in found.values()],
+        "parameters": parameters([*found.values()][-1].networks), "passes": passes,
+        "cpu seconds a pass": float(np.mean(seconds) / passes),
+    }  # fmt: skip
+
+
+def compare(scores: dict[str, dict[str, list]]) -> dict:
+    """Compare the contestants by their scores, which are Dices (patients,) of each seed, by shift and name."""
+    plain = scores["none"]
+    dice = {shift: {n: metrics.summary(np.array(v)) for n, v in by.items()} for shift, by in scores.items()}
+    others = [name for name in plain if name != RIVAL]
+    return {
+        "dice": dice,
+        "minus U-Net": {s: {n: metrics.paired(by[n], by[RIVAL]) for n in others} for s, by in scores.items()},
+        "drop": {s: {n: metrics.paired(v, plain[n]) for n, v in by.items()} for s, by in scores.items()},
+        "spared": {s: {n: spared(dice, s, n) for n in others} for s in scores if s != "none"},
+        "costs": {
+            name: metrics.paired(*(plain[n][:1] for n in two)) for name, two in COSTS.items() if {*two} <= {*plain}
+        },
+    }
 
 
 def spared(dice: dict, shift: str, name: str) -> dict:
-    """How much less a contestant loses under a shift than the U-Net, by patient: above zero where it loses less."""
+    """Measure how much less a contestant loses under a shift than the U-Net: above zero where it loses less."""
     lost = [np.subtract(*(dice[at][n]["values"] for at in (shift, "none"))) for n in (name, RIVAL)]
     return metrics.bootstrap(lost[0] - lost[1])._asdict()
 
 
-def paired(ours: list, theirs: list) -> dict:
-    """The mean difference over patients, each compared with itself, with its 95% interval; by the seeds both have."""
-    n = min(len(ours), len(theirs))
-    return metrics.bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
+def tables(record: dict) -> dict[str, str]:
+    """Make the two tables of the README: all contestants, and the first two under each shift."""
+    return {"contestants": contestants(record), "shifts": under_shifts(record)}
+
+
+def contestants(record: dict) -> str:
+    """Make a table of every contestant: its Dice of the patients as they are, and what it took."""
+    lines = [
+        "| contestant | Dice at 64 | minus U-Net | seeds | parameters | CPU s a pass |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, fact in record["arms"].items():
+        gap = record["minus U-Net"]["none"].get(name)
+        cells = [cell(record["dice"]["none"][name], ".2f"), cell(gap, "+.3f") if gap else "",
+                 str(len(fact["seeds"])), f"{fact['parameters']:,}", f"{fact['cpu seconds a pass']:.1f}"]  # fmt: skip
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def under_shifts(record: dict) -> str:
+    """Make a table of the U-Net and the spatial VAE under each shift, and who is ahead."""
+    lines = [f"| test patients | {RIVAL} | {OURS} | difference | {OURS} is |", "|" + 5 * "---|"]
+    for shift, by in record["dice"].items():
+        gap = record["minus U-Net"][shift][OURS]
+        cells = [cell(by[RIVAL], ".2f"), cell(by[OURS], ".2f"), cell(gap, "+.3f"), metrics.verdict(gap)]
+        lines.append(f"| {'as they are' if shift == 'none' else shift} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Does a larger picture, or a larger latent, make a better mask? And what does either cost?
+"""Does a larger picture, or a larger latent, make a better mask? All may learn for the same time, and costs are given.
 
 =============  ==================================================================================================
 plain          the cascade of `vaelib.vae`, down to 4 x 4, with a vector as its latent
@@ -9,95 +9,110 @@ spatial        the residual cascade, down to 8 x 8: as many numbers, each with a
 Every cell of the table may use the same CPU seconds, on one thread, for its VAE and its mask decoder. At twice the side
 a step costs up to four times as much, so a larger size sees the cohort less often: that is the bargain of a machine
 without a GPU, and the table says how often. The widest layer is the same at each size, and so, nearly, are the weights.
-Where there is more time, give it: ``python -c "from studies import sizes; sizes.run(minutes=60)"``.
+How often is up to the clock, so each cell says how many steps it made; given as `images`, they are made again.
+Where there is more time, give it: ``sizes.run(open_cohort(), minutes=60)``.
 """
 
 import copy
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from studies import board
+import studies
 from vaelib import metrics, recipes
-from vaelib.cohort import load_slices
+from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import load, save
-from vaelib.engine.memory import PeakMemory
+from vaelib.engine.checkpoints import kept
+from vaelib.engine.files import json_ready
+from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
-from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
-from vaelib.training import augment, fit, mask_step, vae_step
+from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
+from vaelib.training import Step, augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
-BETA = 1e-3  # at 64 x 64; the reconstruction is a sum over pixels, so elsewhere it goes with their number
-GRID, MINUTES, FOR_VAE = 8, 1.5, 0.6  # side of the spatial latent, CPU minutes a cell, the VAE's share of them
+MINUTES, FOR_VAE = 1.5, 0.6  # CPU minutes a cell, and the VAE's share of them
 CELLS = (
     *((6, kind, numbers) for numbers in (64, 256, 1024) for kind in ("vector", "spatial")),
     *((level, kind, numbers) for level in (9, 7, 8) for kind, numbers in (("plain", 64), ("spatial", 1024))),
     (6, "plain", 64), (7, "spatial", 256),
 )  # fmt: skip
-KEPT = {(6, "vector", 64): "07_vector", (6, "spatial", 64): "07_spatial", (6, "spatial", 1024): "07_spatial_1024"}
+PUBLISHED = {  # for the notebook
+    (6, "vector", 64): "07_vector", (6, "spatial", 64): "07_spatial", (6, "spatial", 1024): "07_spatial_1024",
+}  # fmt: skip
 LONG, LONG_MINUTES = (9, "spatial", 1024), 6  # one more run at full size, as long as four cells, for its pictures
 
 
-def build(kind: str, size: int, numbers: int, start: float = 0.5, wide: int = 1, **options) -> VAE:
-    """An untrained VAE with `numbers` in its latent; `wide` times as many channels as in the table."""
-    if kind == "plain":
-        return VAE(size, wide * 1024 // size, numbers, start=start)
-    grid = GRID if kind == "spatial" else 1
-    return ResidualVAE(size, wide * max(2, 512 // size), numbers // grid**2, grid, start, **options)
-
-
 def mask_decoder_of(vae: VAE, prevalence: float = 0.01) -> MaskDecoder | ResidualMaskDecoder:
-    """An untrained mask decoder for the latents of `vae`."""
+    """Build an untrained mask decoder for the latents of `vae`."""
     made = ResidualMaskDecoder if isinstance(vae, ResidualVAE) else MaskDecoder
     return made(**{k: v for k, v in vae.config.items() if k != "upsample"}, prevalence=prevalence)
 
 
-def spend(minutes: float, model, step, data, seed: int, **options) -> int:
+def batch_of(size: int) -> int:
+    """Count the images of a step, which grow fewer as they grow larger: 64 of 64 x 64, 8 of 512 x 512."""
+    return min(64, 4096 // size)
+
+
+def in_order(array: np.ndarray | Rows, order: np.ndarray) -> Rows:
+    """Go through the rows of an array in some order, in which any of them may come back."""
+    return Rows(len(order), lambda rows: np.asarray(array[order[rows]]))
+
+
+def spend(
+    minutes: float, model: nn.Module, step: Step, data: Sequence, seed: int, images: int | None = None,
+    augmentation: Callable | None = None,
+) -> int:  # fmt: skip
     """Train for so many CPU minutes, as a first trial on a few batches foretells them; return the images seen.
 
-    Each image is seen once before any is seen again. The images of a step grow fewer as they grow larger: 64 of
-    64 x 64, 8 of 512 x 512.
+    Each image is seen once before any is seen again. Where it is said how many `images` to see, no clock is asked.
     """
-    batch = min(64, 4096 // data[0][:1].shape[-1])
-    trial = [Rows(4 * batch, lambda rows, a=a: np.asarray(a[rows % len(a)])) for a in data]
-    for _ in range(2):  # the first warms up
-        began = time.process_time()
-        fit(copy.deepcopy(model), step, trial, epochs=1, batch_size=batch, **options)
-        each = (time.process_time() - began) / len(trial[0])
-    count, generator = max(batch, round(60 * minutes / each)), torch.Generator().manual_seed(seed)
-    laps = [torch.randperm(len(data[0]), generator=generator) for _ in range(-(-count // len(data[0])))]
+    batch = batch_of(data[0][:1].shape[-1])
+    fit_once = partial(fit, step=step, epochs=1, batch_size=batch, augmentation=augmentation)
+    if images is None:
+        trial = [in_order(a, np.arange(4 * batch) % len(a)) for a in data]
+        for _ in range(2):  # the first warms up
+            began = time.process_time()
+            fit_once(copy.deepcopy(model), data=trial)
+            each = (time.process_time() - began) / len(trial[0])
+        images = max(batch, round(60 * minutes / each))
+    generator = torch.Generator().manual_seed(seed)
+    laps = [torch.randperm(len(data[0]), generator=generator) for _ in range(-(-images // len(data[0])))]
     order = torch.cat(laps).numpy()
-    parts = [Rows(count, lambda rows, a=a: np.asarray(a[order[rows]])) for a in data]
-    fit(model, step, parts, epochs=1, batch_size=batch, seed=seed, **options)
-    return count
+    fit_once(model, data=[in_order(a, order[:images]) for a in data], seed=seed)
+    return images
 
 
-def train(kind: str, numbers: int, s, minutes: float, seed: int = 0) -> tuple[dict, dict]:
-    """A VAE and its detached mask decoder, trained within a time; with them, how often each saw the cohort."""
-    size = s.images[:1].shape[-1]
+def train(
+    kind: str, numbers: int, slices: Slices, minutes: float, seed: int = 0, images: dict[str, int] | None = None
+) -> tuple[dict, dict]:
+    """Train a VAE and its detached mask decoder within a time; with them, the ``images`` that each saw."""
+    size, images = slices.size, images or {}
     torch.manual_seed(seed)
-    vae = build(kind, size, numbers, mean(s.images))
+    vae = build(kind, size, numbers, mean(slices.images))
     step = vae_step(BETA * (size / 64) ** 2)
-    seen = spend(FOR_VAE * minutes, vae, step, [s.images], seed, augmentation=augment)
-    mask = mask_decoder_of(vae, mean(s.masks))
+    seen = spend(FOR_VAE * minutes, vae, step, [slices.images], seed, images.get("VAE"), augment)
+    mask = mask_decoder_of(vae, mean(slices.masks))
 
-    def encoded(x, m):
+    def encoded(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         x, m = augment(x, m)
         with torch.no_grad():
             return vae.encoder(x)[0], m
 
-    read = spend((1 - FOR_VAE) * minutes, mask, mask_step, [s.images, s.masks], seed, augmentation=encoded)
-    return {"vae": vae, "mask": mask}, {"VAE": seen / len(s.images), "mask": read / len(s.images)}
+    both = [slices.images, slices.masks]
+    read = spend((1 - FOR_VAE) * minutes, mask, mask_step, both, seed, images.get("mask"), encoded)
+    return {"vae": vae, "mask": mask}, {"VAE": seen, "mask": read}
 
 
-def dices(shards, probability, patient, level: int, thresholds: dict) -> dict:
-    """3D Dice of each patient where the maps were made and, put back, at full size: ``{"64": [...], "512": [...]}``."""
+def dices(shards: Path, probability: np.ndarray | Rows, patient: np.ndarray, level: int, thresholds: dict) -> dict:
+    """Score each patient by 3D Dice where the maps were made and, put back, at full size: by side, one value each."""
     out = {side: [] for side in thresholds}
     for name, p in recipes.by_patient(probability, patient):
         for at in {level, FULL}:
@@ -107,63 +122,54 @@ def dices(shards, probability, patient, level: int, thresholds: dict) -> dict:
     return out
 
 
-def grey_error(vae, s, full) -> float:
-    """Root mean square error of the reconstruction, enlarged to full size, in grey values from 0 to 1."""
-    rows = np.arange(0, len(s.images), 8)
-    recon = decode(vae.decoder, encode(vae, s.images[rows], 16)[0], 16)[:, 0]
+def grey_error(vae: nn.Module, slices: Slices, full: Slices) -> float:
+    """Measure the root mean square error of reconstructions, enlarged to full size, in grey values from 0 to 1."""
+    rows = np.arange(0, len(slices.images), 8)
+    recon = decode(vae.decoder, encode(vae, slices.images[rows], 16)[0], 16)[:, 0]
     return float(np.sqrt(np.mean((metrics.enlarge(recon, 2**FULL) - full.images[rows][:, 0]) ** 2)))
 
 
-def cell(at: tuple, minutes: float, seed: int = 0, kept: str | None = None) -> dict:
-    """The scores of one cell of the table, which is trained unless its checkpoint is there; copied where `kept`."""
+def cell(
+    at: tuple, lab: Cohort, minutes: float, seed: int = 0, published: str | None = None,
+    images: dict[str, int] | None = None,
+) -> dict:  # fmt: skip
+    """Return the scores of one cell of the table, which is trained unless it is kept; committed where `published`."""
     level, kind, numbers = at
-    shards, parts = recipes.shards_and_split()
-    coarse = [load_slices(shards, parts[name], 6) for name in ("train", "val")]
-    made_by = {"study": "python -m studies sizes", "cell": list(at), "minutes": minutes, "seed": seed,
-               "cohort": "synthetic", "data": recipes.fingerprint(*coarse)}  # fmt: skip
-    path = models_folder() / "sizes" / f"{2**level}_{kind}_{numbers}_{minutes:g}_{seed}.safetensors"
-    meta = load(path)[1] if path.exists() else {}
-    if {k: meta.get(k) for k in made_by} != made_by:
-        trained, val, test = (load_slices(shards, parts[name], level) for name in ("train", "val", "test"))
-        networks, passes = train(kind, numbers, trained, minutes, seed)
-        maps = [recipes.predicted(*networks.values(), s) for s in (val, test)]
-        thresholds = metrics.best_thresholds(shards, recipes.by_patient(maps[0], val.patient), level)
-        found = dices(shards, maps[1], test.patient, level, thresholds)
-        scores = {
-            "dice": {side: metrics.bootstrap(v)._asdict() | {"values": v} for side, v in found.items()},
-            "grey": grey_error(networks["vae"], test, load_slices(shards, parts["test"], FULL)),
-            "passes": passes, "parameters": parameters(networks),
-        }  # fmt: skip
-        save(path, networks, half=True, **made_by, thresholds=thresholds, scores=recipes.json_ready(scores))
-    if kept:
-        board.publish(path, kept)
-    return load(path)[1]["scores"]
+    size, coarse = 2**level, lab.at(6)
+    with torch.device("meta"):
+        config = build(kind, size, numbers).config
+    made_by = {
+        "cell": list(at), "minutes": minutes, "images": images, "seed": seed, "beta": BETA, "grid": GRID,
+        "VAE's share": FOR_VAE, "batch": batch_of(size), "network": config,
+        "data": fingerprint(coarse.train, coarse.val, coarse.test),
+    }  # fmt: skip
+    path = models_folder() / "sizes" / f"{size}_{kind}_{numbers}_{minutes:g}_{seed}.safetensors"
+    found = kept(path, made_by, partial(trained, at, lab.at(level), minutes, seed, images), half=True)
+    if published:
+        studies.publish(path, published)
+    return found["scores"]
 
 
-def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict:
-    """CPU milliseconds on one thread, and megabytes, that an image adds to a step of `vae`; mixed precision by `dtype`.
-
-    The memory is the difference between a step with `few` images and one with twice as many, so that weights and their
-    gradients, which do not grow with the batch, stay out of it.
-    """
-    vae, step, peaks, seconds = vae.to(memory_format=torch.channels_last).train(), vae_step(BETA), [], []
-    for n in (few, 2 * few, 2 * few, 2 * few):
-        vae.zero_grad()
-        x = torch.rand(n, 1, size, size)
-        began = time.process_time()
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            if len(peaks) < 2:  # watching takes time, so it is done in steps that are not timed
-                with PeakMemory() as watch:
-                    step(vae, [x], 0.5)["total"].backward()
-                peaks.append(watch.peak)
-            else:
-                step(vae, [x], 0.5)["total"].backward()
-                seconds.append(time.process_time() - began)
-    return {"ms": 1000 * min(seconds) / (2 * few), "MB": (peaks[1] - peaks[0]) / few / 1e6}
+def trained(at: tuple, lab: Cohort, minutes: float, seed: int, images: dict[str, int] | None) -> dict:
+    """Train and score one cell: what is kept of it, its networks "vae" and "mask" among it."""
+    level, kind, numbers = at
+    networks, seen = train(kind, numbers, lab.train, minutes, seed, images)
+    maps = [recipes.predicted(networks["vae"], networks["mask"], s) for s in (lab.val, lab.test)]
+    thresholds = metrics.best_thresholds(lab.shards, recipes.by_patient(maps[0], lab.val.patient), level)
+    found = dices(lab.shards, maps[1], lab.test.patient, level, thresholds)
+    scores = {
+        "dice": {side: metrics.bootstrap(v)._asdict() | {"values": v} for side, v in found.items()},
+        "grey": grey_error(networks["vae"], lab.test, lab.at(FULL).test),
+        "passes": {name: count / len(lab.train.images) for name, count in seen.items()},
+        "steps": {name: -(-count // batch_of(2**level)) for name, count in seen.items()},
+        "images": seen, "parameters": parameters(networks),
+    }  # fmt: skip
+    said = {"cohort": "synthetic", "study": "python -m studies sizes", "thresholds": thresholds}
+    return networks | said | {"scores": json_ready(scores)}
 
 
-def cost(levels=(6, 7, 8, 9)) -> dict:
-    """By size and network: its parameters, and `step_cost` as it is, with `recompute`, and in bfloat16.
+def cost(levels: Sequence[int] = (6, 7, 8, 9)) -> dict:
+    """Measure by size and network: its parameters, and `step_cost` as it is, with `recompute`, and in bfloat16.
 
     "wide" networks have 16 channels in their first layer, at any size.
     """
@@ -188,12 +194,17 @@ def _row(size: int, kind: str, numbers: int, wide: int) -> dict:
 
 
 def gains(cells: dict) -> dict:
-    """What one cell has over another in Dice at full size: the mean over patients of their difference, its interval.
+    """Say what one cell has over another in Dice at full size: the mean over patients of their difference.
 
     Parameters
     ----------
     cells : dict
-        As in the section "sizes": by side, kind, and numbers. Pairs that are not in it are left out.
+        As in the record: by side, kind, and numbers. Pairs that are not in it are left out.
+
+    Returns
+    -------
+    dict
+        By pair, the mean with its interval.
     """
     pairs = {f"spatial over vector, {n} numbers": ((6, "spatial", n), (6, "vector", n)) for n in (64, 256, 1024)}
     pairs |= {"residual over plain, 64 numbers": ((6, "vector", 64), (6, "plain", 64))}
@@ -210,17 +221,17 @@ def gains(cells: dict) -> dict:
     return found
 
 
-def run(minutes: float = MINUTES, seed: int = 0, cells=CELLS) -> dict:
-    """Measure the cost, train and score what is missing, and put it all into the section "sizes"."""
-    section = {"minutes": minutes, "seed": seed, "beta": BETA, "grid": GRID, "torch": torch.__version__,
-               "cost": board.get("sizes").get("cost") or cost(), "cells": {}, "gains": {}, "long": {}}  # fmt: skip
+def run(lab: Cohort, minutes: float = MINUTES, seed: int = 0, cells: Sequence[tuple] = CELLS) -> dict:
+    """Measure the cost, train and score what is missing, and write the table as it fills."""
+    record = {"minutes": minutes, "seed": seed, "beta": BETA, "grid": GRID, "torch": torch.__version__,
+              "cost": studies.read("sizes").get("cost") or cost(), "cells": {}, "gains": {}, "long": {}}  # fmt: skip
     for at in cells:
-        (level, kind, numbers), kept = at, KEPT.get(at) if minutes == MINUTES else None
-        row = section["cells"].setdefault(str(2**level), {}).setdefault(kind, {})
-        row[str(numbers)] = cell(at, minutes, seed, kept)
-        board.put("sizes", section)
+        (level, kind, numbers), published = at, PUBLISHED.get(at) if minutes == MINUTES else None
+        row = record["cells"].setdefault(str(2**level), {}).setdefault(kind, {})
+        row[str(numbers)] = cell(at, lab, minutes, seed, published)
+        studies.write("sizes", record)
     long = LONG_MINUTES * minutes / MINUTES
-    section["gains"] = gains(section["cells"])
-    section["long"] = cell(LONG, long, seed, "07_full_size") | {"minutes": long}
-    board.put("sizes", section)
-    return section
+    record["gains"] = gains(record["cells"])
+    record["long"] = cell(LONG, lab, long, seed, "07_full_size") | {"minutes": long}
+    studies.write("sizes", record)
+    return record

@@ -1,4 +1,4 @@
-"""What does a patient's whole volume add to its slices? The 2D model, a recurrent decoder, and 3D convolutions.
+"""What does a whole volume add to its slices? The 2D model stands beside a recurrent decoder and 3D convolutions.
 
 =====================  ==========================================================================================
 2D                     the method of this series, slice by slice
@@ -13,191 +13,162 @@ All are scored at 64 x 64 on the patient's own slices; maps of 32 are enlarged f
 """
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d, label
+from torch import nn
 
-from studies import board
-from studies.against import choose, contestant, paired, summary
+import studies
 from vaelib import metrics, recipes
-from vaelib.cohort import load_slices
+from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import load, save
-from vaelib.engine.shards import meta_of
-from vaelib.levels import FULL
-from vaelib.rivals import detached, parameters
+from vaelib.engine.checkpoints import fingerprint_of, kept
+from vaelib.rivals import contestant, parameters
 from vaelib.sequence import (
     CUBE,
+    Cubes,
+    Recurrent,
     SequenceDecoder,
     cubes,
-    from_cubes,
-    move,
-    read,
     sequence_step,
     sequences,
+    smooth,
     train_cubes,
     train_recurrent,
 )
-from vaelib.training import augment, fit, mask_step, vae_step
+from vaelib.training import Step, augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
 LEVEL, COARSE, SEEDS = 6, 5, (0, 1, 2)
 SLICES, SMOOTHED, RECURRENT = "2D", "2D, smoothed", "recurrent"
 COARSE_SLICES, CUBES, CEILING = "2D at 32", "3D at 32", "ceiling of 32"
+COPIES, MASK_EPOCHS = 8, 4  # of the recurrent decoder
 
 
 def place(name: str, seed: int) -> Path:
-    """Where the checkpoint of an arm lies."""
+    """Say where the checkpoint of an arm is kept."""
     return models_folder() / "volumes" / f"{name.replace(' ', '_')}_{seed}.safetensors"
 
 
-def kept(name: str, seed: int, data: str, make) -> tuple[dict, dict]:
-    """Networks with their metadata: from their checkpoint if these slices made it, or else from `make()`, and kept."""
-    path = place(name, seed)
-    made_by = {"arm": name, "seed": seed, "data": data, "cohort": "synthetic", "recipe": CUBE if name == CUBES else {},
-               "command": "python -m studies volumes"}  # fmt: skip
-    if not path.exists() or {k: load(path)[1].get(k) for k in made_by} != made_by:
+def by_slices(lab: Cohort, seed: int) -> dict[str, nn.Module]:
+    """Return the networks of this series at any level: those of the notebooks for seed 0, or those of the arms."""
+    if lab.level == LEVEL and seed == 0:
+        vae, mask = recipes.trained(lab)
+        return {"vae": vae, "mask": mask}
+    return contestant(recipes.DETACHED, lab, seed, None if lab.level == LEVEL else models_folder() / "volumes").networks
+
+
+def trained(name: str, seed: int, lab: Cohort, recipe: dict, make: Callable[[], dict], vae: nn.Module | None = None):
+    """Train the networks of an arm, or load them if this recipe made them of these slices, and of this `vae`."""
+    made_by = {"arm": name, "seed": seed, "data": fingerprint(lab.train, lab.val), "recipe": recipe,
+               "vae": vae and fingerprint_of(vae)}  # fmt: skip
+
+    def timed() -> dict:
         began = time.process_time()
         networks = make()
-        save(path, networks, half=True, **made_by, **{"cpu seconds": round(time.process_time() - began)})
-    return load(path)
+        said = {"arm": name, "cohort": "synthetic", "command": "python -m studies volumes"}
+        return networks | said | {"cpu seconds": round(time.process_time() - began)}
+
+    found = kept(place(name, seed), made_by, timed, half=True)
+    return {key: value for key, value in found.items() if isinstance(value, nn.Module)}
 
 
-def by_slices(train, val, seed: int) -> dict:
-    """The method of this series at any level: the checkpoint of the notebooks for seed 0, or that of the arms."""
-    if train.images.shape[-1] != 2**LEVEL:
-        return kept(COARSE_SLICES, seed, recipes.fingerprint(train, val), lambda: detached(train, val, seed))[0]
-    if seed == 0:
-        vae, mask = recipes.trained(train, val, models_folder() / "vae64.safetensors", "vae", "mask")
-        return {"vae": vae, "mask": mask}
-    return contestant(recipes.DETACHED, train, val, seed)[0]
+def recurrent(lab: Cohort, seed: int, vae: nn.Module) -> nn.Module:
+    """Train the decoder that reads the latents of a VAE from slice to slice, or load it if it read this VAE."""
+    how = {"copies": COPIES, "mask_epochs": MASK_EPOCHS}
+    make = lambda: {"mask": train_recurrent(vae, lab.train, lab.val, seed=seed, **how)[0]}  # noqa: E731
+    return trained(RECURRENT, seed, lab, how, make, vae)["mask"]
 
 
-def smooth(probability: np.ndarray, patient: np.ndarray, sigma: float = 1) -> np.ndarray:
-    """Probabilities (N, 1, H, W), smoothed along z within each patient by a Gaussian of `sigma` slices."""
-    out = np.empty_like(probability)
-    for rows in metrics.per_patient(patient).values():
-        out[rows] = gaussian_filter1d(probability[rows], sigma, axis=0, mode="constant")
-    return out
+def solid(lab: Cohort, seed: int) -> dict[str, nn.Module]:
+    """Train the networks of cubes, or load them."""
+    return trained(CUBES, seed, lab, CUBE, partial(train_cubes, lab.train, seed=seed))
 
 
 def fullsize(probability: np.ndarray) -> np.ndarray:
-    """Maps (N, 1, 32, 32) at the size that all are scored at."""
-    return metrics.enlarge(probability[:, 0], 2**LEVEL)[:, None]
+    """Enlarge maps (N, 1, 32, 32) to the size that all are scored at."""
+    return metrics.enlarge(probability, 2**LEVEL)
 
 
-def predictions(seed: int, fine: dict, coarse: dict) -> dict[str, dict]:
-    """Train or load every arm: probabilities (N, 1, 64, 64) for "val" and "test", and learned numbers, by name.
-
-    `fine` and `coarse` hold the stacks "train", "val" and "test" at both levels.
-    """
-    data, small_data = (recipes.fingerprint(s["train"], s["val"]) for s in (fine, coarse))
-    two = by_slices(fine["train"], fine["val"], seed)
-    vae = two["vae"]
-    make = lambda: {"mask": train_recurrent(vae, fine["train"], fine["val"], seed=seed)[0]}  # noqa: E731
-    recurrent = kept(RECURRENT, seed, data, make)[0] | {"vae": vae}
-    small = by_slices(coarse["train"], coarse["val"], seed)
-    make = lambda: train_cubes(coarse["train"], seed=seed)  # noqa: E731
-    solid = kept(CUBES, seed, small_data, make)[0]
-    out = {}
-    for name, networks, says in (
-        (SLICES, two, lambda part: recipes.predicted(vae, two["mask"], fine[part])),
-        (SMOOTHED, two, lambda part: smooth(recipes.predicted(vae, two["mask"], fine[part]), fine[part].patient)),
-        (RECURRENT, recurrent, lambda part: read(recurrent["mask"], vae, fine[part])),
-        (COARSE_SLICES, small, lambda part: fullsize(recipes.predicted(small["vae"], small["mask"], coarse[part]))),
-        (CUBES, solid, lambda part: fullsize(from_cubes(solid["vae"], solid["mask"], coarse[part]))),
-        (CEILING, {}, lambda part: fullsize(coarse[part].masks)),
-    ):
-        out[name] = {part: says(part) for part in ("val", "test")} | {"parameters": parameters(networks)}
-    return out
+def predictions(lab: Cohort, coarse: Cohort, seed: int) -> dict[str, dict]:
+    """Train or load every arm: probabilities (N, 1, 64, 64) for "val" and "test", and learned numbers, by name."""
+    two, small, cube = by_slices(lab, seed), by_slices(coarse, seed), solid(coarse, seed)
+    gru = recurrent(lab, seed, two["vae"])
+    out = {name: {} for name in (SLICES, SMOOTHED, RECURRENT, COARSE_SLICES, CUBES, CEILING)}
+    for part in ("val", "test"):
+        fine, rough = getattr(lab, part), getattr(coarse, part)
+        out[SLICES][part] = recipes.predicted(two["vae"], two["mask"], fine)
+        out[SMOOTHED][part] = smooth(out[SLICES][part], fine.patient)
+        out[RECURRENT][part] = Recurrent(two["vae"], gru).predict(fine)
+        out[COARSE_SLICES][part] = fullsize(recipes.predicted(small["vae"], small["mask"], rough))
+        out[CUBES][part] = fullsize(Cubes(**cube).predict(rough))
+        out[CEILING][part] = fullsize(rough.masks)
+    networks = (two, two, {"vae": two["vae"], "mask": gru}, small, cube, {})
+    return {name: by | {"parameters": parameters(nets)} for (name, by), nets in zip(out.items(), networks, strict=True)}
 
 
-def consistency(mask: np.ndarray) -> dict[str, float]:
-    """How well the slices of a mask (S, H, W) fit each other.
-
-    Returns
-    -------
-    dict
-        ``neighbours``: the mean Dice of two neighbouring slices, over all pairs that are not both empty.
-        ``gaps``: empty slices between the lowest and the highest that is not. ``pieces``: connected parts in 3D, voxels
-        that touch by a corner being connected. ``jitter``: how far the centre of a slice lies from the middle between
-        the centres of its neighbours, the mean in pixels; unlike the others it cares little for the size of a mask.
-    """
-    area = mask.sum((1, 2))
-    both = (mask[1:] & mask[:-1]).sum((1, 2))
-    pairs = (area[1:] + area[:-1]) > 0
-    fit_ = 2 * both[pairs] / (area[1:] + area[:-1])[pairs]
-    there = np.flatnonzero(area)
-    gaps = (area[there[0] : there[-1]] == 0).sum() if len(there) else 0
-    pieces = label(mask, np.ones((3, 3, 3)))[1]
-    centre = np.einsum("shw,khw->sk", mask, np.indices(mask.shape[1:])) / np.maximum(area, 1)[:, None]
-    off = np.linalg.norm(centre[1:-1] - (centre[2:] + centre[:-2]) / 2, axis=1)
-    off = off[np.minimum(np.minimum(area[2:], area[:-2]), area[1:-1]) > 0]
-    return {"neighbours": float(fit_.mean()) if len(fit_) else 0.0, "gaps": int(gaps), "pieces": int(pieces),
-            "jitter": float(off.mean()) if len(off) else 0.0}  # fmt: skip
-
-
-def examine(shards, probability: np.ndarray, threshold: float, s) -> dict[str, list]:
-    """Dice, HD95 in mm, and `consistency` of each patient of a stack: one list a measure."""
-    out = {}
-    for name, p in recipes.by_patient(probability, s.patient):
-        dx, dy, dz = meta_of(shards, name)["spacing"]
-        factor, mask = 2 ** (FULL - LEVEL), p >= threshold
-        truth = s.masks[s.patient == name, 0] >= metrics.TRUTH
-        found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, (dz, dy * factor, dx * factor))}
-        for key, value in (found | consistency(mask)).items():
+def examine(shards: Path, probability: np.ndarray, threshold: float, slices: Slices) -> dict[str, list]:
+    """Measure Dice, HD95 in mm, and `metrics.consistency` of each patient: one list a measure."""
+    out: dict[str, list] = {}
+    for name, p in recipes.by_patient(probability, slices.patient):
+        mask, truth = p >= threshold, slices.masks[slices.patient == name, 0] >= metrics.TRUTH
+        spacing = metrics.spacing_at(shards, name, LEVEL)
+        found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, spacing)}
+        for key, value in (found | metrics.consistency(mask)).items():
             out.setdefault(key, []).append(value)
     return out
 
 
-def run(seeds=SEEDS) -> dict:
-    """Train what is missing, score everything, and put it into the section "volumes"; commit the first 3D model."""
-    shards, parts = recipes.shards_and_split()
-    fine, coarse = ({n: load_slices(shards, parts[n], level) for n in parts} for level in (LEVEL, COARSE))
-    val, test, scores, facts = fine["val"], fine["test"], {}, {}
+def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
+    """Train what is missing, score everything, and commit the first 3D model."""
+    coarse, scores, facts = lab.at(COARSE), {}, {}
     for seed in seeds:
-        for name, arm in predictions(seed, fine, coarse).items():
-            threshold = choose(arm["val"], val)
+        for name, arm in predictions(lab, coarse, seed).items():
+            threshold = metrics.choose(arm["val"], lab.val)
             fact = facts.setdefault(name, {"parameters": arm["parameters"], "thresholds": []})
             fact["thresholds"].append(threshold)
-            for measure, values in examine(shards, arm["test"], threshold, test).items():
+            for measure, values in examine(lab.shards, arm["test"], threshold, lab.test).items():
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
-    section = {"seeds": list(seeds), "test": parts["test"], "cube": CUBE, "seconds a pass": pace(fine, coarse)}
-    section["arms"] = {
-        name: fact | {measure: summary(np.array(by[name])) for measure, by in scores.items()}
+    record = {"seeds": list(seeds), "test": lab.parts["test"], "cube": CUBE, "seconds a pass": pace(lab, coarse)}
+    record["arms"] = {
+        name: fact | {measure: metrics.summary(np.array(by[name])) for measure, by in scores.items()}
         for name, fact in facts.items()
     }
-    section["truth"] = {k: metrics.bootstrap(v) for k, v in examine(shards, test.masks, metrics.TRUTH, test).items()}
-    section["truth"] = {k: v._asdict() for k, v in section["truth"].items()}
+    truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)
+    record["truth"] = {measure: metrics.bootstrap(values)._asdict() for measure, values in truth.items()}
     for rival, names in ((SLICES, (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
-        section[f"minus {rival}"] = {n: {m: paired(by[n], by[rival]) for m, by in scores.items()} for n in names}
-    board.put("volumes", section)
-    board.publish(place(CUBES, seeds[0]), "08_cubes")
-    return section
+        record[f"minus {rival}"] = {
+            n: {measure: metrics.paired(by[n], by[rival]) for measure, by in scores.items()} for n in names
+        }
+    studies.publish(place(CUBES, seeds[0]), "08_cubes")
+    return record
 
 
-def pace(fine: dict, coarse: dict) -> dict[str, dict[str, float]]:
-    """CPU seconds of one pass over the training patients, for the VAE and for the mask decoder of each arm."""
+def pace(lab: Cohort, coarse: Cohort) -> dict[str, dict[str, float]]:
+    """Clock one pass over the training patients, for the VAE and for the mask decoder of each arm, in CPU seconds."""
     out = {}
-    for name, s in ((SLICES, fine), (COARSE_SLICES, coarse)):
-        x, m = (torch.from_numpy(a) for a in (s["train"].images, s["train"].masks))
-        vae, mask, z = VAE(x.shape[-1]), MaskDecoder(x.shape[-1]), torch.randn(len(x), 64)
+    for name, slices in ((SLICES, lab.train), (COARSE_SLICES, coarse.train)):
+        x, m = (torch.from_numpy(a) for a in (slices.images, slices.masks))
+        vae, mask, z = VAE(slices.size), MaskDecoder(slices.size), torch.randn(len(x), 64)
         out[name] = {"VAE": clock(vae, vae_step(0.01), [x], augment), "mask decoder": clock(mask, mask_step, [z, m])}
-    padded = sequences(VAE(2**LEVEL), fine["train"])
+    padded = sequences(VAE(2**LEVEL), lab.train)
     out[RECURRENT] = out[SLICES] | {"mask decoder": clock(SequenceDecoder(), sequence_step, padded, batch_size=2)}
-    (x, m), size = cubes(coarse["train"]), {"size": 2**COARSE, "channels": CUBE["channels"], "latent": CUBE["latent"]}
+    (x, m), size = cubes(coarse.train), {"size": 2**COARSE, "channels": CUBE["channels"], "latent": CUBE["latent"]}
     vae, mask, z = VAE(**size, dims=3), MaskDecoder(**size, dims=3), torch.randn(len(x), CUBE["latent"])
     out[CUBES] = {
-        "VAE": clock(vae, vae_step(0.01), [x], move, 4),
+        "VAE": clock(vae, vae_step(0.01), [x], augment, 4),
         "mask decoder": clock(mask, mask_step, [z, m], None, 4),
     }
     return out
 
 
-def clock(net, step, data, augmentation=None, batch_size: int = 64) -> float:
-    """CPU seconds of one epoch."""
+def clock(
+    net: nn.Module, step: Step, data: Sequence, augmentation: Callable | None = None, batch_size: int = 64
+) -> float:
+    """Measure the CPU seconds of one epoch."""
     began = time.process_time()
     fit(net, step, data, epochs=1, batch_size=batch_size, augmentation=augmentation)
     return time.process_time() - began

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from vaelib import training
-from vaelib.engine import parallel
+from vaelib.engine import checkpoints, parallel
 from vaelib.engine.rows import Rows
 from vaelib.vae import MaskDecoder
 
@@ -26,7 +26,7 @@ numbers, mine = torch.arange(23.0)[:, None], []
 kept = []
 
 
-def write(*args, write=training.checkpoints.write):
+def write(*args, write=checkpoints.write):
     """Count how often this process writes a state."""
     kept.append(str(args[0]))
     write(*args)
@@ -41,7 +41,7 @@ def step(model, batch, progress):
     return training.mask_step(model, batch[:2], progress)
 
 
-training.checkpoints.write = write
+checkpoints.write = write
 torch.manual_seed(parallel.world()[0])  # each process begins with other weights; those of the first count
 net = MaskDecoder(32, channels=2, latent=4)
 data = [z, Rows(23, lambda rows: masks.numpy()[rows]), numbers]

@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_round_trip(any_series, tmp_path, name):
     scan = read_ct(any_series)
     mask = read_mask(any_series.parent / "seg.dcm", scan)
-    path = write_mask(mask, tmp_path / "out" / name, any_series)
+    path = write_mask(mask, tmp_path / "out" / name, scan)
     assert same(read_mask(path, scan), mask)
+    assert same(read_mask(write_mask(mask, path, any_series, overwrite=True), scan), mask)
     assert [p.name for p in path.parent.iterdir()] == [name]  # no half-written file beside it
 
 

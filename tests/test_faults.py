@@ -77,14 +77,14 @@ def test_a_mask_is_not_written_beside_its_twin_which_itk_would_read_in_its_place
 ORPHANS = """
 import os, pathlib, sys, time
 from functools import partial
-from vaelib.engine.workers import each
+from vaelib.engine.workers import map_in_processes
 
 def work(folder, item):
     (pathlib.Path(folder) / str(os.getpid())).touch()
     time.sleep(60)
 
 if __name__ == "__main__":
-    list(each(partial(work, sys.argv[1]), range(2), workers=2))
+    list(map_in_processes(partial(work, sys.argv[1]), range(2), workers=2))
 """
 
 

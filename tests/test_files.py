@@ -7,11 +7,10 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from vaelib import InputError
-from vaelib.engine.files import arrays, atomic_write, remove_leftovers, write_file
+from vaelib.engine.files import atomic_write, remove_leftovers, write_file
 
 
 def test_text_and_bytes_come_as_they_are_and_folders_are_made(tmp_path):
@@ -93,8 +92,8 @@ def test_two_that_write_one_folder_at_once_leave_one_whole(tmp_path, monkeypatch
 
 KILLED = """
 import os, signal, sys
-from vaelib.engine.files import whole
-with whole(sys.argv[1]) as half:
+from vaelib.engine.files import atomic_write
+with atomic_write(sys.argv[1]) as half:
     half.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -119,19 +118,3 @@ def test_what_a_killed_process_left_beside_goes_too_and_can_be_cleared_alone(tmp
         way()
         assert [p.name for p in tmp_path.iterdir()] == ["c.txt"]
     remove_leftovers(tmp_path / "nowhere")
-
-
-def test_arrays_are_made_once_and_anew_where_they_are_damaged(tmp_path):
-    made = []
-
-    def make():
-        made.append(1)
-        return {"a": np.arange(1000)}
-
-    for _ in range(2):
-        np.testing.assert_array_equal(arrays(tmp_path / "a.npz", make)["a"], np.arange(1000))
-    assert len(made) == 1
-    np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))  # a pickle, which is not read
-    with pytest.warns(UserWarning, match="a.npz: is damaged; it is made anew"):
-        np.testing.assert_array_equal(arrays(tmp_path / "a.npz", make)["a"], np.arange(1000))
-    assert len(made) == 2

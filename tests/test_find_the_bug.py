@@ -3,19 +3,18 @@
 import ast
 import math
 import re
-from pathlib import Path
 from unittest.mock import Mock
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 
 from course import checks
+from course.places import NOTEBOOKS, read_notebook
 from studies.bugs import FAULTS, SCRIPTS
 from vaelib import InputError
 
-CELLS = nbformat.read(Path(__file__).resolve().parents[1] / "notebooks" / "10_find_the_bug.ipynb", 4).cells
+CELLS = read_notebook(NOTEBOOKS / "10_find_the_bug.ipynb").cells
 FAULTY, MENDED = (path.read_text(encoding="utf-8") for path in SCRIPTS)
 PLACES = checks.differences(FAULTY, MENDED)
 ALONE = {name: checks.plant(place, MENDED) for name, place in zip(FAULTS, PLACES, strict=True)}

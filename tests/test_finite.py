@@ -17,9 +17,9 @@ BAD = [float("nan"), float("inf"), -float("inf")]
 def test_rows_that_are_not_finite_are_found_and_no_others(bad, kind):
     values = torch.zeros(12, 2, 3) if isinstance(kind, torch.dtype) else np.zeros((12, 2, 3), kind)
     values = values.to(kind) if isinstance(values, torch.Tensor) else values
-    assert finite.rows_of(values) == [] and finite.rows_of(values[:0]) == []
+    assert finite.rows_not_finite(values) == [] and finite.rows_not_finite(values[:0]) == []
     values[[3, 11], 1, 2] = bad
-    assert finite.rows_of(values) == [3, 11]
+    assert finite.rows_not_finite(values) == [3, 11]
     with pytest.raises(NotFinite, match=r"maps: NaN or Inf in slices 3, 11 \(from 0\); mend"):
         finite.refuse(values, "maps", "slices")
 

@@ -24,7 +24,7 @@ def small(monkeypatch):
 
 def test_a_row_reads_what_it_shares_and_trains_the_rest(tmp_path):
     train = patients("a", "b")
-    fine, overlap, other = (gap.networks(n, train, tmp_path)[0] for n in (gap.FINE, "Dice + BCE", "gradient term"))
+    fine, overlap, other = (gap.trained(n, train, tmp_path) for n in (gap.FINE, "Dice + BCE", "gradient term"))
 
     def same(net):
         pairs = zip(net["vae"].parameters(), fine["vae"].parameters(), strict=True)
@@ -33,21 +33,21 @@ def test_a_row_reads_what_it_shares_and_trains_the_rest(tmp_path):
     assert same(overlap) and not same(other)
     masks = zip(overlap["mask"].parameters(), fine["mask"].parameters(), strict=True)
     assert not all(torch.equal(p, q) for p, q in masks)
-    assert gap.networks("16 x 16 x 8", train, tmp_path)[0]["mask"].config["reach"] == 0
+    assert gap.trained("16 x 16 x 8", train, tmp_path)["mask"].config["reach"] == 0
 
 
 def test_a_row_is_trained_once(tmp_path):
     train = patients("a", "b")
-    gap.networks("free bits", train, tmp_path)
+    gap.trained("free bits", train, tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     written = path.stat().st_mtime_ns
-    gap.networks("free bits", train, tmp_path)
+    gap.trained("free bits", train, tmp_path)
     assert path.stat().st_mtime_ns == written
 
 
 def test_refining_brings_the_latent_nearer_to_the_picture(tmp_path):
     s = patients("a", "b")
-    vae = gap.networks(gap.FINE, s, tmp_path)[0]["vae"]
+    vae = gap.trained(gap.FINE, s, tmp_path)["vae"]
 
     def loss(z):
         return 0.5 * np.square(decode(vae.decoder, z) - s.images).sum()

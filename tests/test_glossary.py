@@ -6,7 +6,8 @@ import re
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from course.book.link_terms import NOTEBOOKS, SPELLINGS, link, read
+from course.book.link_terms import SPELLINGS, link
+from course.places import NOTEBOOKS, read_notebook
 
 PAGE = NOTEBOOKS / "glossary.md"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -40,7 +41,7 @@ def test_an_entry_is_short_and_says_where_its_word_is_taught(word):
     assert 2 <= len(re.findall(r"[.?](?=\s|$)", said)) <= 4
     assert taught.startswith("*Taught in* [")
     for lesson in re.findall(r"\]\((\w+\.ipynb)\)", taught.split("*Source:*")[0]):
-        prose = "\n\n".join(c.source for c in read(NOTEBOOKS / lesson).cells if c.cell_type == "markdown")
+        prose = "\n\n".join(c.source for c in read_notebook(NOTEBOOKS / lesson).cells if c.cell_type == "markdown")
         assert SPELLINGS[anchor(word)].search(prose), f"{lesson} has no {word}"
 
 
@@ -51,10 +52,10 @@ def test_the_entries_link_to_each_other():
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_the_first_use_of_each_word_is_linked(path):
-    was = read(path)
+    was = read_notebook(path)
     wanted = link(copy.deepcopy(was))
     for old, new in zip(was.cells, wanted.cells, strict=True):
-        assert old.source == new.source, "run `python -m book.link_terms`"
+        assert old.source == new.source, "run `python -m course.book.link_terms`"
 
 
 def cells(*texts):

@@ -1,14 +1,17 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from vaelib import InputError, metrics, recipes
 from vaelib.cohort import Slices, load_slices
 from vaelib.engine.errors import NotFinite
+from vaelib.engine.rows import Rows
 from vaelib.engine.shards import _digest, _write_levels
 
 
@@ -281,3 +284,136 @@ def test_no_other_threshold_beats_the_one_that_was_chosen(shards):
         other = metrics.score(shards, probability, 6, {"64": t, "512": t})
         for side in ("64", "512"):
             assert np.mean(other[side]["dice"]) <= np.mean(reached[side]["dice"]) + 1e-9
+
+
+# --- as MONAI has it ---------------------------------------------------------------------------------------------
+
+
+def by_monai(a, b, spacing):
+    """The same three by MONAI, which has no rule of ours for an empty mask: infinite, or nothing at all."""
+    from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
+
+    pair = [torch.from_numpy(m[None, None].astype(np.float32)) for m in (a, b)]
+    far = np.inf
+    if a.any() and b.any():
+        with warnings.catch_warnings():  # MONAI calls a function of its own by an argument that it has deprecated
+            warnings.simplefilter("ignore", FutureWarning)
+            far = compute_hausdorff_distance(*pair, percentile=95, spacing=list(map(float, spacing))).item()
+    overlaps = (compute(*pair, ignore_empty=False).item() for compute in (compute_dice, compute_iou))
+    return *overlaps, far if a.any() or b.any() else 0.0
+
+
+def test_dice_iou_and_hd95_are_those_of_monai_on_random_masks():
+    rng, empty = np.random.default_rng(1), 0
+    for _ in range(100):
+        shape, spacing = rng.integers(1, 16, 3), np.exp(rng.uniform(np.log(0.3), np.log(6), 3))
+        a, b = (rng.random(shape) < rng.choice([0.002, 0.02, 0.1, 0.5, 0.9, 1]) for _ in "ab")
+        found, wanted = ours(a, b, spacing), by_monai(a, b, spacing)
+        assert found[:2] == pytest.approx(wanted[:2], abs=1e-6)
+        assert found[2] == wanted[2], "to the last bit: the tables keep four decimals of a distance"
+        empty += not a.any() or not b.any()
+    assert 5 < empty < 60
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_masks_are_scored_as_by_monai(name):
+    for spacing in ((1, 1, 1), (2.5, 0.7, 0.9)):
+        assert ours(*DEGENERATE[name], spacing) == pytest.approx(by_monai(*DEGENERATE[name], spacing), abs=1e-6)
+
+
+def test_metrics_come_at_once():
+    slow = "{'monai', 'torch', 'scipy', 'sklearn', 'SimpleITK', 'pydicom', 'pandas', 'lightning_fabric'}"
+    code = f"import sys, vaelib.metrics; print({slow} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+# --- over patients and seeds -------------------------------------------------------------------------------------
+
+
+def test_the_threshold_and_the_dice_of_slices_are_those_of_their_masks_in_memory_or_on_disk():
+    rng = np.random.default_rng(3)
+    masks = np.concatenate([0.3 * ball(), 0.9 * ball(radius=3)])[:, None].astype(np.float32)
+    masks[1] = 0.1  # less than `TRUTH`: no pancreas
+    probability = (rng.random(masks.shape) + (masks >= metrics.TRUTH)) / 2
+    s = Slices(masks, masks, np.repeat(["a", "b"], 9), np.tile(np.linspace(0, 1, 9), 2))
+    at, dices = metrics.choose(probability, s), metrics.dice_per_patient(probability, 0.6, s)
+    assert at == metrics.best_threshold(probability, masks >= metrics.TRUTH, s.patient)
+    for found, rows in zip(dices, (slice(9), slice(9, 18)), strict=True):
+        assert found == pytest.approx(metrics.dice(probability[rows] >= 0.6, masks[rows] >= metrics.TRUTH))
+    lazy = [Rows(18, lambda rows, a=a: a[rows]) for a in (masks, probability)]
+    from_disk = Slices(lazy[0], lazy[0], s.patient, s.position)
+    assert metrics.choose(lazy[1], from_disk) == at
+    np.testing.assert_array_equal(metrics.dice_per_patient(lazy[1], 0.6, from_disk), dices)
+
+
+def test_a_summary_is_over_patients_and_keeps_the_seeds_apart():
+    found = metrics.summary(np.array([[0.2, 0.6, 0.7], [0.4, 0.8, 0.9]]))
+    assert found["values"] == pytest.approx([0.3, 0.7, 0.8]) and found["seeds"] == pytest.approx([0.5, 0.7])
+    assert (found["mean"], found["low"], found["high"]) == metrics.bootstrap(found["values"])
+
+
+def test_a_pair_is_compared_patient_by_patient_by_the_seeds_that_both_have():
+    ours = [np.array([0.3, 0.7]), np.array([0.5, 0.9]), np.array([0, 0])]
+    found = metrics.paired(ours, [np.array([0.2, 0.6]), np.array([0.4, 0.8])])
+    assert found == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
+
+
+PATIENT = np.repeat(list("abc"), 6)
+
+
+def test_whole_patients_are_resampled():
+    value = np.repeat([0.0, 1.0, 2.0], 6)
+    found = metrics.over_patients(lambda rows: value[rows].mean(), PATIENT)
+    assert found["mean"] == 1 and (found["low"], found["high"]) == (0, 2)
+    seen = set()
+    metrics.over_patients(lambda rows: seen.add(tuple(rows)) or 0.0, PATIENT, draws=50)
+    assert all(len(rows) == 18 and all((np.diff(np.reshape(rows, (3, 6))) == 1).ravel()) for rows in seen)
+
+
+def test_a_patient_without_a_value_does_not_spoil_the_interval():
+    value = np.repeat([0.5, 0.5, np.nan], 6)
+    found = metrics.over_patients(lambda rows: np.nanmean(value[rows]) if (rows < 12).any() else np.nan, PATIENT)
+    assert found == {"mean": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_a_full_size_map_is_scored_once(shards):
+    maps = {p: np.asarray(metrics.truth_at(shards, p, 9), np.float32) for p in "ab"}
+    assert metrics.best_thresholds(shards, maps, 9).keys() == {"512"}
+    assert metrics.score(shards, maps, 9, {"512": 0.5}) == {"512": {"dice": [1, 1], "iou": [1, 1], "hd95": [0, 0]}}
+    assert metrics.spacing_at(shards, "a", 6) == (3.0, 8 * 0.8, 8 * 0.8)
+
+
+def test_stacks_of_maps_are_enlarged_each_by_itself():
+    maps = np.random.default_rng(0).random((3, 2, 4, 4), np.float32)
+    large = metrics.enlarge(maps, 8)
+    assert large.shape == (3, 2, 8, 8)
+    np.testing.assert_array_equal(large[1], metrics.enlarge(maps[1], 8))
+
+
+# --- slices that fit each other ----------------------------------------------------------------------------------
+
+
+def test_centres_are_rows_and_columns():
+    at = metrics.centres(np.stack([ball()[4], np.zeros((24, 24), bool)])[:, None])
+    assert at[0] == pytest.approx([12, 12], abs=0.01) and np.isnan(at[1]).all()
+
+
+def test_consistency_of_known_masks():
+    mask = np.zeros((10, 8, 8), bool)
+    mask[2:8, 2:4, 2:6] = True
+    ends = 2  # at each end a pair of something and nothing, and five pairs within
+    assert metrics.consistency(mask) == {"neighbours": 5 / (5 + ends), "gaps": 0, "pieces": 1, "jitter": 0}
+    mask[4] = False
+    found = metrics.consistency(mask)
+    assert found["gaps"] == 1 and found["pieces"] == 2 and found["neighbours"] == 3 / 7
+    nothing = {"neighbours": 0.0, "gaps": 0, "pieces": 0, "jitter": 0.0}
+    assert metrics.consistency(np.zeros((5, 8, 8), bool)) == nothing
+
+
+def test_jitter_is_what_leaves_the_line():
+    mask = np.zeros((9, 12, 12), bool)
+    for s in range(9):
+        mask[s, s : s + 3, 4:6] = True  # along a line
+    assert metrics.consistency(mask)["jitter"] < 1e-9
+    mask[4] = np.roll(mask[4], 2, axis=1)  # 2 pixels off, and both its neighbours 1 pixel off the middle of theirs
+    np.testing.assert_allclose(metrics.consistency(mask)["jitter"], (2 + 1 + 1) / 7)

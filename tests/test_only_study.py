@@ -1,18 +1,22 @@
-"""The study of what only a VAE gives: its statistics on known answers, and the whole of it on a cohort of noise."""
+"""The three studies of what only a VAE gives: statistics on known answers, and the whole of it on noise."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from studies import board, only, only_anomalies, only_shapes, only_uncertainty
-from studies.only_anomalies import compare, linear, odd_by_pca, scores, worst
-from studies.only_intervals import over_patients
-from studies.only_shapes import between, codes, masks_by_distances, masks_by_pca, moved, shares, signed_distance
-from studies.only_uncertainty import apply, ece, fit, inside, nats, possible, slice_risk, temperatures
-from vaelib import metrics, uncertainty
-from vaelib.cohort import Slices
+import studies
+from studies import anomalies, shapes
+from studies import uncertainty as study
+from studies.anomalies import compare, linear, odd_by_pca, scores, worst
+from studies.shapes import between, codes, masks_by_pca, shares
+from studies.uncertainty import apply, ece, fit, inside, nats, possible, temperatures
+from vaelib import metrics, recipes, uncertainty
+from vaelib.cohort import Cohort, Slices
+from vaelib.metrics import over_patients
+from vaelib.uncertainty import auroc_per_patient, shifted, signed_distance, slice_risk
 from vaelib.vae import VAE, MaskDecoder
 
 SIDE = 32
@@ -37,17 +41,18 @@ def sets():
 
 
 @pytest.fixture(scope="module")
-def runs(sets):
+def methods(sets):
     """Two seeds of networks that have learned nothing."""
     out = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         vae, mask = VAE(size=SIDE, latent=6), MaskDecoder(size=SIDE, latent=6, prevalence=0.1)
-        run = {"vae": vae, "mask": mask, "threshold": 0.1}
-        for part, s in zip(("train", "val", "test"), sets, strict=True):
-            run[part] = only.pipeline.predicted(vae, mask, s)
-            run["drawn" if part == "test" else f"{part} drawn"] = uncertainty.sample_masks(vae, mask, s.images, 3)
-        out.append(run)
+        out.append(
+            SimpleNamespace(
+                networks={"vae": vae, "mask": mask}, meta={"threshold": 0.1},
+                predict=partial(recipes.predicted, vae, mask), test=recipes.predicted(vae, mask, sets[2]),
+            )
+        )  # fmt: skip
     return out
 
 
@@ -86,7 +91,7 @@ def test_statistics_of_predictions_are_means_over_seeds():
     assert ece([good], truth, rows) == pytest.approx(0.1)
     assert ece([good, bad], truth, rows) == pytest.approx(0.05)
     assert nats([bad], truth, rows) == pytest.approx(2 * np.log(2)), "of a slice: two pixels"
-    gap = only_uncertainty.nats_between([bad], [good], truth, rows)
+    gap = study.nats_between([bad], [good], truth, rows)
     assert gap == pytest.approx(2 * (np.log(2) + np.log(0.9)))
     assert nats([good], truth, np.array([1, 1])) == pytest.approx(-2 * np.log(0.9))
 
@@ -113,16 +118,16 @@ def test_the_risk_of_a_slice_is_one_minus_its_dice():
     assert risk[:2] == pytest.approx([1 / 3, 1])
 
 
-def test_an_uncertainty_that_is_the_error_finds_it(runs, sets):
+def test_an_uncertainty_that_is_the_error_finds_it(methods, sets):
     test = sets[2]
-    wrong = (runs[0]["test"] >= 0.1) != (test.masks >= metrics.TRUTH)
+    wrong = (methods[0].test >= 0.1) != (test.masks >= metrics.TRUTH)
     region = np.ones((SIDE, SIDE), bool)
-    assert only_uncertainty.finds_wrong_pixels(wrong + 0.0, wrong, region, PATIENT) == [1, 1, 1]
-    risk, there = slice_risk(runs[0]["test"] >= 0.1, test.masks >= metrics.TRUTH)
+    assert auroc_per_patient(wrong + 0.0, wrong, region, PATIENT) == [1, 1, 1]
+    risk, there = slice_risk(methods[0].test >= 0.1, test.masks >= metrics.TRUTH)
     rows, known = np.arange(18), [(risk, risk, there)]
     if np.ptp(risk[there]) > 0:
-        assert only_uncertainty.rank_correlation(known, rows) == pytest.approx(1)
-    assert only_uncertainty.area(known, rows) <= only_uncertainty.mean_risk(known, rows)
+        assert study.rank_correlation(known, rows) == pytest.approx(1)
+    assert study.area(known, rows) <= study.mean_risk(known, rows)
 
 
 # --- anomalies ---------------------------------------------------------------------------------------------------
@@ -160,7 +165,7 @@ def test_samples_are_as_many_as_asked(sets):
     masks = sets[0].masks[sets[0].masks.any((1, 2, 3))]
     mu = np.random.default_rng(0).normal(size=(18, 6)) + 5
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(only_shapes, "COMPONENTS", 4)
+        patch.setattr(shapes, "COMPONENTS", 4)
         drawn = masks_by_pca(masks, 50)
     assert drawn.shape == (50, 1, SIDE, SIDE) and drawn.dtype == bool and 0 < drawn.mean() < 0.2
     points = codes(mu, np.arange(18) < 9, 40)
@@ -173,20 +178,24 @@ def test_shares_are_means_over_seeds():
     assert shares([one, other]) == {"all": 0.75}
 
 
-def test_halfway_is_a_mixture_of_the_ends_or_decoded_from_between(runs, sets):
-    run, ends = runs[0], [runs[0]["test"][:2], runs[0]["test"][2:4]]
+def one_seed(vae=None, mask=None, threshold=0.1):
+    return shapes.OneSeed(vae, mask, threshold, None)
+
+
+def test_halfway_is_a_mixture_of_the_ends_or_decoded_from_between(methods, sets):
+    run, ends = one_seed(**methods[0].networks), [methods[0].test[:2], methods[0].test[2:4]]
     z = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
     ways = between(run, z, z, ends)
     assert list(ways) == ["straight", "arc", "cross-fade", "signed distances", "centred distances"]
     assert all(mask.shape == (2, 1, SIDE, SIDE) and mask.dtype == bool for mask in ways.values())
     assert np.array_equal(ways["straight"], ways["arc"]), "from a code to itself there is one way"
-    assert np.array_equal(ways["cross-fade"], (ends[0] + ends[1]) / 2 >= run["threshold"])
+    assert np.array_equal(ways["cross-fade"], (ends[0] + ends[1]) / 2 >= run.threshold)
 
 
 def test_halfway_by_distances_a_square_has_moved_half_the_way():
     left, right, empty = (np.zeros((1, 1, SIDE, SIDE)) for _ in range(3))
     left[..., 8:16, 8:16] = right[..., 8:16, 12:20] = 1
-    run = {"threshold": 0.5, "mask": MaskDecoder(size=SIDE, latent=2)}
+    run = one_seed(mask=MaskDecoder(size=SIDE, latent=2), threshold=0.5)
     z = np.zeros((1, 2), np.float32)
     ways = between(run, z, z, [left, right])
     for name, least in (("signed distances", 0.7), ("centred distances", 1.0)):
@@ -203,7 +212,7 @@ def test_distances_are_depths_and_move_with_their_outline():
     depth = signed_distance(masks)
     assert depth[0, 0, 12, 12] == 3 and depth[0, 0, 10, 10] == 1 and depth[0, 0, 12, 8] == -2
     assert (depth[1] == -np.inf).all()
-    there = moved(depth[:1], np.array([[3.0, -2.0]]))
+    there = shifted(depth[:1], np.array([[3.0, -2.0]]))
     assert np.array_equal(np.argwhere(there[0, 0] > 0), np.argwhere(depth[0, 0] > 0) + (3, -2))
 
 
@@ -211,9 +220,7 @@ def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
     rng, masks = np.random.default_rng(0), np.zeros((200, 1, SIDE, SIDE), bool)
     for m, row, column, size in zip(masks, *rng.integers((4, 14, 5), (9, 19, 9), (200, 3)).T, strict=True):
         m[0, row : row + size, column : column + size] = True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(only_shapes, "COMPONENTS", 4)
-        drawn = masks_by_distances(masks, 100)
+    drawn = uncertainty.sample_shapes(masks, 100, components=4)
     share = uncertainty.plausible(drawn, uncertainty.usual_masks(masks))
     assert drawn.shape == (100, 1, SIDE, SIDE) and share["one piece"].mean() > 0.9 and share["place"].mean() > 0.9
 
@@ -222,34 +229,33 @@ def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
 
 
 @pytest.mark.filterwarnings("ignore:.*(empty slice|constant).*")
-def test_everything_is_measured_and_put_down(runs, sets, monkeypatch):
-    parts, kept = {part: list("abc") for part in ("train", "val", "test")}, {}
-    stacks = iter(sets)
+def test_everything_is_measured_and_put_down(methods, sets, monkeypatch):
+    lab = Cohort(None, {part: list("abc") for part in ("train", "val", "test")}, 5)
+    lab.train, lab.val, lab.test = sets
 
     def staged(name, patients, shards, level):
         changed = np.arange(18) % 6 > 3
         return sets[2].images + 0.2 * changed[:, None, None, None].astype(np.float32), changed
 
-    monkeypatch.setattr(only.pipeline, "shards_and_split", lambda: (None, parts))
-    monkeypatch.setattr(only, "stack", lambda *_: next(stacks))
-    monkeypatch.setattr(only, "contestants", lambda *_: runs)
-    monkeypatch.setattr(only_anomalies, "stack_staged", staged)
-    for module in (only_uncertainty, only_anomalies):
+    monkeypatch.setattr(anomalies, "stack_staged", staged)
+    for module in (study, anomalies, shapes):
+        monkeypatch.setattr(module, "contestant", lambda name, lab, seed: methods[seed])
+    for module in (study, anomalies):
         monkeypatch.setattr(module, "over_patients", partial(over_patients, draws=20))
-    for module in (only_anomalies, only_shapes):
+    for module in (anomalies, shapes):
         monkeypatch.setattr(module, "COMPONENTS", 5)
-    monkeypatch.setattr(only_anomalies, "linear", partial(linear, components=5))
-    monkeypatch.setattr(only_shapes, "SAMPLES", 20)
-    monkeypatch.setattr(board, "put", lambda name, value: kept.update({name: value}))
-    assert only.run(seeds=(0, 1)) is kept["only"]
-    section = kept["only"]
-    assert list(section["uncertainty"]["calibration"]["mu"]) == ["as it is", "temperature", "isotonic"]
-    assert len(section["uncertainty"]["calibration"]["draws"]["temperature"]["temperatures"]) == 2
-    assert list(section["uncertainty"]["errors"]) == [
+    monkeypatch.setattr(anomalies, "linear", partial(linear, components=5))
+    monkeypatch.setattr(shapes, "SAMPLES", 20)
+    monkeypatch.setattr(study, "predictions", partial(study.predictions, draws=3))
+    sure, odd, drawn = (module.run(lab, seeds=(0, 1)) for module in (study, anomalies, shapes))
+    assert all(record["seeds"] == [0, 1] and record["test"] == list("abc") for record in (sure, odd, drawn))
+    assert list(sure["calibration"]["mu"]) == ["as it is", "temperature", "isotonic"]
+    assert len(sure["calibration"]["draws"]["temperature"]["temperatures"]) == 2
+    assert list(sure["errors"]) == [
         "variance of draws", "information about z", "entropy of the mean", "p (1 - p) at mu", "chance", "oracle",
     ]  # fmt: skip
-    assert all(set(row) >= {"VAE", "PCA"} and row["slices"] == 6 for row in section["anomalies"].values())
-    assert len(section["shapes"]) == 7 and len(section["halfway"]) == 5
+    assert all(set(row) >= {"VAE", "PCA"} and row["slices"] == 6 for row in odd["found"].values())
+    assert len(drawn["plausible"]) == 7 and len(drawn["halfway"]) == 5
 
 
 # --- the record --------------------------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ def test_everything_is_measured_and_put_down(runs, sets, monkeypatch):
 
 @pytest.fixture(scope="module")
 def record():
-    return board.get("only")
+    return {name: studies.read(name) for name in ("uncertainty", "anomalies", "shapes")}
 
 
 def intervals(node, path=()):
@@ -270,8 +276,9 @@ def intervals(node, path=()):
 
 
 def test_the_record_is_of_three_seeds_on_the_test_patients(record):
-    assert record["seeds"] == [0, 1, 2] and record["draws"] == only.DRAWS
-    assert record["test"] == board.json.loads(board.RESULTS.read_text())["test"]
+    assert record["uncertainty"]["draws"] == study.DRAWS
+    for found in record.values():
+        assert found["seeds"] == [0, 1, 2] and found["test"] == studies.read("ladder")["test"]
 
 
 def test_each_recorded_value_lies_in_its_interval(record):
@@ -290,5 +297,6 @@ def test_recorded_errors_lie_between_the_oracle_and_the_worst(record):
 
 
 def test_recorded_real_slices_are_plausible(record):
-    real = record["shapes"]["real slices of test patients"]
-    assert real["not empty"] == 1 and all(row["all"] <= real["all"] + 0.02 for row in record["shapes"].values())
+    shown = record["shapes"]["plausible"]
+    real = shown["real slices of test patients"]
+    assert real["not empty"] == 1 and all(row["all"] <= real["all"] + 0.02 for row in shown.values())

@@ -90,11 +90,11 @@ def test_a_batch_is_shared_out_whole(monkeypatch):
     for rank in range(4):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "4")
-        shares += [parallel.parts(rows, 2)]
+        shares += [parallel.share_of_batch(rows, 2)]
     owned = torch.cat([part for share in shares for part, _ in share])
     assert sorted(owned.tolist()) == rows.tolist()
     assert sum(weight for share in shares for _, weight in share) / 4 == pytest.approx(1)
-    left_over = parallel.parts(rows[:2], 2)
+    left_over = parallel.share_of_batch(rows[:2], 2)
     assert left_over[0][1] == 0 and len(left_over[0][0]) == 1
 
 

@@ -1,6 +1,9 @@
 """Figures are pure: right axes, right aspect, right letters, the same bytes twice, and inputs left alone."""
 
+import importlib
 import io
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -8,9 +11,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.growth_chart import growth
 from vaelib import InputError, pictures
 from vaelib.cohorts.quality import MaskCheck
 from vaelib.cohorts.survey import Row
+from vaelib.pictures.controls import Board
+from vaelib.pictures.panels import Panel, outline, verdict
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((4, 16, 16))
@@ -64,14 +70,14 @@ FIGURES = {
     "latent_scatter, names": lambda: pictures.latent_scatter(SCORES, list("aabbc"), "scanner"),
     "traversal": lambda: pictures.traversal(IMAGES.reshape(2, 2, 16, 16), rows=["x", "y"], columns=["-1", "+1"]),
     "bars": lambda: pictures.bars([0.1, 3, 2], 0.5),
-    "bars, named": lambda: pictures.bars([1, 300], names=["first", "second"], sort=False, log=True),
+    "bars, named": lambda: pictures.bars([1, 300], names=["first", "second"], sort=False, yscale="log"),
     "threshold_sweep": lambda: pictures.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES),
     "two_rows": lambda: pictures.two_rows(IMAGES, MASKS, IMAGES, SHIFTED),
     "agreement": lambda: pictures.agreement(IMAGES, MASKS, SHIFTED),
     "contact_sheet": lambda: pictures.contact_sheet(ROWS),
     "scoreboard": lambda: pictures.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
     "forest": lambda: pictures.forest({"x": {"a": SPAN, "b": SPAN}, "y": {"b": SPAN}}, zero=0),
-    "growth": lambda: pictures.growth(GROWTH),
+    "growth": lambda: growth(GROWTH),
     "dice_per_patient": lambda: pictures.dice_per_patient(list("abcde"), {"vae": SCORES[:, 0], "atlas": SCORES[:, 1]}),
 }
 
@@ -137,14 +143,14 @@ def test_planes_share_one_scale_in_mm():
 def test_outline_runs_along_pixel_edges():
     mask = np.zeros((5, 5))
     mask[2, 1:3] = 1
-    x, y = pictures.outline(mask)
+    x, y = outline(mask)
     assert len(x) == 3 * 6  # two pixels side by side have six outer edges
     assert (np.nanmin(x), np.nanmax(x), np.nanmin(y), np.nanmax(y)) == (0.5, 2.5, 1.5, 2.5)
-    assert np.isfinite(pictures.outline(np.ones((3, 3)))[0]).sum() == 2 * 12  # a mask that reaches the border closes
+    assert np.isfinite(outline(np.ones((3, 3)))[0]).sum() == 2 * 12  # a mask that reaches the border closes
 
 
 def test_a_fill_lies_where_its_mask_is():
-    panel = pictures.Panel(Figure().add_subplot()).draw(IMAGES[0], fill=MASKS[0])
+    panel = Panel(Figure().add_subplot()).draw(IMAGES[0], fill=MASKS[0])
     assert list(panel.fill.get_extent()) == [3.5, 11.5, 8.5, 4.5]
     assert not panel.draw(IMAGES[0], fill=0 * MASKS[0]).fill.get_visible()
 
@@ -157,7 +163,7 @@ def test_two_rows_colours_the_prediction_by_the_prediction():
 
 
 def test_verdicts():
-    assert pictures.verdict([0, 1, 0, 1], [0, 1, 1, 0]).tolist() == [0, 1, 2, 3]
+    assert verdict([0, 1, 0, 1], [0, 1, 1, 0]).tolist() == [0, 1, 2, 3]
     legend = pictures.agreement(IMAGES, MASKS, SHIFTED).legends[0]
     assert [text.get_text() for text in legend.texts] == list(pictures.VERDICTS)
 
@@ -244,7 +250,7 @@ def test_a_wrong_shape_is_one_line(wrong):
 
 
 def test_growth_names_its_lines_in_their_colours_and_its_ticks_in_units():
-    fig = pictures.growth(GROWTH)
+    fig = growth(GROWTH)
     fig.draw_without_rendering()
     time, memory, speed, dice, seconds, peak = fig.axes
     for ax in (time, memory, speed):
@@ -299,3 +305,17 @@ def test_no_words_of_a_contact_sheet_run_into_each_other(count):
     assert not np.triu(overlap, 1).any()
     assert edges.min() >= -3 and y1.max() <= fig.bbox.height + 1
     assert min(t.get_fontsize() for ax in fig.axes for t in (ax.title, ax.xaxis.label)) >= 6.5
+
+
+def test_the_door_opens_at_once_and_shows_every_figure_and_slider():
+    code = "import sys; from vaelib import pictures; print({*sys.modules} & {'matplotlib', 'numpy', 'torch'})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    assert dir(pictures) == sorted(pictures.__all__) and all(hasattr(pictures, name) for name in dir(pictures))
+    for file in ("charts", "grids", "solids", "sliders"):
+        module = importlib.import_module(f"vaelib.pictures.{file}")
+        for name, value in vars(module).items():
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
+                if getattr(value, "__annotations__", {}).get("return") in (Figure, Board):
+                    assert getattr(pictures, name) is value
+    with pytest.raises(AttributeError, match="no attribute 'outline'; it has BLUE, "):
+        pictures.outline  # noqa: B018

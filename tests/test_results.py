@@ -1,54 +1,82 @@
-"""Numbers in prose come from `results.json`, which `make results` writes; here they are held together."""
+"""Numbers in prose come from `results/`, which `make results` writes; here they are held together."""
 
-import json
+import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
-from studies.ladder import RESULTS, table
-from studies.tables import TABLES, verdict
+import studies
+from studies.__main__ import main
+from studies.against import tables
+from studies.ladder import tables as table
+from vaelib import metrics
+from vaelib.metrics import verdict
 from vaelib.recipes import DETACHED, RECIPE
 
 ROOT = Path(__file__).resolve().parents[1]
-BOARD = json.loads(RESULTS.read_text())
+BOARD = {name: studies.read(name) for name in studies.names()}
+LADDER = BOARD["ladder"]
+
+
+def test_every_study_is_found_asks_a_question_and_has_its_results():
+    assert "against" in BOARD and {p.stem for p in studies.RESULTS.glob("*.json")} == set(BOARD)
+    for name, record in BOARD.items():
+        study = import_module(f"studies.{name}")
+        assert "?" in study.__doc__.splitlines()[0] and callable(study.run) and record, name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_no_study_imports_another(path):
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name for node in imports for name in [getattr(node, "module", None), *(a.name for a in node.names)]}
+    whole = {f"{node.module}.{a.name}" for node in imports if isinstance(node, ast.ImportFrom) for a in node.names}
+    assert not {f"studies.{name}" for name in BOARD} & (names | whole)
+
+
+def test_a_study_that_is_not_there_is_one_line_and_status_2(capsys):
+    assert main(["ladder", "ladders"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1 and "ladders" in err and "sizes" in err
 
 
 def block(mark: str) -> str:
-    """The table of the README between two marks."""
-    return (ROOT / "README.md").read_text().split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- end of {mark} -->")[0]
+    """The table between two marks, in the page that has them."""
+    return studies.page_of(mark).read_text().split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- end of {mark} -->")[0]
 
 
 def test_the_table_of_the_readme_is_that_of_the_results():
-    assert block("results") == table(BOARD)
+    assert block("results") == table(LADDER)["results"]
 
 
-@pytest.mark.parametrize("mark", TABLES)
+@pytest.mark.parametrize("mark", ["contestants", "shifts"])
 def test_the_tables_of_the_contestants_are_those_of_the_results(mark):
-    assert block(mark) == TABLES[mark](BOARD["against"])
+    assert block(mark) == tables(BOARD["against"])[mark]
 
 
 def test_the_results_were_made_by_the_recipe_in_use_on_the_synthetic_cohort():
-    assert BOARD["recipe"] == RECIPE
-    assert BOARD["cohort"] == "synthetic"
+    assert LADDER["recipe"] == RECIPE
+    assert LADDER["cohort"] == "synthetic"
 
 
 def test_each_mean_lies_in_its_interval_and_is_that_of_its_values():
-    for name, row in BOARD["methods"].items():
+    for name, row in LADDER["methods"].items():
         for side in ("64", "512"):
             dice = row[side]["dice"]
             assert dice["low"] <= dice["mean"] <= dice["high"], name
             assert dice["mean"] == pytest.approx(sum(dice["values"]) / len(dice["values"]), abs=1e-3)
-            assert len(dice["values"]) == len(BOARD["test"]) == BOARD["patients"]["test"]
+            assert len(dice["values"]) == len(LADDER["test"]) == LADDER["patients"]["test"]
 
 
 def test_the_detached_decoder_beats_the_atlas_by_a_tenth():
-    at = {name: row["64"]["dice"]["mean"] for name, row in BOARD["methods"].items()}
+    at = {name: row["64"]["dice"]["mean"] for name, row in LADDER["methods"].items()}
     assert at[DETACHED] >= at["mean-shape atlas"] + 0.10
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+PAGES = [*filter(Path.exists, studies.PAGES), *sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
 # A number in bold and, in a comment that no page shows, where in the results it stands: **0.58**<!--a/b/c-->
 MARKED = re.compile(r"\*\*[-+\u2212]?(\d+(?:\.(\d+))?)\*\*<!--([^>]*)-->")
 
@@ -80,7 +108,7 @@ def wrong(text: str, board=BOARD) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_marked_number_stands_in_the_results(path):
     assert not wrong(prose(path))
 
@@ -92,10 +120,10 @@ def test_a_number_that_drifts_is_found():
         assert len(wrong(text, board)) == 1, text
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_other_score_in_bold_is_in_the_table_of_methods(path):
     quoted = set(re.findall(r"\*\*[+]?(\d\.\d\d)\*\*", MARKED.sub("", prose(path))))
-    means = {(m, s): row[s]["dice"]["mean"] for m, row in BOARD["methods"].items() for s in ("64", "512")}
+    means = {(m, s): row[s]["dice"]["mean"] for m, row in LADDER["methods"].items() for s in ("64", "512")}
     gaps = {abs(a - b) for (_, s), a in means.items() for (_, t), b in means.items() if s == t}
     assert quoted <= {f"{v:.2f}" for v in [*means.values(), *gaps]}
 
@@ -109,3 +137,19 @@ def test_the_parts_of_the_gap_add_up():
     costs = {name: gap["mean"] for name, gap in BOARD["against"]["costs"].items()}
     parts = costs["the unsupervised objective"] + costs["the missing skips"]
     assert parts == pytest.approx(costs["all of it"], abs=2e-3)
+
+
+def test_scores_are_summed_up_over_patients_and_not_over_seeds():
+    values = np.array([[0.2, 0.4, 0.6], [0.4, 0.6, 0.8]])
+    made = metrics.summary(values)
+    assert made["mean"] == pytest.approx(0.5) and made["low"] >= 0.3 and made["high"] <= 0.7
+    assert list(made["seeds"]) == pytest.approx([0.4, 0.6]) and list(made["values"]) == pytest.approx([0.3, 0.5, 0.7])
+    assert metrics.paired(values, values)["low"] == 0
+
+
+def test_what_a_study_found_takes_the_place_of_the_old_and_leaves_the_others(tmp_path):
+    assert studies.read("one", tmp_path) == {}
+    studies.write("one", {"a": np.float32(0.123456)}, tmp_path)
+    studies.write("two", {"b": [np.int64(3), float("inf")]}, tmp_path)
+    studies.write("one", {"a": np.array([0.5])}, tmp_path)
+    assert studies.read("one", tmp_path) == {"a": [0.5]} and studies.read("two", tmp_path) == {"b": [3, None]}

@@ -1,10 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
-from vaelib import InputError
+from vaelib import InputError, sequence
+from vaelib.cohort import Slices
 from vaelib.engine import checkpoints
 from vaelib.losses import mask_loss
-from vaelib.sequence import SequenceDecoder, from_cube, receptive_field, resample, to_cube
+from vaelib.sequence import Cubes, Recurrent, SequenceDecoder, from_cube, receptive_field, resample, to_cube
 from vaelib.vae import VAE
 
 
@@ -98,3 +100,71 @@ def test_a_volume_thinner_than_the_receptive_field_is_told_what_would_fit():
 def test_slices_of_another_size_are_refused():
     with pytest.raises(InputError, match=r"\(64, 64\) pixels do not fit a cube of 32: take the level of 32"):
         to_cube(torch.rand(1, 40, 64, 64), 32)
+
+
+# --- whole patients, trained and read ---------------------------------------------------------------------------------
+
+
+def stack(slices=(24, 30), side=32, seed=0):
+    """Patients of noise, each with a block of pancreas in its middle."""
+    rng, n = np.random.default_rng(seed), sum(slices)
+    masks = np.zeros((n, 1, side, side), np.float32)
+    masks[5:15, :, 10:20, 8:24] = 1
+    masks[30:45, :, 10:20, 8:24] = 1
+    names = np.repeat([f"P{k}" for k in range(len(slices))], slices)
+    position = np.concatenate([np.linspace(0, 1, k) for k in slices])
+    return Slices(rng.random((n, 1, side, side), dtype=np.float32), masks, names, position)
+
+
+def test_all_slices_of_a_patient_are_moved_alike():
+    s = stack()
+    s = s._replace(masks=np.broadcast_to(s.masks[7], s.masks.shape).copy())  # the same mask on every slice
+    z, masks, counts = sequence.sequences(VAE(32, channels=2, latent=4), s, copies=3)
+    assert z.shape == (6, 30, 4) and masks.shape == (6, 30, 1, 32, 32) and counts.tolist() == [24, 30] * 3
+    for mask, count in zip(masks, counts, strict=True):
+        torch.testing.assert_close(mask[:count], mask[:1].expand(count, 1, 32, 32))
+        assert not mask[count:].any()
+    assert not torch.equal(masks[1], masks[3])
+
+
+def test_what_was_padded_does_not_count():
+    net, vae = SequenceDecoder(32, channels=2, latent=4), VAE(32, channels=2, latent=4)
+    z, masks, counts = sequence.sequences(vae, stack())
+    loss = sequence.sequence_step(net, (z, masks, counts), 0)["total"]
+    z[0, 24:], masks[0, 24:] = 7, 1
+    torch.testing.assert_close(sequence.sequence_step(net, (z, masks, counts), 0)["total"], loss)
+
+
+def test_a_patient_is_read_alone():
+    s, vae, net = stack(), VAE(32, channels=2, latent=4), SequenceDecoder(32, channels=2, latent=4)
+    torch.nn.init.normal_(net.join.weight)
+    last = Slices(*(a[24:] for a in s))
+    np.testing.assert_allclose(Recurrent(vae, net).predict(s)[24:], Recurrent(vae, net).predict(last), atol=1e-5)
+
+
+def test_smoothing_stays_within_a_patient_and_keeps_what_there_is():
+    s = stack()
+    soft = sequence.smooth(s.masks, s.patient)
+    assert soft[4].max() > 0 and soft[24:28].max() < 0.02  # the block of the second patient begins at slice 30
+    edge = np.zeros_like(s.masks)
+    edge[23] = 1  # the last slice of the first patient
+    assert not sequence.smooth(edge, s.patient)[24:].any()
+    np.testing.assert_allclose(soft[:24].sum(), s.masks[:24].sum(), rtol=1e-4)
+
+
+def test_cubes_move_with_their_masks_and_keep_head_up():
+    x, m = sequence.cubes(stack())
+    assert x.shape == m.shape == (2, 1, 32, 32, 32)
+    torch.manual_seed(0)
+    moved, mask = sequence.move(m, m)
+    torch.testing.assert_close(moved, mask)
+    assert not torch.allclose(mask, m) and 0.4 < mask.sum() / m.sum() < 2.5
+    ramp = torch.linspace(0, 1, 32)[None, None, :, None, None].expand(2, 1, 32, 32, 32)
+    assert (sequence.move(ramp).diff(dim=2) >= -1e-6).all()  # never upside down
+
+
+def test_a_3d_model_answers_on_the_slices_of_each_patient():
+    recipe = {"channels": 2, "latent": 4, "beta": 0.01, "epochs": 1, "mask_epochs": 1}
+    s = stack()
+    networks = sequence.train_cubes(s, recipe=recipe)
+    assert Cubes(**networks).predict(s).shape == s.masks.shape

@@ -1,4 +1,4 @@
-"""The book as it is built: whole, with nothing fetched from elsewhere, and found fit by the checks of `book.check`.
+"""The book as it is built: whole, with nothing fetched from elsewhere, and found fit by `course.book.check`.
 
 It is built once, into a folder of the tests' own. Below, a small site that is in order is spoilt in one way after
 another, and the check that forbids it must say so.
@@ -14,13 +14,12 @@ import pytest
 from browser import serve
 
 import vaelib
-from course.book import build, check, rooms
-from course.book.link_terms import NOTEBOOKS, read
+from course import rooms
+from course.book import build, check, reference
+from course.places import BRANCH, NOTEBOOKS, ROOT, address, read_notebook
 
 SHOWN = sorted(NOTEBOOKS.glob("[0-9]*.ipynb")) + sorted(NOTEBOOKS.glob("*/[0-9]*.ipynb"))
-MODULES = ["vaelib.cli"] + [
-    m.name for m in pkgutil.walk_packages(vaelib.__path__, "vaelib.") if "._" not in m.name and m.name != "vaelib"
-]
+MODULES = [m.name for m in pkgutil.walk_packages(vaelib.__path__, "vaelib.") if "._" not in m.name]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def site(tmp_path_factory, npm):
 
 def page(site: Path, path: Path) -> str:
     """The page of a notebook."""
-    return (site / path.relative_to(build.ROOT).with_suffix(".html")).read_text(encoding="utf-8")
+    return (site / path.relative_to(ROOT).with_suffix(".html")).read_text(encoding="utf-8")
 
 
 def test_it_is_as_it_should_be(site):
@@ -45,13 +44,13 @@ def test_it_is_as_it_should_be(site):
 
 
 def test_a_link_elsewhere_is_listed(site):
-    assert {"https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU", build.REPOSITORY} <= set(check.outside(site))
+    assert {"https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU", address()} <= set(check.outside(site))
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_notebook_is_shown_with_its_committed_outputs(site, path):
     html = page(site, path)
-    outputs = [o for cell in read(path).cells for o in cell.get("outputs", [])]
+    outputs = [o for cell in read_notebook(path).cells for o in cell.get("outputs", [])]
     words = [o.metadata["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
     pictures = check.Page(html).pictures
     assert not set(words) - {alt for _, alt in pictures}
@@ -68,8 +67,8 @@ def test_sliders_without_a_kernel_say_so(site):
 
 def test_a_lesson_can_be_launched(site):
     html = page(site, NOTEBOOKS / "01_loading.ipynb")
-    where = build.REPOSITORY.removeprefix("https://github.com/")
-    for place in (f"mybinder.org/v2/gh/{where}/{build.BRANCH}", f"colab.research.google.com/github/{where}/blob/"):
+    where = address().removeprefix("https://github.com/")
+    for place in (f"mybinder.org/v2/gh/{where}/{BRANCH}", f"colab.research.google.com/github/{where}/blob/"):
         links = [link for link in check.Page(html).links if place in link]
         assert links and all(link.endswith("notebooks/01_loading.ipynb") for link in links)
 
@@ -90,9 +89,9 @@ def test_a_module_is_in_the_reference_with_all_that_is_public(site, name):
 
 
 def test_a_room_without_a_place_stops_the_build(tmp_path, monkeypatch):
-    monkeypatch.setitem(rooms.GROUPS, "Underneath", "errors files")
-    with pytest.raises(SystemExit, match=r"differ in \['progress'\]"):
-        rooms.write(tmp_path)
+    monkeypatch.delitem(rooms.TAUGHT, "levels")
+    with pytest.raises(SystemExit, match=r"differ in \['levels'\]"):
+        reference.write(tmp_path)
 
 
 def test_without_npm_it_says_what_to_do(tmp_path, monkeypatch):
@@ -103,21 +102,21 @@ def test_without_npm_it_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_a_link_out_of_the_book_leads_to_the_repository():
-    lesson, readme = NOTEBOOKS / "00_start_here.ipynb", build.ROOT / "README.md"
+    lesson, readme = NOTEBOOKS / "00_start_here.ipynb", ROOT / "README.md"
     kept = "[a](01_loading.ipynb) [b](../data/README.md) [c](gone.md) `x[0](y)` [d](glossary.md#beta)"
     assert build.relink(kept, lesson) == kept
     assert build.relink("[![a](https://example.org/a.svg)](b) [![c][d]](e)", lesson) == "[a](b) [c](e)"
-    assert build.relink("[a](../LICENSE)", lesson) == f"[a]({build.REPOSITORY}/blob/main/LICENSE)"
-    assert build.relink("[`a`](vaelib)", readme) == f"[`a`]({build.REPOSITORY}/tree/main/vaelib)"
+    assert build.relink("[a](../LICENSE)", lesson) == f"[a]({address()}/blob/main/LICENSE)"
+    assert build.relink("[`a`](vaelib)", readme) == f"[`a`]({address()}/tree/main/vaelib)"
 
 
 # --- a reader, with a browser ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def address(site):
-    with serve(site) as address:
-        yield address
+def host(site):
+    with serve(site) as host:
+        yield host
 
 
 def fits(tab):
@@ -127,7 +126,7 @@ def fits(tab):
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_a_reader_searches_and_reads(chromium, address):
+def test_a_reader_searches_and_reads(chromium, host):
     wrong, hosts = [], set()
     tab = chromium.new_page()
     tab.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
@@ -136,7 +135,7 @@ def test_a_reader_searches_and_reads(chromium, address):
     tab.on("response", lambda found: wrong.append(found.url) if found.status >= 400 else None)
     tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
 
-    tab.goto(f"{address}/index.html")
+    tab.goto(f"{host}/index.html")
     tab.keyboard.press("Control+k")
     tab.keyboard.type("occupancy")
     tab.keyboard.press("Enter")
@@ -148,14 +147,14 @@ def test_a_reader_searches_and_reads(chromium, address):
 
     results.filter(has_text="02 Downscaling").first.click()
     tab.wait_for_url("**/notebooks/02_downscaling.html*")
-    tab.goto(f"{address}/notebooks/03_vae_training.html", wait_until="networkidle")
+    tab.goto(f"{host}/notebooks/03_vae_training.html", wait_until="networkidle")
     formulas = tab.locator(".math")
     assert formulas.count() > 3 and tab.locator(".math mjx-container svg").count() >= formulas.count()
     assert not tab.locator("[data-mjx-error]").count()
     fits(tab)
     tab.close()
     wrong = [line for line in wrong if not line.endswith(": net::ERR_ABORTED")]  # asked for by a page that was left
-    assert wrong == [] and hosts == {address.removeprefix("http://")}
+    assert wrong == [] and hosts == {host.removeprefix("http://")}
 
 
 # --- the checks themselves -------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ import torch
 from small import make_patients
 from torch import nn
 
-from studies import board, sizes
+import studies
+from studies import sizes
 from vaelib import recipes
-from vaelib.cohort import Slices
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import find_cases
 from vaelib.engine.checkpoints import load
+from vaelib.engine.files import json_ready
 from vaelib.engine.rows import Rows
 from vaelib.engine.shards import prepare
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
@@ -50,7 +52,7 @@ def test_vector_and_spatial_latents_are_of_equal_size_in_numbers(size, numbers):
 
 
 def test_all_cells_that_the_notebook_loads_are_in_the_table():
-    assert set(sizes.KEPT) <= set(sizes.CELLS) and len(set(sizes.CELLS)) == len(sizes.CELLS)
+    assert set(sizes.PUBLISHED) <= set(sizes.CELLS) and len(set(sizes.CELLS)) == len(sizes.CELLS)
     assert {level for level, *_ in sizes.CELLS} == {6, 7, 8, 9}
 
 
@@ -109,8 +111,8 @@ def test_a_larger_image_comes_in_smaller_batches(clock):
 @pytest.mark.parametrize(("kind", "decoder"), [("plain", MaskDecoder), ("spatial", ResidualMaskDecoder)])
 def test_a_vae_and_its_decoder_are_trained(kind, decoder, narrow):
     s = stack()
-    networks, passes = sizes.train(kind, 64, s, BRIEF)
-    assert isinstance(networks["mask"], decoder) and passes["VAE"] >= 64 / 40 and passes["mask"] >= 64 / 40
+    networks, seen = sizes.train(kind, 64, s, BRIEF)
+    assert isinstance(networks["mask"], decoder) and seen["VAE"] >= 64 and seen["mask"] >= 64
     assert recipes.predicted(networks["vae"], networks["mask"], s).shape == s.masks.shape
     networks["vae"].zero_grad()
     networks["mask"](networks["vae"](torch.rand(2, 1, 32, 32)).z).sum().backward()
@@ -138,37 +140,47 @@ def four(tmp_path_factory):
 def cohort(four, tmp_path, narrow, monkeypatch):
     shards, names = four
     parts = {"train": names[:2], "val": names[2:3], "test": names[3:]}
-    monkeypatch.setattr(recipes, "shards_and_split", lambda: (shards, parts))
-    monkeypatch.setattr(board, "CHECKPOINTS", tmp_path / "kept")
+    monkeypatch.setattr(studies, "CHECKPOINTS", tmp_path / "kept")
     monkeypatch.setattr(sizes, "models_folder", lambda: tmp_path / "models")
-    return tmp_path
+    return Cohort(shards, parts, 6)
 
 
-def test_a_cell_is_trained_once_and_its_scores_come_from_its_checkpoint(cohort, monkeypatch):
-    scores = sizes.cell((5, "spatial", 64), BRIEF, kept="small")
+def test_a_cell_is_trained_once_and_its_scores_come_from_its_checkpoint(cohort, tmp_path, monkeypatch):
+    scores = sizes.cell((5, "spatial", 64), cohort, BRIEF, published="small")
     assert set(scores["dice"]) == {"32", "512"} and len(scores["dice"]["512"]["values"]) == 1
     assert 0 <= scores["dice"]["32"]["mean"] <= 1 and 0 < scores["grey"] < 1
-    networks, meta = load(cohort / "kept" / "small.safetensors", "vae", "mask")
+    networks, meta = load(tmp_path / "kept" / "small.safetensors", "vae", "mask")
     assert meta["cohort"] == "synthetic" and set(meta["thresholds"]) == {"32", "512"}
     assert scores["parameters"] == sum(p.numel() for net in networks.values() for p in net.parameters())
     monkeypatch.setattr(sizes, "train", None)  # a second time, nothing is trained
-    assert sizes.cell((5, "spatial", 64), BRIEF) == scores
+    assert sizes.cell((5, "spatial", 64), cohort, BRIEF) == scores
     with pytest.raises(TypeError):
-        sizes.cell((5, "spatial", 64), BRIEF, seed=1)
+        sizes.cell((5, "spatial", 64), cohort, BRIEF, seed=1)
 
 
-def test_a_whole_run_fills_its_section_as_it_goes(cohort, monkeypatch):
+def test_a_cell_says_how_many_steps_it_made_and_makes_them_again_by_no_clock(cohort, monkeypatch):
+    found = sizes.cell((5, "spatial", 64), cohort, BRIEF)
+    slices = len(cohort.at(5).train.images)
+    for name, count in found["images"].items():
+        assert found["steps"][name] == -(-count // 64) and found["passes"][name] == pytest.approx(
+            count / slices, abs=1e-4
+        )
+    monkeypatch.setattr(sizes, "time", None)
+    assert sizes.cell((5, "spatial", 64), cohort, BRIEF, images=found["images"]) == found
+
+
+def test_a_whole_run_fills_its_section_as_it_goes(cohort, tmp_path, monkeypatch):
     put = []
-    monkeypatch.setattr(board, "put", lambda name, value: put.append((name, recipes.json_ready(value))))
-    monkeypatch.setattr(board, "get", lambda name: {})
+    monkeypatch.setattr(studies, "write", lambda name, value: put.append((name, json_ready(value))))
+    monkeypatch.setattr(studies, "read", lambda name: {})
     monkeypatch.setattr(sizes, "cost", lambda: {"32": {}})
     monkeypatch.setattr(sizes, "LONG", (5, "spatial", 64))
-    monkeypatch.setattr(sizes, "KEPT", {(5, "plain", 16): "small"})
-    section = sizes.run(minutes=BRIEF, cells=((5, "plain", 16),))
+    monkeypatch.setattr(sizes, "PUBLISHED", {(5, "plain", 16): "small"})
+    section = sizes.run(cohort, minutes=BRIEF, cells=((5, "plain", 16),))
     assert [name for name, _ in put] == ["sizes", "sizes"] and not put[0][1]["long"]
     assert section["cells"]["32"]["plain"]["16"]["dice"]["512"]["mean"] >= 0
     assert section["long"]["minutes"] == 4 * BRIEF and section["cost"] == {"32": {}}
-    kept = [p.name for p in (cohort / "kept").iterdir()]
+    kept = [p.name for p in (tmp_path / "kept").iterdir()]
     assert kept == ["07_full_size.safetensors"]  # the others stay as they are where the time is not theirs
 
 

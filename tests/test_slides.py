@@ -11,8 +11,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from course import slides, slides_ideas, teaching
-from studies import board
+import studies
+from course import rooms, slides, teaching
 
 NAME = "{http://www.w3.org/2000/svg}"
 NUMBER, IDENTITY = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?"), re.compile(r"\b[a-z]+[0-9a-f]{10}\b")
@@ -46,7 +46,7 @@ def differs(one, other):
 @ALL
 def test_a_slide_is_what_the_code_draws(name):
     difference = differs(committed(name), drawn(name)[1])
-    assert not difference, f"{name}: other {difference}; run `python -m studies slides`, and look at it"
+    assert not difference, f"{name}: other {difference}; run `python -m course`, and look at it"
 
 
 def test_a_slide_that_drifts_is_noticed():
@@ -107,35 +107,36 @@ def test_its_letters_are_large_whole_and_apart(name):
 
 
 def test_the_numbers_of_the_results_are_those_of_the_slides():
-    methods = board.get("methods")
+    methods = studies.read("ladder")["methods"]
     found = says(committed("08_ladder"))
     assert {f"{row['64']['dice']['mean']:.2f}" for n, row in methods.items() if n != "empty mask"} <= {*found}
     assert {*methods} - {"empty mask"} <= {*found}
-    gaps = board.get("against")["minus U-Net"]
+    gaps = studies.read("against")["minus U-Net"]
     found = " ".join(says(committed("11_shifts")))
     assert all(f"{gap['spatial VAE, detached']['mean']:+.3f}" in found for gap in gaps.values())
     assert found.count("behind") == sum(gap["spatial VAE, detached"]["high"] < 0 for gap in gaps.values())
-    arms = board.get("against")["arms"]
+    arms = studies.read("against")["arms"]
     assert f"{arms['U-Net']['parameters']:,} weights" in " ".join(says(committed("10_unet")))
     parts = re.findall(r"([\d,]+) weights", " ".join(says(committed("09_spatial"))))
     assert sum(int(n.replace(",", "")) for n in parts) == arms["spatial VAE, detached"]["parameters"]
 
 
 def test_other_results_are_another_slide(monkeypatch):
-    sections = {name: board.get(name) for name in ("methods", "bugs", "patients", "recipe")}
-    sections["methods"]["random encoder"]["64"]["dice"]["mean"] = 0.777
-    sections["recipe"]["beta"] = 0.33
-    sections["patients"]["test"] = 99
-    monkeypatch.setattr(board, "get", sections.get)
+    sections = {name: studies.read(name) for name in ("ladder", "bugs")}
+    sections["ladder"]["methods"]["random encoder"]["64"]["dice"]["mean"] = 0.777
+    sections["ladder"]["recipe"]["beta"] = 0.33
+    sections["ladder"]["patients"]["test"] = 99
+    monkeypatch.setattr(studies, "read", sections.get)
     for name, word in (("08_ladder", "0.78"), ("06_loss", "0.33 here"), ("03_split", "99 patients for the test")):
         slide = slides.SLIDES[name]
         text = slides.svg(slide, slides.figure(slide))
         assert any(word in line for line in says(text)) and differs(text, committed(name)), name
 
 
-def test_every_room_of_the_road_is_there():
-    names = [name for row in slides_ideas.ROOMS for heading, _ in row for name in heading.split()]
-    assert len(names) > 8 and all(find_spec(f"vaelib.{name}") for name in names)
+def test_every_file_and_folder_of_the_library_is_there():
+    found = {word.rstrip("/") for text in says(committed("02_library")) for word in text.split()}
+    names = rooms.root_files() + rooms.folders()
+    assert len(names) > 15 and {*names} <= found and all(find_spec(f"vaelib.{name}") for name in names)
 
 
 def test_the_share_of_a_coarse_pixel_keeps_the_volume():

@@ -28,8 +28,8 @@ from stress import kinds, mutate, read
 from vaelib import InputError
 from vaelib.cohorts.layout import find_cases
 from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.pixels import coded
-from vaelib.engine import checkpoints, files
+from vaelib.dicom.pixels import jpeg_size
+from vaelib.engine import checkpoints
 from vaelib.engine.shards import open_case, prepare
 from vaelib.vae import VAE
 from vaelib.volumes import read_ct, read_mask
@@ -142,10 +142,10 @@ def test_reading_a_compressed_scan_leaves_the_locale_as_it_was(kind, good):
 def test_a_picture_says_how_large_it_is(good):
     for kind in ("ct JPEG-LS", "ct JPEG", "ct JPEG2000"):
         ds = pydicom.dcmread(next((good[kind] / "ct").iterdir()))
-        assert coded(next(generate_frames(ds.PixelData, number_of_frames=1))) == (40, 32, 16, 1), kind
+        assert jpeg_size(next(generate_frames(ds.PixelData, number_of_frames=1))) == (40, 32, 16, 1), kind
     assert ds.file_meta.TransferSyntaxUID != JPEGLSLossless
     with pytest.raises(ValueError):
-        coded(b"\xff\xd8\x00\x00")
+        jpeg_size(b"\xff\xd8\x00\x00")
 
 
 @pytest.mark.parametrize(
@@ -279,9 +279,13 @@ def test_a_pickle_in_the_place_of_anything_is_refused_and_never_executed(tmp_pat
     shutil.copy(tmp_path / "a.npy", shards / "PANCREAS_0001" / "mask_4.npy")
     with pytest.raises(InputError, match="mask_4.npy: is missing or not as it was written; remove that folder and run"):
         open_case(shards, "PANCREAS_0001", 4)
-    np.savez(tmp_path / "a.npz", a=np.array([Bomb(tmp_path / "executed")], dtype=object))
-    with pytest.warns(UserWarning, match="a.npz: is damaged; it is made anew"):
-        assert files.arrays(tmp_path / "a.npz", lambda: {"a": np.ones(2)})["a"].tolist() == [1, 1]
+    for spoilt in (lambda file: pickle.dump(Bomb(tmp_path / "executed"), file),
+                   lambda file: np.savez(file, a=np.array([Bomb(tmp_path / "executed")], dtype=object))):  # fmt: skip
+        with open(tmp_path / "a.safetensors", "wb") as file:
+            spoilt(file)
+        with pytest.warns(UserWarning, match="a.safetensors: is damaged; it is made anew"):
+            found = checkpoints.kept(tmp_path / "a.safetensors", {}, lambda: {"a": np.ones(2)})
+        assert found["a"].tolist() == [1, 1]
     assert not (tmp_path / "executed").exists()
 
 

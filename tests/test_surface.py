@@ -3,7 +3,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from vaelib import InputError, pictures
-from vaelib.pictures.charts import png
+from vaelib.pictures import solids
+from vaelib.pictures.style import png
 
 SPACING, RADIUS = (3.0, 1.5, 1.2), 20.0  # mm: no two alike, so that no mix-up goes unseen
 
@@ -25,8 +26,8 @@ def test_area_and_volume_of_a_ball(soft):
 def test_vertices_are_in_millimetres_left_back_and_up():
     found = pictures.mesh(ball(at=(9, 3, -2)), 0.5, SPACING, origin=(-100, 50, 7))
     middle = np.array([20 * 1.2 - 2 - 100, 16 * 1.5 + 3 + 50, 11 * 3 + 9 + 7])  # x, y, z from (slice, row, column)
-    np.testing.assert_allclose(pictures.box([found]).mean(0), middle, atol=0.6)
-    np.testing.assert_allclose(np.ptp(pictures.box([found]), axis=0), 2 * RADIUS, atol=2)
+    np.testing.assert_allclose(solids.bounds([found]).mean(0), middle, atol=0.6)
+    np.testing.assert_allclose(np.ptp(solids.bounds([found]), axis=0), 2 * RADIUS, atol=2)
 
 
 def test_faces_look_outward_and_the_surface_is_closed():
@@ -93,7 +94,7 @@ def test_degenerate_masks_have_a_closed_surface_in_their_place(name, spacing):
     assert closed(found)
     assert 0 < 1000 * pictures.volume(found) < 1.2 * mask.sum() * np.prod(spacing)  # what is thin is smoothed away
     inside = np.argwhere(mask)[:, ::-1] * spacing[::-1]
-    assert np.abs(pictures.box([found]) - [inside.min(0), inside.max(0)]).max() < max(2.5, *spacing)
+    assert np.abs(solids.bounds([found]) - [inside.min(0), inside.max(0)]).max() < max(2.5, *spacing)
 
 
 def test_what_is_not_finite_is_refused():
@@ -163,4 +164,4 @@ def test_the_turntable_follows_its_sliders_over_their_whole_range():
     ],
 )
 def test_a_view_has_words(view, words):
-    assert pictures.where(*view) == words
+    assert solids.in_words(*view) == words

@@ -1,6 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
@@ -10,7 +13,6 @@ from torch import nn
 from vaelib import InputError
 from vaelib.cli import main
 from vaelib.engine import checkpoints, parallel
-from vaelib.engine.checkpoints import load, save
 from vaelib.engine.errors import NotFinite
 from vaelib.engine.rows import Rows
 from vaelib.training import augment, fit, jitter, learning_rate, mask_step, vae_step
@@ -167,25 +169,32 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_a_weight_is_touched(
 
 
 def scaled(monkeypatch, scale):
-    """Make `fit` train in 16-mixed with a scaler that begins at `scale`; on a CPU Fabric would take bf16 instead."""
-    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
-    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugin)
-    monkeypatch.setattr(parallel, "fabric", lambda *_: fabric)
-    return plugin.scaler
+    """Make `fit` train in 16-mixed with scalers that begin at `scale`; on a CPU Fabric would take bf16 instead."""
+    scalers = []
+
+    def make_fabric(*_):
+        scalers.append(torch.amp.GradScaler("cpu", init_scale=scale))
+        plugin = MixedPrecision("16-mixed", "cpu", scaler=scalers[-1])
+        return Fabric(accelerator="cpu", devices=1, plugins=plugin)
+
+    monkeypatch.setattr(parallel, "make_fabric", make_fabric)
+    return scalers
 
 
 def test_the_overflows_of_float16_are_skipped_and_not_taken_for_faults(monkeypatch):
-    scaler, net, seen, scales = scaled(monkeypatch, 2.0**40), nn.Linear(1, 1), [], []
+    scalers, net, seen, scales = scaled(monkeypatch, 2.0**40), nn.Linear(1, 1), [], []
 
     def step(model, batch, progress):
         seen.append(weights(net))
-        scales.append(scaler.get_scale())
+        scales.append(scalers[-1].get_scale())
         return line(model, batch, progress)
 
     history = fit(net, step, pairs(), epochs=40, batch_size=8, lr=0.1)
     assert torch.equal(seen[1], seen[0])  # the first gradients overflowed, and no step was taken
-    assert scaler.get_scale() == 2.0**40  # as the next run should find it
     assert scales[-1] < 2.0**40 and history[-1]["train/total"] < 0.1 * history[0]["train/total"]
+    found = len(scales)
+    fit(net, step, pairs(), epochs=1, batch_size=8)
+    assert scales[found] == 2.0**40  # the next run begins as this one did
 
 
 def test_under_float16_too_a_loss_stops_at_once_and_a_gradient_that_no_scale_mends_at_last(monkeypatch):
@@ -239,7 +248,7 @@ SPOILT = """
 import sys, torch
 from pathlib import Path
 from torch import nn
-from vaelib import parallel
+from vaelib.engine import parallel
 from vaelib.engine.errors import NotFinite
 from vaelib.training import fit
 
@@ -296,41 +305,74 @@ def test_augmentation_moves_image_and_mask_together_and_keeps_range():
     assert (area > 0.75).all() and (area < 1.35).all()  # a change of size of 12% at most
 
 
+def test_cubes_turn_and_are_scaled_and_shifted_along_each_axis_and_slices_as_they_always_were():
+    """One affine for both; for slices against the formula written out, each number on its own."""
+    torch.manual_seed(0)
+    x = torch.rand(3, 2, 32, 32)
+    (moved,) = augment(x, generator=torch.Generator().manual_seed(7))
+    draws = torch.rand(3, 4, generator=torch.Generator().manual_seed(7)) * 2 - 1
+    for image, after, (turn, size, right, down) in zip(x, moved, draws.tolist(), strict=True):
+        cos, sin, zoom = math.cos(math.radians(8 * turn)), math.sin(math.radians(8 * turn)), 1 + 0.12 * size
+        affine = torch.tensor([[[cos * zoom, -sin * zoom, 0.16 * right], [sin * zoom, cos * zoom, 0.16 * down]]])
+        grid = F.affine_grid(affine, [1, 2, 32, 32], align_corners=False)
+        torch.testing.assert_close(after[None], F.grid_sample(image[None], grid, align_corners=False))
+    cube = torch.zeros(4, 1, 32, 32, 32)
+    cube[:, :, 12:20, 12:20, 12:20] = 1
+    one, two, three = augment(cube, 2 * cube, cube.repeat(1, 2, 1, 1, 1))
+    assert one.shape == two.shape == (4, 1, 32, 32, 32) and three.shape == (4, 2, 32, 32, 32)
+    assert torch.equal(2 * one, two) and torch.equal(three[:, :1], one) and torch.equal(three[:, 1:], one)
+    centres = torch.stack([(one[:, 0].sum(axes) * torch.arange(32)).sum(1) for axes in ((2, 3), (1, 3), (1, 2))])
+    assert ((centres / one.sum((1, 2, 3, 4)) - 15.5).abs() > 0.1).any(1).all()  # along z, y and x
+    (full,) = augment(torch.ones(4, 1, 32, 32, 32))
+    assert torch.allclose(full, torch.ones(1))  # what moves in at a border is what was there
+
+
+def test_an_augmentation_is_given_all_tensors_and_may_return_others():
+    """However many there are, and whatever it gives back; arrays are data as tensors are."""
+    x, y = pairs()
+    told = []
+
+    def twice(*tensors):
+        told.append(len(tensors))
+        return [tensors[0], 2 * tensors[0] + 1]
+
+    for data in ([x], [x, y]):
+        fit(nn.Linear(1, 1), line, data, epochs=2, batch_size=8, augmentation=twice)
+    assert told == [1] * 6 + [2] * 6
+    torch.manual_seed(0)
+    net = nn.Linear(1, 1)
+    torch.manual_seed(0)
+    other = nn.Linear(1, 1)
+    arrays = [x.numpy().copy(), y.numpy().copy()]
+    arrays[1].flags.writeable = False
+    assert fit(net, line, [x, y], val=[x, y], epochs=2, batch_size=8) == fit(
+        other, line, arrays, val=arrays, epochs=2, batch_size=8
+    )
+    assert torch.equal(weights(net), weights(other))
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_run_leaves_cudnn_as_it_was_however_it_ends(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+    seen = []
+
+    def step(model, batch, progress):
+        seen.append(torch.backends.cudnn.deterministic)
+        if len(seen) > 3:
+            raise Interrupted
+        return line(model, batch, progress)
+
+    fit(nn.Linear(1, 1), step, pairs(), epochs=1, batch_size=8)
+    assert torch.backends.cudnn.deterministic is before
+    with pytest.raises(Interrupted):
+        fit(nn.Linear(1, 1), step, pairs(), epochs=1, batch_size=8)
+    assert seen == [True] * 4 and torch.backends.cudnn.deterministic is before
+
+
 def test_learning_rate_rises_then_falls_to_zero():
     rates = [learning_rate(p / 100, 1.0) for p in range(101)]
     assert max(rates) == pytest.approx(1.0, abs=1e-3) and rates.index(max(rates)) == 5
     assert rates[0] < 0.05 and rates[-1] < 1e-9
-
-
-def test_a_checkpoint_rebuilds_its_networks_from_the_file_alone(tmp_path):
-    vae, mask = VAE(32, channels=2, latent=4).eval(), MaskDecoder(32, channels=2, latent=4)
-    path = save(tmp_path / "a" / "c.safetensors", {"vae": vae, "mask": mask}, threshold=0.2, window=[-160, 240])
-    networks, meta = load(path, "vae", "mask")
-    assert torch.equal(networks["vae"](images()).recon, vae(images()).recon)
-    assert meta["threshold"] == 0.2 and meta["window"] == [-160, 240]
-    assert not networks["mask"].training
-    assert [p.name for p in path.parent.iterdir()] == ["c.safetensors"]
-
-
-def test_bad_checkpoints_are_refused_by_name(tmp_path):
-    path = save(tmp_path / "c.safetensors", {"vae": VAE(32, channels=2, latent=4)})
-    with pytest.raises(InputError, match="c.safetensors: holds .'vae'., not .'mask'.; train"):
-        load(path, "vae", "mask")
-    with pytest.raises(InputError, match="nowhere: no such checkpoint"):
-        load(tmp_path / "nowhere")
-    (tmp_path / "half").write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="half: not a whole safetensors file"):
-        load(tmp_path / "half")
-    (tmp_path / "pickle").write_bytes(b"\x80\x04cos\nsystem\n")
-    with pytest.raises(InputError, match="pickle: not a whole safetensors file"):
-        load(tmp_path / "pickle")
-    config = dict(size=64, channels=2, latent=4, dims=2)
-    checkpoints.write(tmp_path / "other", load_file(path), {"networks": {"vae": ["VAE", config]}})
-    with pytest.raises(InputError, match="other: made by another architecture than VAE"):
-        load(tmp_path / "other")
-    checkpoints.write(tmp_path / "odd", load_file(path), {"networks": {"vae": ["Popen", config]}})
-    with pytest.raises(InputError, match="odd: network 'vae' is a 'Popen'"):
-        load(tmp_path / "odd")
 
 
 def test_jitter_changes_grey_values_and_no_air_and_all_channels_alike():

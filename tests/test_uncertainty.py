@@ -11,19 +11,34 @@ from vaelib import InputError, uncertainty
 from vaelib.uncertainty import (
     anomaly,
     auroc,
+    auroc_per_patient,
     calibrate,
     cross_entropy,
     draw_latents,
     entropy,
+    matching_slices,
     peak,
-    relative,
+    pieces,
+    plausible,
     reliability,
     risk_coverage,
     sample_masks,
+    sample_shapes,
+    shifted,
+    signed_distance,
+    slice_risk,
+    slice_uncertainty,
+    usual_masks,
     z_score,
 )
 
 LN2 = np.log(2)
+SIDE = 48
+
+
+def disc(row, column, radius):
+    r, c = np.indices((SIDE, SIDE))
+    return (((r - row) ** 2 + (c - column) ** 2) < radius**2)[None]
 
 
 class Fixed(nn.Module):
@@ -174,8 +189,8 @@ def test_another_method_of_calibration_is_named():
 def test_relative_uncertainty_does_not_grow_with_the_organ():
     u, p = np.full((2, 1, 4, 4), 0.1), np.full((2, 1, 4, 4), 0.5)
     u[1], p[1] = 0.2, 1.0
-    assert relative(u, p) == pytest.approx([0.2, 0.2])
-    assert np.isfinite(relative(u, np.zeros_like(p))).all()
+    assert slice_uncertainty(u, p) == pytest.approx([0.2, 0.2])
+    assert np.isfinite(slice_uncertainty(u, np.zeros_like(p))).all()
 
 
 def test_risk_coverage_rises_where_uncertainty_knows():
@@ -237,3 +252,115 @@ def test_a_peak_knows_where_errors_are_usual():
 
 def test_module_says_what_it_follows():
     assert "1706.04599" in uncertainty.__doc__
+
+
+# --- plausible masks, on shapes that are drawn here -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def population():
+    """Discs of radius 3 to 6 whose centres lie along a slanted line."""
+    rng = np.random.default_rng(0)
+    along, across, radius = rng.normal(0, 5, 400), rng.normal(0, 1, 400), rng.uniform(3, 6, 400)
+    return np.stack([disc(24 + a + b, 24 + a - b, r) for a, b, r in zip(along, across, radius, strict=True)])
+
+
+def test_levels_match_by_their_height_in_the_organ():
+    truth = np.zeros((40, 1, 8, 8), bool)
+    truth[10:31, 0, 4, 4] = True
+    assert matching_slices(truth, 9).tolist() == [12, 14, 16, 18, 20, 22, 24, 26, 28]
+    assert matching_slices(truth[:, :, ::-1], 1).tolist() == [20]
+    thin = np.zeros((5, 1, 8, 8), bool)
+    thin[3] = True
+    assert matching_slices(thin, 4).tolist() == [3, 3, 3, 3]
+
+
+def test_a_patient_without_pancreas_has_no_levels():
+    with pytest.raises(InputError, match="the mask is empty.*leave this patient out"):
+        matching_slices(np.zeros((5, 1, 8, 8), bool))
+
+
+def test_pieces_are_counted_across_corners():
+    masks = np.zeros((4, 1, 6, 6), bool)
+    masks[1, 0, 1, 1] = masks[1, 0, 2, 2] = True
+    masks[2, 0, 1, 1] = masks[2, 0, 3, 3] = True
+    masks[3] = True
+    assert pieces(masks).tolist() == [0, 1, 2, 1] == pieces(masks[:, 0]).tolist()
+
+
+def test_real_masks_pass_but_for_the_rarest(population):
+    like = usual_masks(population)
+    share = {k: v.mean() for k, v in plausible(population, like).items()}
+    assert share["not empty"] == share["one piece"] == 1
+    assert 0.98 <= share["size"] <= 1 and 0.98 <= share["place"] < 1 and 0.96 <= share["all"]
+    assert like.area[0] < 30 < 100 < like.area[1]
+    assert usual_masks(np.concatenate([population, np.zeros_like(population)])).area == like.area, (
+        "empty ones do not count"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "fails"),
+    [
+        (disc(24, 24, 4.5), set()),
+        (disc(32, 32, 4.5), set()),
+        (np.zeros((1, SIDE, SIDE), bool), {"not empty", "one piece", "size", "place"}),
+        (disc(20, 20, 3.5) | disc(28, 28, 3.5), {"one piece"}),
+        (disc(24, 24, 12), {"size"}),
+        (disc(24, 24, 1.1), {"size"}),
+        (disc(32, 16, 4.5), {"place"}),  # as far off as the second, but in a direction that none of them varies in
+    ],
+    ids=["usual", "far along", "empty", "two", "large", "small", "aside"],
+)
+def test_an_implausible_mask_fails_for_its_own_reason(population, shape, fails):
+    tests = plausible(shape[None], usual_masks(population))
+    assert {k for k, v in tests.items() if not v[0]} - {"all"} == fails
+    assert tests["all"][0] == (not fails)
+
+
+def test_what_is_usual_cannot_be_learned_from_two(population):
+    with pytest.raises(InputError, match="2 of the masks hold anything.*several patients"):
+        usual_masks(np.concatenate([population[:2], np.zeros_like(population)]))
+
+
+# --- what knows of errors ----------------------------------------------------------------------------------------
+
+
+def test_the_risk_of_a_slice_is_one_minus_its_dice():
+    found, truth = np.zeros((2, 3, 1, 2, 2), bool)
+    found[0, 0, 0] = truth[0] = True
+    truth[1, 0, 0, 0] = True
+    risk, there = slice_risk(found, truth)
+    assert there.tolist() == [True, True, False]
+    assert risk[:2] == pytest.approx([1 / 3, 1])
+
+
+def test_an_uncertainty_that_is_the_error_finds_it():
+    wrong = np.random.default_rng(0).random((18, 1, 8, 8)) < 0.3
+    patient, region = np.repeat(list("abc"), 6), np.ones((8, 8), bool)
+    assert auroc_per_patient(wrong + 0.0, wrong, region, patient) == [1, 1, 1]
+    region[4:] = False
+    outside = wrong & region
+    assert auroc_per_patient(outside - wrong.astype(float), wrong, region, patient) == [0.5] * 3, "all alike within it"
+
+
+# --- a linear model of shape -------------------------------------------------------------------------------------
+
+
+def test_distances_are_depths_and_move_with_their_outline():
+    masks = np.zeros((2, 1, 32, 32), bool)
+    masks[0, 0, 10:15, 10:15] = True
+    depth = signed_distance(masks)
+    assert depth[0, 0, 12, 12] == 3 and depth[0, 0, 10, 10] == 1 and depth[0, 0, 12, 8] == -2
+    assert (depth[1] == -np.inf).all()
+    there = shifted(depth[:1], np.array([[3.0, -2.0]]))
+    assert np.array_equal(np.argwhere(there[0, 0] > 0), np.argwhere(depth[0, 0] > 0) + (3, -2))
+
+
+def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
+    rng, masks = np.random.default_rng(0), np.zeros((200, 1, 32, 32), bool)
+    for m, row, column, size in zip(masks, *rng.integers((4, 14, 5), (9, 19, 9), (200, 3)).T, strict=True):
+        m[0, row : row + size, column : column + size] = True
+    drawn = sample_shapes(masks, 100, components=4)
+    share = plausible(drawn, usual_masks(masks))
+    assert drawn.shape == (100, 1, 32, 32) and share["one piece"].mean() > 0.9 and share["place"].mean() > 0.9

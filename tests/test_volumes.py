@@ -1,6 +1,8 @@
 """Scan and mask come together in space, or an error says why they do not."""
 
+import copy
 import itertools
+import pickle
 import shutil
 import warnings
 
@@ -16,8 +18,9 @@ from small import OBLIQUE, SPACING, as_image, blob_volume, make_series, same
 from vaelib import InputError
 from vaelib.dicom.geometry import onto_grid
 from vaelib.dicom.headers import series_headers
+from vaelib.dicom.pixels import hu_of
 from vaelib.dicom.write import write_ct, write_seg
-from vaelib.volumes import describe, read_ct, read_mask
+from vaelib.volumes import Scan, describe, read_ct, read_mask
 
 
 def edit(path, **attributes):
@@ -34,6 +37,11 @@ def array_of(image):
 def nifti(image, folder, name="label.nii.gz"):
     sitk.WriteImage(image, str(folder / name))
     return folder / name
+
+
+def bad(message, name):
+    """An InputError of one line that names the file, then says `message`."""
+    return pytest.raises(InputError, match=f"^[^\n]*{name}[^\n]*{message}[^\n]*$")
 
 
 # the scan
@@ -95,12 +103,92 @@ def test_mask_on_the_real_series_flipped_in_its_header(real_series, tmp_path):
     assert np.array_equal(array_of(read_mask(nifti(flipped, tmp_path), scan)), array)
 
 
+# the scan and its headers
+
+
+def test_no_file_is_read_twice_on_the_way_from_dicom_to_a_seg(series, monkeypatch):
+    real, read = pydicom.dcmread, []
+    monkeypatch.setattr(
+        pydicom, "dcmread", lambda path, *args, **options: read.append(path) or real(path, *args, **options)
+    )
+    scan = read_ct(series)
+    mask = as_image((array_of(scan) == 95).astype(np.uint8), scan)
+    path = write_seg(mask, scan, series.parent / "once.dcm", uid="test")
+    assert sorted(read) == sorted(series.iterdir())
+    assert write_seg(mask, series, series.parent / "twice.dcm", uid="test").read_bytes() == path.read_bytes()
+    assert len(read) == 2 * 12
+
+
+@pytest.mark.parametrize("syntax", [None, uid.RLELossless, uid.JPEGLSLossless], ids=["plain", "RLE", "JPEG-LS"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_scan_has_the_headers_of_its_slices_in_their_order_and_without_pixels(series, syntax, bits):
+    for path in series.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.BitsStored, ds.HighBit = bits, bits - 1
+        if syntax:
+            ds.compress(syntax, generate_instance_uid=False)
+        ds.save_as(path)
+    scan = read_ct(series)
+    assert isinstance(scan, Scan) and isinstance(scan, sitk.Image)
+    for k, (ds, alone) in enumerate(zip(scan.headers, series_headers(series), strict=True)):
+        assert ds == alone and len(pickle.dumps(ds)) < 20_000
+        assert scan.TransformIndexToPhysicalPoint((0, 0, k)) == pytest.approx(list(map(float, ds.ImagePositionPatient)))
+
+
+def test_a_slice_keeps_its_pixels_when_it_is_converted_to_hu(series):
+    ds = pydicom.dcmread(series / "1-003.dcm")
+    before = ds.PixelData
+    assert np.array_equal(hu_of(ds), blob_volume()[0][2]) and ds.PixelData is before
+
+
+def test_what_simpleitk_makes_of_a_scan_is_a_plain_image(series):
+    scan = read_ct(series)
+    hu = array_of(scan)
+    assert np.array_equal(array_of(scan[:, 2:9, 3:7]), hu[3:7, 2:9])
+    assert np.array_equal(array_of(scan[:, :, 5]), hu[5])
+    half = sitk.Resample(scan, (16, 20, 12), sitk.Transform(), sitk.sitkLinear, scan.GetOrigin(), (1.4, 1.8, 2.5),
+                         scan.GetDirection())  # fmt: skip
+    for image in (scan[:, :, 3:7], scan + 1, scan > 95, half, sitk.Cast(scan, sitk.sitkFloat32), sitk.Image(scan)):
+        assert isinstance(image, sitk.Image) and not isinstance(image, Scan)
+    assert np.array_equal(array_of(scan + 1), hu + 1) and np.array_equal(array_of(scan), hu)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda scan: pickle.loads(pickle.dumps(scan))],
+                         ids=["copy", "deepcopy", "pickle"])  # fmt: skip
+def test_a_copy_of_a_scan_is_a_scan_with_pixels_of_its_own(series, way):
+    scan = read_ct(series)
+    hu, twin = array_of(scan), way(scan)
+    assert type(twin) is Scan and same(twin, scan) and twin.headers == scan.headers
+    assert twin.headers is not scan.headers and twin.headers[3].filename == scan.headers[3].filename
+    twin[3, 4, 5] = -77
+    assert twin[3, 4, 5] == -77 and np.array_equal(array_of(scan), hu)
+    scan[0, 0, 0] = 11
+    assert twin[0, 0, 0] == hu[0, 0, 0]
+    if way is not copy.copy:
+        twin.headers[0].PatientID = "X"
+        assert scan.headers[0].PatientID == "PANCREAS_0001"
+
+
+def test_a_seg_leaves_the_headers_of_its_scan_as_they_are(series):
+    for path in series.iterdir():
+        edit(path, FrameOfReferenceUID="", StudyInstanceUID="", StudyDate="")
+    scan = read_ct(series)
+    before, mask = copy.deepcopy(scan.headers), as_image((array_of(scan) == 95).astype(np.uint8), scan)
+    with pytest.warns(UserWarning, match=r"/ct: the scan has no FrameOfReferenceUID, StudyInstanceUID; the SEG refers"):
+        write_seg(mask, scan, series.parent / "new.dcm", uid="test")
+    assert scan.headers == before
+
+
+def test_a_seg_needs_headers_to_refer_to(series):
+    scan = read_ct(series)
+    mask = as_image((array_of(scan) == 95).astype(np.uint8), scan)
+    for image in (scan + 0, None):
+        with bad("give what read_ct gave, or its folder", r"new\.dcm"):
+            write_seg(mask, image, series.parent / "new.dcm")
+    assert not (series.parent / "new.dcm").exists()
+
+
 # bad scans
-
-
-def bad(message, name):
-    """An InputError of one line that names the file, then says `message`."""
-    return pytest.raises(InputError, match=f"^[^\n]*{name}[^\n]*{message}[^\n]*$")
 
 
 def test_not_a_dicom_folder(tmp_path):

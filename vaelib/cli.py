@@ -111,8 +111,7 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
     print(table(rows))
     if out is not None:
         from vaelib.engine.files import write_file
-        from vaelib.pictures.charts import png
-        from vaelib.pictures.panels import contact_sheet
+        from vaelib.pictures import contact_sheet, png
 
         write_csv(rows, out / "check.csv")
         write_file(out / "check.png", png(contact_sheet(rows)))

@@ -1,17 +1,22 @@
 """Tools for the latent space: encode, decode, traverse, interpolate, sample, principal directions, active units."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaelib.engine import finite
 from vaelib.engine.rows import Rows, chunks
 from vaelib.training import augment
-from vaelib.vae import VAE, Decoder
+from vaelib.vae import VAE
+
+Array: TypeAlias = np.ndarray | Tensor
 
 
 @torch.no_grad()
-def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def encode(vae: VAE, images: Array | Rows, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Encode images (N, 1, H, W) to `mu` and `logvar`, each (N, latent) float32. Nothing is sampled.
 
     Images whose latents come out as NaN or Inf are refused by number: `NotFinite`.
@@ -25,7 +30,7 @@ def encode(vae: VAE, images: np.ndarray | Tensor | Rows, batch_size: int = 256) 
 
 
 @torch.no_grad()
-def decode(decoder: Decoder, z: np.ndarray | Tensor, batch_size: int = 256) -> np.ndarray:
+def decode(decoder: nn.Module, z: Array, batch_size: int = 256) -> np.ndarray:
     """Decode latents (N, latent) to images or probabilities (N, 1, H, W) in [0, 1].
 
     `decoder` is ``vae.decoder`` for the picture, or a `MaskDecoder` for the pancreas. Latents that are NaN or
@@ -40,14 +45,14 @@ def decode(decoder: Decoder, z: np.ndarray | Tensor, batch_size: int = 256) -> n
     return out
 
 
-def copies_of(images, masks, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Images and masks (N, 1, H, W) as they are and, moved together, `copies` - 1 times augmented."""
+def copies_of(images: Array, masks: Array, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Pair images with masks (N, 1, H, W) as they are and, moved together, `copies` - 1 times augmented."""
     x, m = torch.as_tensor(images), torch.as_tensor(masks)
     generator = torch.Generator().manual_seed(seed)
     return [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
 
 
-def encode_copies(vae: VAE, images, masks, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
+def encode_copies(vae: VAE, images: Array, masks: Array, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
 
     Since the latent is detached, the encoder never changes while the mask decoder learns: its work can be
@@ -67,13 +72,28 @@ def encode_copies(vae: VAE, images, masks, copies: int = 8, seed: int = 0) -> tu
     return z, torch.cat([mask for _, mask in pairs])
 
 
-def traverse(z: np.ndarray, direction: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def augmented_latents(vae: VAE, move: Callable = augment) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Make the augmentation of a mask decoder: it moves images with their masks, and encodes what it moved.
+
+    For slices that are too many to be encoded in advance; see `encode_copies`.
+    """
+    vae.eval()
+
+    @torch.no_grad()
+    def augmentation(x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        x, masks = move(x, masks)
+        return vae.to(x.device).encoder(x)[0], masks
+
+    return augmentation
+
+
+def traverse(z: np.ndarray, direction: np.ndarray, steps: Sequence[float] | np.ndarray) -> np.ndarray:
     """Walk from `z` (latent,) along `direction` (latent,): one row for each of `steps`, (T, latent)."""
     return (z + np.asarray(steps)[:, None] * direction).astype(np.float32)
 
 
 def interpolate(a: np.ndarray, b: np.ndarray, steps: int = 8) -> np.ndarray:
-    """The straight line from latent `a` to latent `b`, both included: (steps, latent)."""
+    """Go in a straight line from latent `a` to latent `b`, both included: (steps, latent)."""
     return traverse(a, b - a, np.linspace(0, 1, steps))
 
 
@@ -82,20 +102,20 @@ def sample(n: int, latent: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, latent), dtype=np.float32)
 
 
-def pca(mu: np.ndarray, components: int = 8):
-    """Principal directions of the encoded means (N, latent): scikit-learn's `PCA`, fitted."""
+def pca(mu: np.ndarray, components: int = 8) -> Any:
+    """Find the principal directions of the encoded means (N, latent): scikit-learn's `PCA`, fitted."""
     from sklearn.decomposition import PCA  # takes a second to import
 
     return PCA(components, svd_solver="full").fit(mu)
 
 
-def steps(fitted) -> np.ndarray:
-    """Steps of one standard deviation along each direction of a fitted `pca`, (components, latent)."""
+def steps(fitted: Any) -> np.ndarray:
+    """Take steps of one standard deviation along each direction of a fitted `pca`, (components, latent)."""
     return fitted.components_ * np.sqrt(fitted.explained_variance_)[:, None]
 
 
 def active_units(mu: np.ndarray, threshold: float = 0.01) -> np.ndarray:
-    """Which units of the latent respond to the input: variance of their mean over the data above `threshold`.
+    """Find the units of the latent that respond to the input: the variance of their mean is above `threshold`.
 
     Parameters
     ----------
@@ -120,7 +140,7 @@ def sample_fitted(codes: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, steps: int = 8) -> np.ndarray:
-    """The arc from latent `a` to latent `b` (D,), both included, its length passing evenly over: (steps, D)."""
+    """Go on the arc from latent `a` to `b` (D,), both included, its length passing evenly over: (steps, D)."""
     long = np.linalg.norm(a), np.linalg.norm(b)
     cosine = np.dot(a, b) / np.maximum(np.prod(long), 1e-12)
     angle, t = np.arccos(np.clip(cosine, -1, 1)), np.linspace(0, 1, steps)[:, None]

@@ -7,12 +7,11 @@ are exact (halving adds four numbers and divides by four), so that volume is con
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
 
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.dicom.geometry import axes_of
+from vaelib.dicom.geometry import axes_of, image_like, onto_grid
 from vaelib.engine.errors import InputError
 
 FULL = 9  # the level of a full-size slice, 512 x 512
@@ -21,7 +20,7 @@ SLAB = 2  # slices worked on at a time: few enough to stay in the processor's ca
 
 
 def window(hu: np.ndarray, low: float = -160, high: float = 240) -> np.ndarray:
-    """Clip HU to a window and scale it to [0, 1] as float32. The default shows the abdomen's soft tissue."""
+    """Clip HU to a window and scale it to [0, 1] as float32; the default shows the soft tissue of the abdomen."""
     out = hu.astype(np.float32)
     out -= low
     out /= high - low
@@ -61,10 +60,17 @@ def downscale(array: np.ndarray, level: int) -> np.ndarray:
     return array
 
 
-def levels_of(array: np.ndarray, lowest: int, first: Callable[[np.ndarray], np.ndarray]) -> Iterator[tuple]:
-    """Go through a volume (S, H, W) a few slices at a time, down its levels: yields (slices, level, block).
+def levels_of(
+    array: np.ndarray, lowest: int, first: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """Go through a volume (S, H, W) a few slices at a time, from its own level down to `lowest`.
 
-    `first` makes floats of the stored numbers. Only a slab is ever held as floats, however long the scan is.
+    `first` makes floats of the stored numbers. Only a few slices are ever held as floats, however long the scan is.
+
+    Yields
+    ------
+    slice, int, ndarray
+        Which slices, their level, and their pixels at that level.
     """
     for start in range(0, len(array), SLAB):
         part = slice(start, min(start + SLAB, len(array)))
@@ -86,7 +92,7 @@ def images_at(scan: sitk.Image, level: int, low: float = -160, high: float = 240
 
 
 def _turned(scan: sitk.Image) -> np.ndarray:
-    """The numbers of `canonical(scan)`: a view of the scan's own where its axes need only be reversed."""
+    """Read the numbers of `canonical(scan)`: a view of the scan itself where its axes need only be reversed."""
     letters = axes_of(scan)
     if scan.GetSize()[:2] != (2**FULL, 2**FULL) or any(a not in b for a, b in zip(letters, AXES, strict=True)):
         return sitk.GetArrayFromImage(canonical(scan))
@@ -133,8 +139,7 @@ def to_scan(probability: np.ndarray, scan: sitk.Image, threshold: float) -> sitk
     SimpleITK.Image
         uint8, 0 or 1, on the grid of `scan`.
     """
-    mask = _blank(scan)
-    grid = canonical(mask)
+    grid = canonical(image_like(np.zeros(scan.GetSize()[::-1], np.uint8), scan))
     if len(probability) != grid.GetSize()[2]:
         raise InputError(f"the prediction has {len(probability)} slices and the scan {grid.GetSize()[2]}: "
                          "predict every slice of this scan")  # fmt: skip
@@ -145,31 +150,4 @@ def to_scan(probability: np.ndarray, scan: sitk.Image, threshold: float) -> sitk
     coarse.SetDirection(grid.GetDirection())
     first = (factor - 1) / 2 - factor  # centre of the padding pixel, in pixels of the grid
     coarse.SetOrigin(grid.TransformContinuousIndexToPhysicalPoint((first, first, 0)))
-    start, size = _box(coarse, scan, threshold)
-    if not all(size):
-        return mask
-    fine = sitk.Resample(coarse, size, sitk.Transform(), sitk.sitkLinear, scan.TransformIndexToPhysicalPoint(start),
-                         scan.GetSpacing(), scan.GetDirection(), 0.0, sitk.sitkFloat32)  # fmt: skip
-    return sitk.Paste(mask, sitk.Cast(fine >= threshold, sitk.sitkUInt8), size, destinationIndex=start)
-
-
-def _box(coarse: sitk.Image, scan: sitk.Image, threshold: float) -> tuple[list[int], list[int]]:
-    """First index and size of the part of the scan where what is interpolated from `coarse` can reach `threshold`."""
-    whole = np.array(scan.GetSize())
-    if threshold <= 0:
-        return [0, 0, 0], whole.tolist()
-    hot = np.argwhere(sitk.GetArrayViewFromImage(coarse) >= threshold)[:, ::-1]
-    if not len(hot):
-        return [0, 0, 0], [0, 0, 0]
-    ends = (hot.min(0) - 1.0, hot.max(0) + 1.0)  # a pixel reaches as far as its neighbours' centres
-    corners = [coarse.TransformContinuousIndexToPhysicalPoint([*c]) for c in product(*zip(*ends, strict=True))]
-    inside = np.array([scan.TransformPhysicalPointToContinuousIndex(c) for c in corners])
-    start = np.clip(np.floor(inside.min(0)).astype(int) - 1, 0, whole)
-    stop = np.clip(np.ceil(inside.max(0)).astype(int) + 2, start, whole)
-    return start.tolist(), (stop - start).tolist()
-
-
-def _blank(scan: sitk.Image) -> sitk.Image:
-    blank = sitk.Image(scan.GetSize(), sitk.sitkUInt8)
-    blank.CopyInformation(scan)
-    return blank
+    return onto_grid(coarse, scan, threshold, linear=True)

@@ -22,7 +22,7 @@ class VAELoss(NamedTuple):
 
 
 def l2(recon: Tensor, x: Tensor) -> Tensor:
-    """Half the squared error, summed over each image and averaged over the batch.
+    """Sum half the squared error over each image, and average over the batch.
 
     This is the negative log likelihood of a Gaussian with unit variance, less its constant. The half
     belongs to it: without it, `beta` is silently halved.
@@ -35,7 +35,7 @@ def l2(recon: Tensor, x: Tensor) -> Tensor:
 
 
 def kl(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL divergence from q(z|x) = N(mu, exp(logvar)) to the prior N(0, 1), in nats.
+    """Compute the KL divergence from q(z|x) = N(mu, exp(logvar)) to the prior N(0, 1), in nats.
 
     Summed over the latent's units and averaged over the batch (Kingma & Welling 2014, appendix B).
 
@@ -47,12 +47,12 @@ def kl(mu: Tensor, logvar: Tensor) -> Tensor:
 
 
 def kl_per_unit(mu: Tensor, logvar: Tensor) -> Tensor:
-    """The same divergence for each unit of the latent, averaged over the batch: (latent,)."""
+    """Measure the same divergence for each unit of the latent, averaged over the batch: (latent,)."""
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
 
 
 def beta_at(progress: float, beta: float, warmup: float = 0.2) -> float:
-    """The weight of the KL term when a share `progress` (0 to 1) of training is done.
+    """Compute the weight of the KL term when a share `progress` (0 to 1) of training is done.
 
     It rises in a straight line from 0 to `beta` over the first `warmup` of training, so that the latent
     is put to use before it is made to pay (Bowman et al. 2016, arXiv:1511.06349).
@@ -61,7 +61,7 @@ def beta_at(progress: float, beta: float, warmup: float = 0.2) -> float:
 
 
 def vae_loss(out: VAEOutput, x: Tensor, beta: float = 1.0) -> VAELoss:
-    """The negative evidence lower bound with a weight on its KL term (beta-VAE, Higgins et al. 2017).
+    """Compute the negative evidence lower bound with a weight on its KL term (beta-VAE, Higgins et al. 2017).
 
     With ``beta=1`` the decoder's noise has unit variance. Grey values lie in [0, 1], where the true noise
     is nearer to 0.1, so `beta` near 0.01 is the honest setting: ``beta`` *is* the variance of that noise.
@@ -71,7 +71,7 @@ def vae_loss(out: VAEOutput, x: Tensor, beta: float = 1.0) -> VAELoss:
 
 
 def mask_loss(logits: Tensor, mask: Tensor, pos_weight: float = 1.0) -> Tensor:
-    """Binary cross-entropy from logits, summed over an image and averaged over the batch.
+    """Sum the binary cross-entropy from logits over each image, and average over the batch.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vaelib.engine.errors import InputError
 
@@ -90,7 +91,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values: Sequence[float] | np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
+def bootstrap(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval:
     """Average per-patient values, with a 95% interval by resampling patients (Efron's percentile bootstrap).
 
     Infinite values (HD95 of an empty prediction) stay infinite in the mean: they are not dropped. NaN, and infinities
@@ -139,6 +140,11 @@ def paired(ours: Sequence, theirs: Sequence) -> dict[str, float]:
     return bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
 
 
+def verdict(interval: dict[str, float]) -> str:
+    """Say who wins by the interval of a paired difference: "ahead", "behind", or "level" where it includes zero."""
+    return "ahead" if interval["low"] > 0 else "behind" if interval["high"] < 0 else "level"
+
+
 def over_patients(statistic: Callable[[np.ndarray], float], patient: np.ndarray, draws: int = 300) -> dict[str, float]:
     """Compute a statistic of slices with its 95% interval: patients are drawn anew, each with all its slices.
 
@@ -168,9 +174,7 @@ def per_patient(patient: np.ndarray) -> dict[str, np.ndarray]:
     return {str(p): np.flatnonzero(patient == p) for p in dict.fromkeys(patient)}
 
 
-def sweep(
-    probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: Sequence[float] | np.ndarray
-) -> np.ndarray:
+def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
     """Compute the 3D Dice of each patient at each threshold of the *prediction*; the truth does not move.
 
     The Dice of a threshold needs but two counts, of pixels at or above it: all of them, and those of the truth. Both
@@ -193,7 +197,7 @@ def sweep(
         If a prediction has NaN or Inf in it, which no threshold would reach: it names the patient and the slices.
     """
     rows = per_patient(patient)
-    out = np.empty((len(rows), len(thresholds)))
+    out = np.empty((len(rows), np.size(thresholds)))
     for i, (name, r) in enumerate(rows.items()):
         p, t = probability[r], truth[r]
         _refuse_nan(p, name)
@@ -213,11 +217,9 @@ def _refuse_nan(probability: np.ndarray, patient: str) -> None:
     refuse(probability, f"{patient}: the prediction", "slices")
 
 
-def best_threshold(
-    probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: np.ndarray = THRESHOLDS
-) -> float:
+def best_threshold(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray) -> float:
     """Find the threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
-    return float(thresholds[sweep(probability, truth, patient, thresholds).mean(0).argmax()])
+    return float(THRESHOLDS[sweep(probability, truth, patient, THRESHOLDS).mean(0).argmax()])
 
 
 def choose(probability: np.ndarray | Rows, slices: Slices) -> float:
@@ -294,6 +296,7 @@ def spacing_at(shards: str | Path, patient: str, level: int) -> tuple[float, flo
 
 
 Maps = Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]]  # (S, h, w) by patient, or such pairs one by one
+Scores = dict[str, dict[str, list[float]]]  # by side and metric, one value a patient
 
 
 def _at_both_sizes(probability: Maps, level: int) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -331,9 +334,7 @@ def best_thresholds(shards: str | Path, probability: Maps, level: int) -> dict[s
     return {side: float(THRESHOLDS[np.mean(curves, axis=0).argmax()]) for side, curves in dices.items()}
 
 
-def score(
-    shards: str | Path, probability: Maps, level: int, thresholds: dict[str, float]
-) -> dict[str, dict[str, list[float]]]:
+def score(shards: str | Path, probability: Maps, level: int, thresholds: dict[str, float]) -> Scores:
     """Score a method on whole patients: at the level it works at, and put back at full size.
 
     Parameters
@@ -357,7 +358,7 @@ def score(
     NotFinite
         If a prediction has NaN or Inf in it: it names the patient and the slices.
     """
-    out: dict[str, dict[str, list[float]]] = {}
+    out: Scores = {}
     for patient, at, p in _at_both_sizes(probability, level):
         masks = p >= thresholds[str(2**at)], truth_at(shards, patient, at)
         found = {"dice": dice(*masks), "iou": iou(*masks), "hd95": hd95(*masks, spacing_at(shards, patient, at))}

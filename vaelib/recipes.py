@@ -151,7 +151,7 @@ def train(
     Returns its metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
-    with parallel.first_goes_ahead():
+    with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
         states = states_of(out, TRAINED, _hash(made_of))

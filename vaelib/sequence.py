@@ -16,19 +16,24 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_sequence, unpack_sequence
 
-from vaelib import metrics
+from vaelib.cohort import Slices
 from vaelib.engine.errors import InputError
-from vaelib.latent import decode, encode
+from vaelib.engine.rows import mean
+from vaelib.latent import augmented_latents, decode, encode
 from vaelib.losses import mask_loss
+from vaelib.metrics import per_patient
 from vaelib.training import augment, fit, mask_step, vae_step
 from vaelib.vae import VAE, Decoder, MaskDecoder, widths
 
 
 class SequenceDecoder(nn.Module):
-    """Latents of all slices of a patient to pancreas logits. They are detached, as in `MaskDecoder`.
+    """The recurrent mask decoder: from the latents of all slices of a patient to pancreas logits.
+
+    They are detached, as in `MaskDecoder`.
 
     A bidirectional GRU reads the latents in order; what it knows at a slice is added to the latent of that slice,
     and the sum goes through the cascade of `Decoder`. The addition begins at zero, so that before training the
@@ -44,7 +49,8 @@ class SequenceDecoder(nn.Module):
         Expected share of pancreas pixels, as in `vaelib.vae.MaskDecoder`.
     """
 
-    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, hidden: int = 64, prevalence=0.01):
+    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, hidden: int = 64,
+                 prevalence: float = 0.01):  # fmt: skip
         super().__init__()
         self.config = dict(size=size, channels=channels, latent=latent, hidden=hidden)
         self.gru = nn.GRU(latent, hidden, bidirectional=True)
@@ -54,7 +60,7 @@ class SequenceDecoder(nn.Module):
         self.decoder = Decoder(size, channels, latent, start=prevalence)
 
     def context(self, z: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Each latent with what its neighbours know added: (N, latent) to (N, latent); see `forward`."""
+        """Add to each latent (N, latent) what its neighbours know; see `forward`."""
         counts = [len(z)] if counts is None else list(counts)
         if sum(counts) != len(z):
             raise InputError(f"{len(z)} latents for patients of {counts} slices, {sum(counts)} in all: pass every "
@@ -64,7 +70,7 @@ class SequenceDecoder(nn.Module):
         return z + self.join(torch.cat(unpack_sequence(read)))
 
     def forward(self, z: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Latents to logits; no gradient flows back into `z`.
+        """Decode latents to logits; no gradient flows back into `z`.
 
         Parameters
         ----------
@@ -86,7 +92,7 @@ class SequenceDecoder(nn.Module):
 
 
 def receptive_field(size: int) -> int:
-    """Pixels of the input that one number of the smallest map of `Encoder` sees along each axis: 22 at 32, 46 at 64.
+    """Count the pixels that a number of the smallest map of `Encoder` sees along each axis: 22 at 32, 46 at 64.
 
     Each layer of kernel 4 and stride 2 adds three of its own pixels, and these double from layer to layer.
     """
@@ -139,17 +145,22 @@ def resample(volume: Tensor, slices: int) -> Tensor:
     return moved.reshape(*lead, slices).transpose(-1, -2).unflatten(-1, volume.shape[-2:])
 
 
-CUBE = {"channels": 8, "latent": 128, "beta": 0.01, "epochs": 200, "mask_epochs": 200}
+def patient_tensors(slices: Slices) -> list[list[Tensor]]:
+    """Take images and masks apart by patient, (1, S, H, W) each: what `augment` moves as one."""
+    rows = per_patient(slices.patient).values()
+    return [[torch.from_numpy(a[r]).transpose(0, 1) for a in (slices.images, slices.masks)] for r in rows]
 
 
-def patients_of(s) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Images and masks of each patient of a stack, (1, S, H, W) each: what `augment` moves as one."""
-    rows = metrics.per_patient(s.patient).values()
-    return [tuple(torch.from_numpy(a[r]).transpose(0, 1) for a in (s.images, s.masks)) for r in rows]
+def smooth(probability: np.ndarray, patient: np.ndarray, sigma: float = 1) -> np.ndarray:
+    """Smooth probabilities (N, 1, H, W) along z within each patient, by a Gaussian of `sigma` slices."""
+    out = np.empty_like(probability)
+    for rows in per_patient(patient).values():
+        out[rows] = gaussian_filter1d(probability[rows], sigma, axis=0, mode="constant")
+    return out
 
 
-def sequences(vae, s, copies: int = 1, seed: int = 0) -> list[torch.Tensor]:
-    """Patients as they are and `copies` - 1 times moved, encoded: latents, masks and counts, padded with zeros.
+def sequences(vae: VAE, slices: Slices, copies: int = 1, seed: int = 0) -> list[Tensor]:
+    """Encode patients as they are and `copies` - 1 times moved: latents, masks and counts, padded with zeros.
 
     Returns
     -------
@@ -159,88 +170,92 @@ def sequences(vae, s, copies: int = 1, seed: int = 0) -> list[torch.Tensor]:
     """
     generator, z, masks = torch.Generator().manual_seed(seed), [], []
     for copy in range(copies):
-        for x, m in patients_of(s):
+        for x, m in patient_tensors(slices):
             x, m = augment(x, m, generator=generator) if copy else (x, m)
-            z.append(torch.from_numpy(encode(vae, x.transpose(0, 1))[0]))
+            z.append(torch.from_numpy(encode(vae, x.transpose(0, 1))[0]))  # (S, latent)
             masks.append(m.transpose(0, 1))
     counts = torch.tensor([len(one) for one in z])
     return [pad_sequence(z, batch_first=True), pad_sequence(masks, batch_first=True), counts]
 
 
-def sequence_step(model, batch, progress) -> dict:
-    """The step of a `SequenceDecoder` on batches of `sequences`; what was padded is left out."""
+def sequence_step(model: nn.Module, batch: Sequence[Tensor], progress: float) -> dict[str, Tensor]:
+    """Compute the loss of a `SequenceDecoder` on a batch of `sequences`; what was padded is left out."""
     z, masks, counts = batch
     there = torch.arange(z.shape[1], device=z.device) < counts[:, None]  # (P, S)
     return {"total": mask_loss(model(z[there], counts.tolist()), masks[there])}
 
 
-def train_recurrent(vae, train, val, *, copies=8, mask_epochs=4, seed=0):
+def train_recurrent(
+    vae: VAE, train: Slices, val: Slices, *, copies: int = 8, mask_epochs: int = 4, seed: int = 0
+) -> tuple[SequenceDecoder, list[dict]]:
     """Train a `SequenceDecoder` on the latents of a VAE that stays as it is, two patients a step.
 
     As many passes over augmented copies as `recipes.train_mask` makes; all slices of a patient are moved alike.
-    Returns the decoder and its history.
+
+    Returns
+    -------
+    SequenceDecoder
+    list of dict
+        Its history; see `training.fit`.
     """
     torch.manual_seed(seed)
     size, latent = vae.config["size"], vae.config["latent"]
-    net = SequenceDecoder(size, latent=latent, prevalence=float(train.masks.mean()))
+    net = SequenceDecoder(size, latent=latent, prevalence=mean(train.masks))
     data, held_out = sequences(vae, train, copies, seed), sequences(vae, val)
     return net, fit(net, sequence_step, data, val=held_out, epochs=mask_epochs, batch_size=2, seed=seed, label="GRU")
 
 
-@torch.no_grad()
-def read(net, vae, s) -> np.ndarray:
-    """Probabilities (N, 1, H, W) of a `SequenceDecoder` for a stack, patient by patient."""
-    net.eval()
-    z, out = torch.from_numpy(encode(vae, s.images)[0]), np.empty_like(s.masks)
-    for rows in metrics.per_patient(s.patient).values():
-        out[rows] = torch.sigmoid(net(z[rows])).numpy()
-    return out
+class Recurrent:
+    """The recurrent method: a VAE, and a `SequenceDecoder` that reads its latents patient by patient."""
+
+    def __init__(self, vae: VAE, mask: SequenceDecoder):
+        self.vae, self.mask = vae, mask
+        self.networks: dict[str, nn.Module] = {"vae": vae, "mask": mask}
+
+    @torch.no_grad()
+    def predict(self, slices: Slices) -> np.ndarray:
+        """Predict probabilities (N, 1, H, W) for the slices of whole patients."""
+        z, out = torch.from_numpy(encode(self.vae, slices.images)[0]), np.empty(slices.images.shape, np.float32)
+        for rows in per_patient(slices.patient).values():
+            out[rows] = decode(self.mask.decoder, self.mask.context(z[rows]))
+        return out
 
 
-def cubes(s) -> list[torch.Tensor]:
-    """Every patient of a stack as a cube: images and masks, (P, 1, size, size, size) each."""
-    size = s.images.shape[-1]
-    pairs = [[to_cube(a, size) for a in pair] for pair in patients_of(s)]
+CUBE = {"channels": 8, "latent": 128, "beta": 0.01, "epochs": 200, "mask_epochs": 200}
+
+
+def cubes(slices: Slices) -> list[Tensor]:
+    """Bring every patient to a cube: images and masks, (P, 1, size, size, size) each."""
+    size = slices.images.shape[-1]
+    pairs = [[to_cube(a, size) for a in pair] for pair in patient_tensors(slices)]
     return [torch.stack(a) for a in zip(*pairs, strict=True)]
 
 
-def move(x, m=None, *, shift=0.08, scale=0.12, degrees=8.0):
-    """Move cubes (P, 1, D, H, W), and masks along with them, as `augment` moves slices; and along z."""
-    draw = torch.rand(len(x), 6) * 2 - 1
-    angle, zoom = torch.deg2rad(draw[:, 0] * degrees), 1 + draw[:, 1:3] * scale
-    theta = torch.zeros(len(x), 3, 4)
-    theta[:, 0, 0] = theta[:, 1, 1] = angle.cos() * zoom[:, 0]
-    theta[:, 0, 1], theta[:, 1, 0] = -angle.sin() * zoom[:, 0], angle.sin() * zoom[:, 0]
-    theta[:, 2, 2], theta[:, :, 3] = zoom[:, 1], draw[:, 3:] * 2 * shift
-    both = x if m is None else torch.cat([x, m], 1)
-    grid = F.affine_grid(theta, list(both.shape), align_corners=False)
-    both = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
-    return both if m is None else both.chunk(2, 1)
-
-
-def train_cubes(train, *, recipe: dict = CUBE, seed: int = 0):
-    """Train a VAE and its detached mask decoder on cubes, as `pipeline` does on slices: both by name."""
+def train_cubes(train: Slices, *, recipe: dict = CUBE, seed: int = 0) -> dict[str, nn.Module]:
+    """Train a VAE and its detached mask decoder on cubes, as `recipes` does on slices: both by name."""
     torch.manual_seed(seed)
     x, m = cubes(train)
     size = {"size": x.shape[-1], "channels": recipe["channels"], "latent": recipe["latent"], "dims": 3}
     vae = VAE(**size, start=float(x.mean()))
-    fit(vae, vae_step(recipe["beta"]), [x], epochs=recipe["epochs"], batch_size=4, seed=seed, augmentation=move)
+    fit(vae, vae_step(recipe["beta"]), [x], epochs=recipe["epochs"], batch_size=4, seed=seed, augmentation=augment)
     mask = MaskDecoder(**size, prevalence=float(m.mean()))
-    vae.eval()
-
-    def encoded(x, m):
-        x, m = move(x, m)
-        with torch.no_grad():
-            return vae.encoder(x)[0], m
-
-    passes = recipe["mask_epochs"]
+    encoded, passes = augmented_latents(vae), recipe["mask_epochs"]
     fit(mask, mask_step, [x, m], epochs=passes, batch_size=4, seed=seed, augmentation=encoded)
     return {"vae": vae, "mask": mask}
 
 
-def from_cubes(vae, mask, s) -> np.ndarray:
-    """Probabilities (N, 1, H, W) of a 3D model for the slices of a stack."""
-    out, probability = np.empty_like(s.masks), torch.from_numpy(decode(mask, encode(vae, cubes(s)[0], 4)[0], 4))
-    for rows, cube in zip(metrics.per_patient(s.patient).values(), probability, strict=True):
-        out[rows, 0] = from_cube(cube, len(rows))[0].numpy()
-    return out
+class Cubes:
+    """The volumetric method: a VAE and a mask decoder with ``dims=3``, which take a scan as a cube."""
+
+    def __init__(self, vae: VAE, mask: MaskDecoder):
+        self.vae, self.mask = vae, mask
+        self.networks: dict[str, nn.Module] = {"vae": vae, "mask": mask}
+
+    def predict(self, slices: Slices) -> np.ndarray:
+        """Predict probabilities (N, 1, H, W) for the slices of whole patients."""
+        z = encode(self.vae, cubes(slices)[0], 4)[0]  # (P, latent)
+        found = torch.from_numpy(decode(self.mask, z, 4))  # (P, 1, size, size, size)
+        out = np.empty(slices.images.shape, np.float32)
+        for rows, cube in zip(per_patient(slices.patient).values(), found, strict=True):
+            out[rows, 0] = from_cube(cube, len(rows))[0].numpy()
+        return out

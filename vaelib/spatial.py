@@ -13,7 +13,10 @@ He et al., *Identity Mappings in Deep Residual Networks*, 2016, arXiv:1603.05027
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -21,11 +24,13 @@ from torch.utils.checkpoint import checkpoint
 from vaelib.engine.errors import InputError
 from vaelib.vae import BASE, VAE, widths
 
-WIDEST = 128  # channels at which the cascade stops to double
+WIDEST = 128  # channels at which the cascade stops doubling
+GRID = 8  # side of the spatial latent of `build`
+BETA = 1e-3  # at 64 x 64; the reconstruction is a sum over pixels, so elsewhere it goes with their number
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions, each after normalization and SiLU, added to what came in. Begins as the identity."""
+    """Two 3 x 3 convolutions, each after normalization and SiLU, added to what came in; at first the identity."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -33,20 +38,20 @@ class Residual(nn.Module):
             norm(width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
             norm(width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
         )  # fmt: skip
-        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(self.body[-1].get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width, H, W) to the same shape."""
+        """Add to features (N, width, H, W) what the convolutions make of them."""
         return x + self.body(x)
 
 
 def norm(width: int) -> nn.GroupNorm:
-    """GroupNorm in up to eight groups: unlike batch normalization, the same in training and in use."""
+    """Normalize in up to eight groups of channels: unlike batch normalization, the same in training and in use."""
     return nn.GroupNorm(math.gcd(8, width), width)
 
 
-def steps(size: int, channels: int, grid: int) -> list[int]:
-    """Channels after each halving from `size` to `grid` (to 4 where `grid` is 1, for a vector).
+def widths_to(grid: int, size: int, channels: int) -> list[int]:
+    """List the channels after each halving from `size` to `grid` (to 4 where `grid` is 1, for a vector).
 
     Raises
     ------
@@ -61,7 +66,7 @@ def steps(size: int, channels: int, grid: int) -> list[int]:
 
 
 class ResidualEncoder(nn.Module):
-    """Image to `mu` and `logvar`.
+    """The encoder: from an image to `mu` and `logvar`.
 
     Parameters
     ----------
@@ -78,7 +83,7 @@ class ResidualEncoder(nn.Module):
     def __init__(self, size: int = 64, channels: int = 16, latent: int = 16, grid: int = 8, recompute: bool = False):
         super().__init__()
         layers, width, self.recompute = [], 1, recompute
-        for w in steps(size, channels, grid):  # 64 => 32 => 16 => 8
+        for w in widths_to(grid, size, channels):  # 64 => 32 => 16 => 8
             layers += [nn.Conv2d(width, w, kernel_size=4, stride=2, padding=1), Residual(w)]
             width = w
         flat = [nn.Flatten(), nn.Linear(width * BASE**2, 2 * latent)]
@@ -86,22 +91,22 @@ class ResidualEncoder(nn.Module):
         self.cascade = nn.Sequential(*layers, norm(width), nn.SiLU(), *head)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, H, W) in [0, 1] to `mu` and `logvar`, each (N, latent) or (N, latent, grid, grid)."""
+        """Encode images (N, 1, H, W) in [0, 1] to `mu` and `logvar`, each (N, latent) or (N, latent, grid, grid)."""
         for first in range(0, len(self.cascade), 2):  # a halving and its residual block
-            x = again(self.cascade[first : first + 2], x, self.recompute and self.training)
+            x = run_stage(self.cascade[first : first + 2], x, self.recompute and self.training)
         mu, logvar = x.chunk(2, 1)
         return mu, logvar.clamp(-20, 10)
 
 
 class ResidualDecoder(nn.Module):
-    """Latent to the logits of an image.
+    """The decoder: from a latent to the logits of an image.
 
     Parameters
     ----------
     size, channels, latent, grid
         As in `ResidualEncoder`.
     start : float
-        What it says of every pixel before training; see `vaelib.vae.Decoder`.
+        The value of every pixel before training; see `vaelib.vae.Decoder`.
     blocks : int
         Residual blocks at the size of the grid, where each sees far for little cost.
     upsample : {"nearest", "transposed"}
@@ -115,32 +120,32 @@ class ResidualDecoder(nn.Module):
     def __init__(self, size: int = 64, channels: int = 16, latent: int = 16, grid: int = 8, start: float = 0.5,
                  blocks: int = 1, upsample: str = "nearest", recompute: bool = False):  # fmt: skip
         super().__init__()
-        down, self.recompute = steps(size, channels, grid), recompute
+        down, self.recompute = widths_to(grid, size, channels), recompute
         if grid == 1:
             head = [nn.Linear(latent, down[-1] * BASE**2), nn.Unflatten(1, (down[-1], BASE, BASE))]
         else:
             head = [nn.Conv2d(latent, down[-1], 3, padding=1)]
         stages = [nn.Sequential(*head, *(Residual(down[-1]) for _ in range(blocks)))]
         for w_in, w_out in zip(down[::-1], down[-2::-1], strict=False):  # 8 => 16 => 32
-            stages.append(nn.Sequential(*enlarge(w_in, w_out, upsample), Residual(w_out)))
-        stages.append(nn.Sequential(norm(down[0]), nn.SiLU(), *enlarge(down[0], 1, upsample)))  # 32 => 64
-        nn.init.constant_(stages[-1][-1].bias, math.log(start / (1 - start)))
+            stages.append(nn.Sequential(*doubling(w_in, w_out, upsample), Residual(w_out)))
+        stages.append(nn.Sequential(norm(down[0]), nn.SiLU(), *doubling(down[0], 1, upsample)))  # 32 => 64
+        nn.init.constant_(stages[-1][-1].get_parameter("bias"), math.log(start / (1 - start)))
         self.stages = nn.Sequential(*stages)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, latent) or (N, latent, grid, grid) to logits (N, 1, H, W)."""
+        """Decode latents (N, latent) or (N, latent, grid, grid) to logits (N, 1, H, W)."""
         for stage in self.stages:
-            z = again(stage, z, self.recompute and self.training)
+            z = run_stage(stage, z, self.recompute and self.training)
         return z
 
 
-def again(stage: nn.Module, x: Tensor, recompute: bool) -> Tensor:
-    """``stage(x)``, computed a second time on the way back where `recompute`."""
+def run_stage(stage: nn.Module, x: Tensor, recompute: bool) -> Tensor:
+    """Compute ``stage(x)``; with `recompute` keep nothing of it, and compute it again on the way back."""
     return checkpoint(stage, x, use_reentrant=False, preserve_rng_state=False) if recompute else stage(x)
 
 
-def enlarge(w_in: int, w_out: int, upsample: str) -> list[nn.Module]:
-    """Layers that double each side; the last of them has a bias."""
+def doubling(w_in: int, w_out: int, upsample: str) -> list[nn.Module]:
+    """Make the layers that double each side; the last of them has a bias."""
     if upsample == "transposed":
         return [nn.ConvTranspose2d(w_in, w_out, 3, stride=2, padding=1, output_padding=1)]
     return [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(w_in, w_out, 3, padding=1)]
@@ -158,7 +163,9 @@ class ResidualVAE(VAE):
 
 
 class ResidualMaskDecoder(ResidualDecoder):
-    """Latents of a slice and of its neighbours to pancreas logits. They are detached, as in `MaskDecoder`.
+    """The mask decoder: from the latents of a slice, and of its neighbours, to pancreas logits.
+
+    They are detached, as in `MaskDecoder`.
 
     Parameters
     ----------
@@ -174,12 +181,18 @@ class ResidualMaskDecoder(ResidualDecoder):
         self.config = dict(size=size, channels=channels, latent=latent, grid=grid, reach=reach, blocks=blocks)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, (2 * reach + 1) * latent[, grid, grid]) to logits (N, 1, H, W); no gradient flows back into `z`."""
+        """Decode latents to logits (N, 1, H, W); no gradient flows back into `z`.
+
+        Parameters
+        ----------
+        z : Tensor, (N, (2 * reach + 1) * latent) or (N, (2 * reach + 1) * latent, grid, grid)
+            As `neighbours` puts them together.
+        """
         return super().forward(z.detach())
 
 
-def neighbours(z: Tensor, patient, reach: int) -> Tensor:
-    """Each slice with those below and above it, side by side in the channels; the outermost stand in for none.
+def neighbours(z: Tensor, patient: Sequence[str] | np.ndarray, reach: int) -> Tensor:
+    """Put each slice beside those below and above it, in the channels; the outermost stand in for none.
 
     Parameters
     ----------
@@ -192,16 +205,41 @@ def neighbours(z: Tensor, patient, reach: int) -> Tensor:
     -------
     Tensor, (N, (2 * reach + 1) * C, ...)
     """
-    starts = {}
+    ends: dict[str, list[int]] = {}  # first and last slice of each patient
     for i, name in enumerate(patient):
-        starts.setdefault(name, [i, i])[1] = i
-    low, high = (torch.tensor([starts[name][end] for name in patient]) for end in (0, 1))
+        ends.setdefault(name, [i, i])[1] = i
+    low, high = (torch.tensor([ends[name][end] for name in patient]) for end in (0, 1))
     at = torch.arange(len(z))
     return torch.cat([z[(at + k).clamp(low, high)] for k in range(-reach, reach + 1)], 1)
 
 
+def build(kind: str, size: int, numbers: int, start: float = 0.5, wide: int = 1, **options: Any) -> VAE:
+    """Make an untrained VAE with `numbers` in its latent, about equally many weights at any size.
+
+    Parameters
+    ----------
+    kind : {"plain", "vector", "spatial"}
+        The cascade of `vaelib.vae` with a vector as its latent; the residual one with a vector; or with a grid of 8 x 8
+        whose numbers keep their place.
+    size : int
+        Side of a slice in pixels.
+    numbers : int
+        In the latent, all together.
+    start : float
+        See `vaelib.vae.Decoder`.
+    wide : int
+        Times as many channels.
+    **options
+        `upsample` and `recompute`, as in `ResidualDecoder`.
+    """
+    if kind == "plain":
+        return VAE(size, wide * 1024 // size, numbers, start=start)
+    grid = GRID if kind == "spatial" else 1
+    return ResidualVAE(size, wide * max(2, 512 // size), numbers // grid**2, grid, start, **options)
+
+
 def checkerboard(images: Tensor) -> float:
-    """How much stronger the finest patterns are than others nearly as fine: 1 where there is no checkerboard.
+    """Measure how much stronger the finest patterns are than others nearly as fine: 1 is no checkerboard.
 
     A pattern that repeats every second pixel lies, in the Fourier transform, exactly at the highest frequency of the
     rows, of the columns, or of both. The power there is held against the median of the highest quarter.

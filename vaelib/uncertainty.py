@@ -10,19 +10,21 @@ Depeweg et al., *Decomposition of Uncertainty in Bayesian Deep Learning*, 2018, 
 Baur et al., *Autoencoders for Unsupervised Anomaly Segmentation in Brain MR Images*, 2021, arXiv:2004.03271.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from scipy.ndimage import label
+from scipy import ndimage
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import rankdata
-from sklearn.isotonic import IsotonicRegression
+from torch import nn
 
 from vaelib.engine.errors import InputError
-from vaelib.latent import decode, encode
+from vaelib.latent import decode, encode, sample_fitted
+from vaelib.metrics import centres, per_patient
+from vaelib.vae import VAE
 
 EPS = 1e-6  # probabilities are kept this far from 0 and 1 where a logarithm is taken
 
@@ -37,7 +39,7 @@ class Drawn(NamedTuple):
     entropy : ndarray
         Of the mean probability, in nats: all that is uncertain.
     information : ndarray
-        Entropy less the mean entropy of the single draws: the part that comes of not knowing z, in nats.
+        Entropy less the mean entropy of the single draws: the part that comes from not knowing z, in nats.
     """
 
     probability: np.ndarray
@@ -47,12 +49,12 @@ class Drawn(NamedTuple):
 
 
 def entropy(p: np.ndarray) -> np.ndarray:
-    """Entropy of a pixel that is pancreas with probability `p`, in nats."""
+    """Compute the entropy of a pixel that is pancreas with probability `p`, in nats."""
     p = np.clip(p, EPS, 1 - EPS)
     return -(p * np.log(p) + (1 - p) * np.log1p(-p))
 
 
-def draw_latents(vae, images, draws: int = 32, seed: int = 0):
+def draw_latents(vae: VAE, images: np.ndarray, draws: int = 32, seed: int = 0) -> Iterator[np.ndarray]:
     """Go through `draws` samples of q(z|x), (N, latent) each; the k-th is the same for any number of draws."""
     mu, logvar = encode(vae, images)
     rng = np.random.default_rng(seed)
@@ -60,7 +62,7 @@ def draw_latents(vae, images, draws: int = 32, seed: int = 0):
         yield mu + np.exp(logvar / 2) * rng.standard_normal(mu.shape, dtype=np.float32)
 
 
-def sample_masks(vae, mask, images, draws: int = 32, seed: int = 0) -> Drawn:
+def sample_masks(vae: VAE, mask: nn.Module, images: np.ndarray, draws: int = 32, seed: int = 0) -> Drawn:
     """Decode `draws` samples z ~ q(z|x) of each slice, and say what they have in common.
 
     Parameters
@@ -82,12 +84,13 @@ def sample_masks(vae, mask, images, draws: int = 32, seed: int = 0) -> Drawn:
         p = decode(mask, z)
         total, square, single = total + p, square + np.square(p, dtype=float), single + entropy(p)
     mean = total / draws
-    variance, all_of_it = np.maximum(square / draws - mean**2, 0), entropy(mean)
-    parts = (mean, variance, all_of_it, np.maximum(all_of_it - single / draws, 0))
+    variance, whole = np.maximum(square / draws - mean**2, 0), entropy(mean)
+    parts = (mean, variance, whole, np.maximum(whole - single / draws, 0))
     return Drawn(*(a.astype(np.float32) for a in parts))
 
 
-class Reliability(NamedTuple):
+@dataclass(frozen=True)
+class Reliability:
     """A reliability diagram: mean prediction and observed share in each bin that holds pixels, and their count."""
 
     predicted: np.ndarray
@@ -123,46 +126,60 @@ def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = 10) -> R
     return Reliability(sums[there] / count[there], hits[there] / count[there], count[there])
 
 
-def cross_entropy(probability, truth) -> float:
-    """Mean negative log likelihood of a pixel, in nats: lower is better, and it cannot be gamed by a constant."""
+def cross_entropy(probability: np.ndarray, truth: np.ndarray) -> float:
+    """Average the negative log likelihood of the pixels, in nats: lower is better, and no constant can game it."""
     p = np.clip(probability, EPS, 1 - EPS)
     return float(-(truth * np.log(p) + (1 - truth) * np.log1p(-p)).mean())
 
 
-def calibrate(probability, truth, method: str = "temperature") -> Callable[[np.ndarray], np.ndarray]:
-    """Learn on validation patients how to correct probabilities; returns the correction.
+class Calibration(NamedTuple):
+    """A correction of probabilities: call it on an array. `temperature` is NaN where it is none."""
+
+    correct: Callable[[np.ndarray], np.ndarray]
+    temperature: float = float("nan")
+
+    def __call__(self, probability: np.ndarray) -> np.ndarray:
+        """Correct probabilities of any shape, to float32."""
+        return self.correct(probability).astype(np.float32)
+
+
+def calibrate(probability: np.ndarray, truth: np.ndarray, method: str = "temperature") -> Calibration:
+    """Learn on validation patients how to correct probabilities.
 
     Parameters
     ----------
     probability, truth : ndarray of one shape
     method : {"temperature", "isotonic"}
-        Divide the logits by one number, the attribute `temperature` of what is returned; or any function that rises.
+        Divide the logits by one number, the `temperature` of what is returned; or any function that rises.
     """
+    p, t = np.ravel(probability), np.ravel(truth)
     if method == "isotonic":
-        rising = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(np.ravel(probability), np.ravel(truth))
-        return lambda p: rising.predict(np.ravel(p)).reshape(np.shape(p)).astype(np.float32)
+        from sklearn.isotonic import IsotonicRegression  # takes a second to import
+
+        rising = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(p, t)
+        return Calibration(lambda p: rising.predict(np.ravel(p)).reshape(np.shape(p)))
     if method != "temperature":
         raise InputError(f"calibrate: no method {method!r}; choose temperature or isotonic")
-    logits = logit(np.clip(np.ravel(probability).astype(float), EPS, 1 - EPS))
-    flat = np.ravel(truth)
-    best = minimize_scalar(lambda a: cross_entropy(expit(logits * np.exp(-a)), flat), bounds=(-2, 3), method="bounded")
+    logits = logit(np.clip(p.astype(float), EPS, 1 - EPS))
+    best = minimize_scalar(lambda a: cross_entropy(expit(logits * np.exp(-a)), t), bounds=(-2, 3), method="bounded")
     temperature = float(np.exp(best.x))
-
-    def correct(p):
-        return expit(logit(np.clip(p, EPS, 1 - EPS)) / temperature).astype(np.float32)
-
-    correct.temperature = temperature
-    return correct
+    return Calibration(lambda p: expit(logit(np.clip(p, EPS, 1 - EPS)) / temperature), temperature)
 
 
-def relative(uncertainty: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Uncertainty of a whole slice, (N,): summed over its pixels, for each pixel of pancreas that is expected there."""
+def slice_uncertainty(uncertainty: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Sum the uncertainty of each slice, (N,), and divide it by the pixels of pancreas that are expected there."""
     axes = tuple(range(1, np.ndim(probability)))
     return uncertainty.sum(axes) / np.maximum(probability.sum(axes), EPS)
 
 
+def slice_risk(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute 1 - Dice of each slice (N,), and which slices have a mask to compare, found or true."""
+    total = found.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    return 1 - 2 * (found & truth).sum((1, 2, 3)) / np.maximum(total, 1), total > 0
+
+
 def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
-    """Mean risk of the k surest cases, for k = 1 ... N: it rises where uncertainty knows of the risk.
+    """Average the risk of the k surest cases, for k = 1 ... N: it rises where uncertainty knows of the risk.
 
     Its mean is the area under the risk-coverage curve (Geifman & El-Yaniv 2017, arXiv:1705.08500).
     """
@@ -171,11 +188,26 @@ def risk_coverage(uncertainty: np.ndarray, risk: np.ndarray) -> np.ndarray:
 
 
 def auroc(normal: np.ndarray, odd: np.ndarray) -> float:
-    """The chance that an odd score exceeds a normal one, ties counting half; NaN where either has none."""
+    """Compute the chance that an odd score exceeds a normal one, ties counting half; NaN where either has none."""
     if not len(normal) or not len(odd):
         return float("nan")
     ranks = rankdata(np.concatenate([normal, odd]))[len(normal) :]
     return float((ranks.sum() - len(odd) * (len(odd) + 1) / 2) / (len(odd) * len(normal)))
+
+
+def auroc_per_patient(measure: np.ndarray, wrong: np.ndarray, region: np.ndarray, patient: np.ndarray) -> list[float]:
+    """Compute how well an uncertainty tells wrong pixels from right ones: one AUROC a patient.
+
+    Parameters
+    ----------
+    measure, wrong : ndarray, (N, 1, H, W)
+        The uncertainty of each pixel, and (bool) whether the prediction is wrong there.
+    region : ndarray of bool, (H, W)
+        The pixels that count.
+    patient : ndarray, (N,)
+    """
+    u, w = measure[:, 0, region], wrong[:, 0, region]  # (N, pixels)
+    return [auroc(u[r][~w[r]], u[r][w[r]]) for r in per_patient(patient).values()]
 
 
 class Anomaly(NamedTuple):
@@ -191,8 +223,8 @@ class Anomaly(NamedTuple):
     pixels: np.ndarray
 
 
-def anomaly(vae, images: np.ndarray, variance: float = 0.01) -> Anomaly:
-    """How unlike the training slices each slice is: by what the VAE cannot draw, and by where it lies in the latent.
+def anomaly(vae: VAE, images: np.ndarray, variance: float = 0.01) -> Anomaly:
+    """Score how unlike the training slices each slice is: by what the VAE cannot draw, and by its place in the latent.
 
     Parameters
     ----------
@@ -209,12 +241,12 @@ def anomaly(vae, images: np.ndarray, variance: float = 0.01) -> Anomaly:
 
 
 def z_score(score: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Scores in standard deviations of the scores of slices that are known to be normal, and held out from training."""
+    """Express scores in standard deviations of those of slices known to be normal, held out from training."""
     return (np.asarray(score) - np.mean(normal)) / np.std(normal)
 
 
 def peak(pixels: np.ndarray, normal: np.ndarray, side: int = 5) -> np.ndarray:
-    """The most unusual spot of each slice, (N,): pixel errors averaged over a window, in units of what is usual there.
+    """Find the most unusual spot of each slice, (N,): errors averaged over a window, in units of what is usual there.
 
     A sum over the slice drowns a small thing in the noise of all the rest; the largest of many small sums does not.
 
@@ -225,42 +257,37 @@ def peak(pixels: np.ndarray, normal: np.ndarray, side: int = 5) -> np.ndarray:
     side : int
         Of the window, in pixels.
     """
-    usual = _smooth(normal, side)
+    usual, found = (
+        ndimage.uniform_filter(np.asarray(a, np.float32), (1, 1, side, side), mode="constant") for a in (normal, pixels)
+    )
     mean, spread = usual.mean(0), usual.std(0)
-    return ((_smooth(pixels, side) - mean) / (spread + spread.mean())).max((1, 2, 3))
+    return ((found - mean) / (spread + spread.mean())).max((1, 2, 3))
 
 
-def _smooth(pixels, side):
-    x = torch.as_tensor(np.asarray(pixels, np.float32))
-    return torch.nn.functional.avg_pool2d(x, side, 1, side // 2, count_include_pad=True).numpy()
-
-
-TOUCHING = np.ones((3, 3))  # pixels that meet at a corner belong together
-
-
-def same_levels(truth: np.ndarray, levels: int = 9) -> np.ndarray:
-    """Slices of a patient at equal relative heights between the lowest and the highest that hold pancreas: (levels,).
+def matching_slices(truth: np.ndarray, count: int = 9) -> np.ndarray:
+    """Find slices at equal relative heights between the lowest and the highest that hold pancreas: (count,).
 
     Parameters
     ----------
     truth : ndarray of bool, (S, 1, H, W)
+        The mask of one patient.
 
     Raises
     ------
     InputError
         The mask is empty.
     """
-    there = np.flatnonzero(truth.any((1, 2, 3)))
-    if not len(there):
-        raise InputError("same_levels: the mask is empty, so nothing says which levels match; leave this patient out")
-    inside = np.linspace(0, 1, levels + 2)[1:-1]  # the first and the last slice only touch the organ
-    return np.rint(there[0] + inside * (there[-1] - there[0])).astype(int)
+    filled = np.flatnonzero(truth.any((1, 2, 3)))
+    if not len(filled):
+        raise InputError("matching_slices: the mask is empty, so no slice matches another's; leave this patient out")
+    within = np.linspace(0, 1, count + 2)[1:-1]  # the first and the last slice only touch the organ
+    return np.rint(filled[0] + within * (filled[-1] - filled[0])).astype(int)
 
 
 def pieces(masks: np.ndarray) -> np.ndarray:
-    """How many connected pieces each mask of (N, ..., H, W) has, pixels that meet at a corner joined: (N,)."""
+    """Count the connected pieces of each mask of (N, ..., H, W), pixels that meet at a corner joined: (N,)."""
     flat = np.asarray(masks).reshape(len(masks), *np.shape(masks)[-2:])
-    return np.array([label(m, TOUCHING)[1] for m in flat])
+    return np.array([ndimage.label(m, np.ones((3, 3)))[1] for m in flat])
 
 
 class UsualMasks(NamedTuple):
@@ -271,13 +298,10 @@ class UsualMasks(NamedTuple):
     precision: np.ndarray
     reach: float
 
-
-def centres(masks: np.ndarray) -> np.ndarray:
-    """Row and column of each mask's centre of mass, (N, 2); NaN for an empty one."""
-    flat = np.asarray(masks, float).reshape(len(masks), *np.shape(masks)[-2:])
-    area = np.where(flat.any((1, 2)), flat.sum((1, 2)), np.nan)
-    axes = [np.arange(n) for n in flat.shape[1:]]
-    return np.stack([flat.sum(2) @ axes[0] / area, flat.sum(1) @ axes[1] / area], 1)
+    def distance(self, masks: np.ndarray) -> np.ndarray:
+        """Squared Mahalanobis distance of each mask's centre from the usual one, (N,); infinite for an empty mask."""
+        away = centres(masks) - self.centre
+        return np.nan_to_num(np.einsum("ni,ij,nj->n", away, self.precision, away), nan=np.inf)
 
 
 def usual_masks(masks: np.ndarray) -> UsualMasks:
@@ -290,26 +314,60 @@ def usual_masks(masks: np.ndarray) -> UsualMasks:
     """
     masks = masks[masks.any((1, 2, 3))]
     if len(masks) < 3:
-        raise InputError(f"real: {len(masks)} of the masks hold anything, which says nothing of how they vary; "
+        raise InputError(f"usual_masks: {len(masks)} of the masks hold anything, which says nothing of how they vary; "
                          "pass those of several patients")  # fmt: skip
-    area, at = masks.sum((1, 2, 3)), centres(masks)
-    precision = np.linalg.inv(np.cov(at.T))
-    away = at - at.mean(0)
-    reach = np.quantile(np.einsum("ni,ij,nj->n", away, precision, away), 0.99)
-    return UsualMasks(tuple(np.quantile(area, (0.005, 0.995)).tolist()), at.mean(0), precision, float(reach))
+    low, high = np.quantile(masks.sum((1, 2, 3)), (0.005, 0.995)).tolist()
+    at = centres(masks)
+    usual = UsualMasks((low, high), at.mean(0), np.linalg.inv(np.cov(at.T)), reach=0)
+    return usual._replace(reach=float(np.quantile(usual.distance(masks), 0.99)))
 
 
 def plausible(masks: np.ndarray, like: UsualMasks) -> dict[str, np.ndarray]:
-    """Which masks (N, 1, H, W) could be a slice of a pancreas: by four tests, and by all of them; each (N,) of bool.
+    """Test which masks (N, 1, H, W) could be a slice of a pancreas: by four tests, and by all of them; (N,) of bool.
 
     "not empty"; "one piece"; "size": an area that 99% of the real ones keep to; "place": a centre of mass no further
     from the usual place than that of 99% of the real ones, in a direction that they vary in.
     """
-    area, away = masks.sum((1, 2, 3)), np.nan_to_num(centres(masks) - like.centre, nan=1e9)
+    area, (low, high) = masks.sum((1, 2, 3)), like.area
     tests = {
         "not empty": area > 0,
         "one piece": pieces(masks) == 1,
-        "size": (area >= like.area[0]) & (area <= like.area[1]),
-        "place": np.einsum("ni,ij,nj->n", away, like.precision, away) <= like.reach,
+        "size": (area >= low) & (area <= high),
+        "place": like.distance(masks) <= like.reach,
     }
     return tests | {"all": np.logical_and.reduce([*tests.values()])}
+
+
+def signed_distance(masks: np.ndarray) -> np.ndarray:
+    """Measure how deep each pixel of masks (N, 1, H, W) lies inside, in pixels; negative outside, -inf if empty."""
+    edt = ndimage.distance_transform_edt
+    return np.stack([edt(m) - edt(~m) if m.any() else np.full(m.shape, -np.inf) for m in masks[:, 0]])[:, None]
+
+
+def shifted(maps: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Move each of the maps (N, 1, H, W) by its row of `by` (N, 2): rows down, columns to the right."""
+    return np.stack([ndimage.shift(m, (0, *b), order=1, mode="nearest") for m, b in zip(maps, by, strict=True)])
+
+
+def sample_shapes(masks: np.ndarray, n: int = 1000, components: int = 64, reach: float = 5) -> np.ndarray:
+    """Draw masks (n, 1, H, W) from a linear model of shape, which needs no network.
+
+    Outlines are centred first; then their place, and their shape as the principal components of signed distances
+    (Leventon et al., *Statistical shape influence in geodesic active contours*, CVPR 2000), are drawn each by itself.
+
+    Parameters
+    ----------
+    masks : ndarray of bool, (N, 1, H, W)
+        Of training patients, none empty.
+    n, components : int
+        Masks to draw, and principal components to keep.
+    reach : float
+        Pixels from the outline beyond which all is equally far.
+    """
+    from sklearn.decomposition import PCA
+
+    at = centres(masks)
+    flat = shifted(signed_distance(masks), at.mean(0) - at).clip(-reach, reach).reshape(len(masks), -1)
+    pca = PCA(components, svd_solver="randomized", random_state=0).fit(flat)
+    drawn = pca.inverse_transform(sample_fitted(pca.transform(flat), n)).reshape(-1, *masks.shape[1:])
+    return shifted(drawn, sample_fitted(at, n, seed=1) - at.mean(0)) > 0

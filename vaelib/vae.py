@@ -40,7 +40,7 @@ class VAEOutput(NamedTuple):
 
 
 def widths(size: int, channels: int) -> list[int]:
-    """Channels after each layer of the cascade: ``widths(64, 16) == [16, 32, 64, 128]``.
+    """List the channels after each layer of the cascade: ``widths(64, 16) == [16, 32, 64, 128]``.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def widths(size: int, channels: int) -> list[int]:
 
 
 class Encoder(nn.Module):
-    """Image to the mean and log variance of its latent.
+    """The encoder: from an image to the mean and log variance of its latent.
 
     Parameters
     ----------
@@ -79,13 +79,13 @@ class Encoder(nn.Module):
         self.logvar = nn.Linear(width * BASE**dims, latent)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, H, W) in [0, 1] to `mu` and `logvar`, each (N, latent)."""
+        """Encode images (N, 1, H, W) in [0, 1] to `mu` and `logvar`, each (N, latent)."""
         h = self.cascade(x)  # (N, width * 4 * 4)
         return self.mu(h), self.logvar(h)
 
 
 class Decoder(nn.Module):
-    """Latent to the logits of an image: the transpose of `Encoder`, layer for layer.
+    """The decoder: from a latent to the logits of an image, the transpose of `Encoder`, layer for layer.
 
     `forward` returns logits, because binary cross-entropy is computed from them without loss of
     precision; a sigmoid turns them into grey values or probabilities.
@@ -95,9 +95,9 @@ class Decoder(nn.Module):
     size, channels, latent, dims
         As in `Encoder`.
     start : float
-        What it says of every pixel before training: its last bias is the log-odds of that. Give it the mean of
-        the targets. A slice is mostly black, and from 0.5 the quickest way there is to make *all* of it black;
-        a sigmoid that is driven so far has hardly any gradient left to come back by.
+        The value of every pixel before training: the last bias is its log-odds. Give it the mean of the targets.
+        A slice is mostly black, and from 0.5 the quickest way there is to make *all* of it black; a sigmoid that
+        is driven so far has hardly any gradient left to come back by.
     """
 
     def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, start: float = 0.5):
@@ -107,11 +107,11 @@ class Decoder(nn.Module):
         layers = [nn.Linear(latent, down[-1] * BASE**dims), nn.Unflatten(1, (down[-1],) + (BASE,) * dims)]
         for w_in, w_out in zip(down[::-1], down[-2::-1] + [1], strict=True):  # 4 => 8 => 16 => 32 => 64
             layers += [nn.ELU(), conv(w_in, w_out, kernel_size=4, stride=2, padding=1)]
-        nn.init.constant_(layers[-1].bias, math.log(start / (1 - start)))
+        nn.init.constant_(layers[-1].get_parameter("bias"), math.log(start / (1 - start)))
         self.cascade = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, latent) to logits (N, 1, H, W)."""
+        """Decode latents (N, latent) to logits (N, 1, H, W)."""
         return self.cascade(z)
 
 
@@ -124,23 +124,25 @@ class VAE(nn.Module):
 
     def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, start: float = 0.5):
         super().__init__()
-        self.config = dict(size=size, channels=channels, latent=latent, dims=dims)
-        self.encoder = Encoder(**self.config)
-        self.decoder = Decoder(**self.config, start=start)
+        self.config: dict = dict(size=size, channels=channels, latent=latent, dims=dims)
+        self.encoder: nn.Module = Encoder(**self.config)
+        self.decoder: nn.Module = Decoder(**self.config, start=start)
 
     def forward(self, x: Tensor) -> VAEOutput:
-        """(N, 1, H, W) in [0, 1] to a `VAEOutput`."""
-        mu, logvar = self.encoder(x)
+        """Encode, sample and decode images (N, 1, H, W) in [0, 1]."""
+        mu, logvar = self.encoder(x)  # each (N, latent)
         z = mu + torch.exp(logvar / 2) * torch.randn_like(mu) if self.training else mu
         return VAEOutput(self.decode(z), mu, logvar, z)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(N, latent) to an image (N, 1, H, W) in [0, 1]."""
+        """Decode latents (N, latent) to images (N, 1, H, W) in [0, 1]."""
         return torch.sigmoid(self.decoder(z))
 
 
 class MaskDecoder(Decoder):
-    """Latent to pancreas logits. The latent is detached, so the mask never shapes the encoder.
+    """The mask decoder: from a latent to pancreas logits.
+
+    The latent is detached, so that the mask never shapes the encoder.
 
     Parameters
     ----------
@@ -149,12 +151,12 @@ class MaskDecoder(Decoder):
         is then right on average, and no time goes into learning that most of a slice is background.
     """
 
-    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, prevalence=0.01):
+    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, prevalence: float = 0.01):
         super().__init__(size, channels, latent, dims, start=prevalence)
         self.config = dict(size=size, channels=channels, latent=latent, dims=dims)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(N, latent) to logits (N, 1, H, W); no gradient flows back into `z`."""
+        """Decode latents (N, latent) to logits (N, 1, H, W); no gradient flows back into `z`."""
         return self.cascade(z.detach())
 
 
@@ -165,12 +167,12 @@ class Supervised(nn.Module):
     encoder may keep what the mask needs.
     """
 
-    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, prevalence=0.01):
+    def __init__(self, size: int = 64, channels: int = 16, latent: int = 64, dims: int = 2, prevalence: float = 0.01):
         super().__init__()
         self.config = dict(size=size, channels=channels, latent=latent, dims=dims)
         self.encoder = Encoder(**self.config)
         self.decoder = MaskDecoder(**self.config, prevalence=prevalence)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1, H, W) in [0, 1] to mask logits of the same shape."""
+        """Turn images (N, 1, H, W) in [0, 1] into mask logits of the same shape."""
         return self.decoder.cascade(self.encoder(x)[0])

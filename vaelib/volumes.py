@@ -1,32 +1,53 @@
-"""Read a CT series in HU, and distrust it until its geometry adds up.
+"""Read a CT series in HU, and a mask on the grid of its scan; distrust both until their geometry adds up.
 
 Geometry is DICOM's and ITK's: mm in the patient's LPS frame (left, posterior, superior grow).
 """
 
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom import Dataset
 
-from vaelib.dicom.geometry import axes_of, check_place, onto_grid, reordered, slice_normal
-from vaelib.dicom.headers import series_headers
+from vaelib.dicom.geometry import axes_of, check_place, image_like, onto_grid, reordered
+from vaelib.dicom.headers import check_alike, check_evenly_stacked, read_numbers, series_headers
 from vaelib.dicom.masks import read_nifti, read_seg
-from vaelib.dicom.pixels import check_pixels, hu_of, numbers, value_of
+from vaelib.dicom.pixels import hu_of
 from vaelib.engine.errors import InputError
-
-TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by 0.01 mm if that is more
-POSITION = "ImagePositionPatient"
 
 
 class Scan(sitk.Image):
-    """A CT scan: a SimpleITK image in HU that keeps the headers of its slices."""
+    """A CT series as a SimpleITK image that keeps the headers of its slices, so that no file is read twice.
 
-    def __init__(self, image: sitk.Image, headers: list):
+    Whatever SimpleITK makes of it (a part, a resampled copy, a sum) is a plain image without headers. Copies
+    (`copy`, `deepcopy`, `pickle`) are scans again.
+
+    Parameters
+    ----------
+    image : sitk.Image
+        Its pixels are shared until one of the two is written to.
+    headers : iterable of pydicom.Dataset
+        One a slice, in the order of the slices, without pixels.
+    """
+
+    def __init__(self, image: sitk.Image, headers: Iterable[Dataset]) -> None:
         super().__init__(image)
-        self.headers = headers
+        self.headers = list(headers)
+
+    def __copy__(self) -> "Scan":
+        return Scan(self, self.headers)
+
+    def __deepcopy__(self, memo: dict) -> "Scan":
+        return Scan(super().__deepcopy__(memo), deepcopy(self.headers, memo))
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
+        return Scan, (sitk.Image(self), self.headers)
 
 
-def read_ct(folder):
+def read_ct(folder: str | Path) -> Scan:
     """Read the one CT series in `folder`, in HU, with slices ordered by position, never by name.
 
     The distance between slices comes from their positions (SliceThickness is something else), and every
@@ -39,7 +60,7 @@ def read_ct(folder):
 
     Returns
     -------
-    sitk.Image
+    Scan
         Size (W, H, S), HU, int16 where they are whole numbers and else float32. Slices ascend along the
         slice normal row x column: a series of Pancreas-CT runs from head to feet.
 
@@ -50,66 +71,26 @@ def read_ct(folder):
         slice, uneven spacing, a truncated file, no rescale to HU.
     """
     headers = series_headers(folder, pixels=True)
-    orientation, spacing = _check_alike(headers, folder)
-    distance = _check_positions(headers, slice_normal(orientation))
-    image = sitk.GetImageFromArray(np.stack([hu_of(ds) for ds in headers]))
-    image.SetSpacing((spacing[1], spacing[0], distance))  # PixelSpacing is (between rows, between columns)
-    image.SetOrigin([float(v) for v in headers[0].ImagePositionPatient])
-    axes = [orientation[:3], orientation[3:], slice_normal(orientation)]
-    image.SetDirection(np.transpose(axes).ravel().tolist())
+    check_alike(headers)
+    distance = check_evenly_stacked(headers)
+    image = sitk.GetImageFromArray(np.stack([_take_hu(ds) for ds in headers]))
+    down, across = read_numbers(headers[0], "PixelSpacing", 2).tolist()  # between rows, between columns
+    image.SetSpacing((across, down, distance))
+    image.SetOrigin(read_numbers(headers[0], "ImagePositionPatient", 3).tolist())
+    row, column = read_numbers(headers[0], "ImageOrientationPatient", 6).reshape(2, 3)
+    image.SetDirection(np.transpose([row, column, np.cross(row, column)]).ravel().tolist())
     return Scan(image, headers)
 
 
-def _check_alike(headers, folder):
-    """Cosines (6,) and pixel spacing (2,) that all slices share."""
-    first, series = headers[0], {str(value_of(ds, "SeriesInstanceUID")): ds.filename for ds in headers}
-    if len(series) > 1:
-        odd = list(series.values())[1]
-        raise InputError(f"{odd}: one of {len(series)} series in {folder}; keep one series in a folder")
-    spacing, axes = numbers(first, "PixelSpacing"), numbers(first, "ImageOrientationPatient")
-    if len(spacing) != 2 or not np.all(np.isfinite(spacing) & (spacing > 0)):
-        raise InputError(f"{first.filename}: PixelSpacing is {first.get('PixelSpacing')}; export the scan again")
-    for ds in headers:
-        check_pixels(ds)
-    if not np.allclose(axes.reshape(2, 3) @ axes.reshape(2, 3).T, np.eye(2), atol=1e-3):
-        raise InputError(f"{first.filename}: ImageOrientationPatient {axes} is skewed; export the scan again")
-    for name in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-        usual = numbers(first, name)
-        for ds in headers:
-            if not np.array_equal(np.round(numbers(ds, name) - usual, 4), 0 * usual):
-                here, there = ds.get(name), first.get(name)
-                raise InputError(f"{ds.filename}: {name} is {here}, elsewhere {there}; take the odd slices out")
-    return axes, spacing.tolist()
+def _take_hu(ds: Dataset) -> np.ndarray:
+    """Convert a slice to HU and drop its stored pixels, so that a series is in memory once."""
+    hu = hu_of(ds)
+    del ds.PixelData
+    return hu
 
 
-def _check_positions(headers, normal):
-    """Distance between slices in mm, once they are known to be evenly stacked and complete."""
-    names, positions = [ds.filename for ds in headers], np.array([numbers(ds, POSITION) for ds in headers])
-    if len(headers) < 2 or not np.isfinite(positions).all():
-        raise InputError(f"{names[0]}: a single slice, or a position that is no number; give the whole series")
-    gaps = np.diff(positions @ normal)
-    usual = np.sort(gaps)[(len(gaps) - 1) // 2]  # the lower median: a gap that exists
-    slack = max(TOLERANCE * usual, 0.01)
-    for name, after, gap in zip(names, names[1:], gaps, strict=False):
-        if abs(gap - usual) <= slack and gap >= 0.01:
-            continue
-        missing = round(gap / usual) - 1 if usual >= 0.01 else 0
-        fault = "uneven spacing; resample the scan to even slices first"
-        if gap < 0.01:
-            fault = "the same place twice; remove one of the two"
-        elif missing and abs(gap - (missing + 1) * usual) <= slack * (missing + 1):
-            fault = f"{missing} missing slice(s); download the series again"
-        raise InputError(f"{name}: {gap:.2f} mm from {Path(after).name}, {usual:.2f} is usual: {fault}")
-    across = positions - positions[0]
-    aside = np.linalg.norm(across - np.outer(across @ normal, normal), axis=1)
-    if aside.max() > 0.1:
-        name = names[int(aside.argmax())]
-        raise InputError(f"{name}: lies {aside.max():.2f} mm aside (tilted gantry?); resample it upright first")
-    return float(gaps.mean())
-
-
-def describe(image):
-    """One line on an image: size, spacing (mm), range, and axes (LAI: x to Left, y Anterior, z Inferior)."""
+def describe(image: sitk.Image) -> str:
+    """Say in one line what an image is: size, spacing (mm), range, axes (LAI: x to Left, y Anterior, z Inferior)."""
     size, spacing = image.GetSize(), image.GetSpacing()
     low, high = sitk.GetArrayViewFromImage(image).min(), sitk.GetArrayViewFromImage(image).max()
     return (
@@ -118,7 +99,9 @@ def describe(image):
     )
 
 
-def read_mask(path, like, *, segment="Pancreas", reorient=None):
+def read_mask(
+    path: str | Path, like: sitk.Image, *, segment: str | int = "Pancreas", reorient: str | None = None
+) -> sitk.Image:
     """Read a mask from DICOM SEG or NIfTI and put it on the grid of the scan `like`.
 
     A label is placed where its header says, and the header has to fit: its voxels are the scan's own
@@ -154,8 +137,8 @@ def read_mask(path, like, *, segment="Pancreas", reorient=None):
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a DICOM SEG or a NIfTI file")
-    nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-    label = read_nifti(path, like, segment) if nifti else read_seg(path, like, segment)
+    read = read_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else read_seg
+    label = read(path, like, segment)
     if not sitk.GetArrayViewFromImage(label).any():
         raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
     if reorient in (None, "header"):
@@ -165,6 +148,4 @@ def read_mask(path, like, *, segment="Pancreas", reorient=None):
     size = array.shape[::-1]
     if size != like.GetSize():
         raise InputError(f"{path}: {size} voxels for a scan of {like.GetSize()}; reorient={reorient!r} needs as many")
-    mask = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    mask.CopyInformation(like)
-    return mask
+    return image_like(array, like)

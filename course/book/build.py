@@ -1,7 +1,7 @@
 """Build the book: the notebooks with their committed outputs, glossary and reference, as static pages.
 
-Run it from the root of the project, ``python -m book.build [FOLDER]``; ``make site`` does. Nothing is executed and
-nothing is fetched but the two packages of `package.json`, once. The sources are laid out in a folder as in the
+Run it from the root of the project, ``python -m course.book.build [FOLDER]``; ``make site`` does. Nothing is executed
+and nothing is fetched but the two packages of `package.json`, once. The sources are laid out in a folder as in the
 repository, so that a link from one page to another is the same in both.
 """
 
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import nbformat
 
-from course.book import rooms
-from course.book.conf import BRANCH, REPOSITORY
-from course.book.link_terms import read
+from course.book import reference
+from course.places import BRANCH, ROOT, address, read_notebook
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 NPM = ROOT / "build" / "npm"
 PAGES = (
-    "README.md CONTRIBUTING.md data/README.md benchmarks/*.png notebooks/[0-9]*.ipynb notebooks/*.md "
+    "[A-Z]*.md data/README.md results/README.md benchmarks/README.md benchmarks/*.png "
+    "notebooks/[0-9]*.ipynb notebooks/*.md "
     "notebooks/figures/*.png notebooks/figures/*/*.svg "
     "notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
 ).split()
@@ -37,7 +36,7 @@ ANCHOR = re.compile(r'^<a id="[\w-]+"></a>\n+', re.MULTILINE)
 
 @cache
 def held() -> frozenset[Path]:
-    """Every file of the project that the book shows or hands out."""
+    """Find every file of the project that the book shows or hands out."""
     return frozenset(path for pattern in PAGES for path in ROOT.glob(pattern))
 
 
@@ -48,14 +47,17 @@ def relink(text: str, page: Path) -> str:
         path = (page.parent / match[0]).resolve()
         if path in held() or not (path.exists() and path.is_relative_to(ROOT)):
             return match[0]
-        return f"{REPOSITORY}/{'tree' if path.is_dir() else 'blob'}/{BRANCH}/{path.relative_to(ROOT).as_posix()}"
+        return f"{address()}/{'tree' if path.is_dir() else 'blob'}/{BRANCH}/{path.relative_to(ROOT).as_posix()}"
 
     return TARGET.sub(absolute, BADGE.sub(r"\1", text))
 
 
 def notebook(path: Path) -> str:
-    """A notebook as the book wants it: each picture's words where Sphinx looks for them, no widget without a kernel."""
-    nb = read(path)
+    """Make a notebook as the book wants it.
+
+    The words of each picture stand where Sphinx looks for them, and no widget is there without a kernel.
+    """
+    nb = read_notebook(path)
     nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     for cell in nb.cells:
         if cell.cell_type == "markdown":
@@ -72,7 +74,7 @@ def notebook(path: Path) -> str:
     return nbformat.v4.writes(nb) + "\n"
 
 
-def lay_out(source: Path):
+def lay_out(source: Path) -> None:
     """Put everything that Sphinx reads into one folder."""
     shutil.rmtree(source, ignore_errors=True)
     for path in sorted(held()):
@@ -86,7 +88,7 @@ def lay_out(source: Path):
             shutil.copy(path, target)
     for path in HERE.glob("*.md"):
         shutil.copy(path, source)
-    rooms.write(source)
+    reference.write(source)
 
 
 def packages() -> Path:
@@ -113,28 +115,15 @@ def packages() -> Path:
     return NPM / "node_modules"
 
 
-def build(site: Path):
+def build(site: Path) -> None:
     """Build the book into the folder `site`; end with an error if Sphinx warns of anything."""
     mathjax = packages() / "mathjax"
     work = site.parent / f"{site.name}-work"
     lay_out(work / "source")
     shutil.rmtree(work / "pages", ignore_errors=True)
-    sphinx = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-q",
-        "-j",
-        "2",
-        "-c",
-        HERE,
-        "-d",
-        work / "trees",
-        "-E",
-    ]
-    if subprocess.run([*sphinx, work / "source", work / "pages"], cwd=ROOT).returncode:
+    options = ["-W", "--keep-going", "-q", "-j", "2", "-c", HERE, "-d", work / "trees", "-E"]
+    sphinx = [sys.executable, "-m", "sphinx", *options, work / "source", work / "pages"]
+    if subprocess.run(sphinx, cwd=ROOT).returncode:
         raise SystemExit("site: Sphinx warned, see above; nothing was published")
     target = work / "pages" / "_static" / "mathjax"
     target.mkdir()

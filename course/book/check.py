@@ -1,7 +1,7 @@
 """Check a built site as a reader would stumble over it: links, pictures, what a page loads, and the way through it.
 
-``python -m book.check [FOLDER]`` says what is wrong and ends with an error; `problems` yields the same lines. Nothing
-is fetched: of a link to another host only the form is checked.
+``python -m course.book.check [FOLDER]`` says what is wrong and ends with an error; `problems` lists the same lines.
+Nothing is fetched: of a link to another host only the form is checked.
 """
 
 import re
@@ -14,15 +14,7 @@ from urllib.parse import unquote, urlsplit
 # Pages that Sphinx makes beside the book, and the explorer, stand outside of the order of reading.
 ALONE = re.compile(r"(genindex|py-modindex|search)\.html|_modules/.*|explorer/.*")
 OUTSIDE = re.compile(r"https?://[\w-]+(\.[\w-]+)+(:\d+)?(/[^\s<>\"]*)?|mailto:[^@\s]+@[\w.-]+")
-LOADS = {
-    "script": "src",
-    "img": "src",
-    "iframe": "src",
-    "source": "src",
-    "video": "src",
-    "audio": "src",
-    "embed": "src",
-}
+LOADS = {"script", "img", "iframe", "source", "video", "audio", "embed"}
 FETCHED = {"stylesheet", "preload", "prefetch", "modulepreload", "icon", "shortcut", "manifest", "preconnect"}
 CSS_URL = re.compile(r"""(?:url\(|@import)\s*["']?([^"')\s;]+)""")
 
@@ -36,7 +28,7 @@ class Page(HTMLParser):
         self.relations, self.styled = set(), False
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note what a tag names."""
         found = dict(attrs)
         self.anchors |= {found[key] for key in ("id", "name") if found.get(key)}
@@ -46,27 +38,27 @@ class Page(HTMLParser):
             self.relations |= set(found["class"].split())
         if tag == "link" and FETCHED & set((found.get("rel") or "").split()):
             self.loads.append(found.get("href", ""))
-        if tag in LOADS and found.get(LOADS[tag]):
-            self.loads.append(found[LOADS[tag]])
+        if tag in LOADS and found.get("src"):
+            self.loads.append(found["src"])
         if tag == "img":
             self.pictures.append((found.get("src", ""), found.get("alt") or ""))
         self.loads += CSS_URL.findall(found.get("style") or "")
         self.styled = tag == "style"
 
-    def handle_data(self, data):
-        """A style sheet in the page may load something too."""
+    def handle_data(self, data: str) -> None:
+        """Note what a style sheet in the page loads."""
         if self.styled:
             self.loads += CSS_URL.findall(data)
 
 
 def pages(site: Path) -> dict[str, Page]:
-    """Every page of the site, by its path from the site's root."""
+    """Read every page of the site, by its path from the site's root."""
     found = sorted(path for path in site.rglob("*.html") if "_static" not in path.relative_to(site).parts)
     return {path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8")) for path in found}
 
 
 def lead_somewhere(site: Path, book: dict[str, Page]) -> Iterator[str]:
-    """Each link leads to a file of the site and to an anchor in it, or looks like an address elsewhere."""
+    """Check that each link leads to a file of the site and an anchor in it, or looks like an address elsewhere."""
     for name, page in book.items():
         for link in page.links + page.loads:
             to = urlsplit(link)
@@ -85,13 +77,13 @@ def lead_somewhere(site: Path, book: dict[str, Page]) -> Iterator[str]:
 
 
 def have_words(site: Path, book: dict[str, Page]) -> Iterator[str]:
-    """Each picture has alternative text."""
+    """Check that each picture has alternative text."""
     for name, page in book.items():
         yield from (f"{name}: {src} has no alternative text" for src, alt in page.pictures if not alt.strip())
 
 
 def load_nothing_from_elsewhere(site: Path, book: dict[str, Page]) -> Iterator[str]:
-    """No page and no style sheet loads anything from another host."""
+    """Check that no page and no style sheet loads anything from another host."""
     loads = [(name, page.loads) for name, page in book.items()]
     loads += [(p.name, CSS_URL.findall(p.read_text(encoding="utf-8"))) for p in site.rglob("*.css")]
     for name, found in loads:
@@ -101,7 +93,7 @@ def load_nothing_from_elsewhere(site: Path, book: dict[str, Page]) -> Iterator[s
 
 
 def lead_on(site: Path, book: dict[str, Page]) -> Iterator[str]:
-    """Each page of the book leads back and on; only its first and its last have one of the two."""
+    """Check that each page of the book leads back and on; its first and its last have one of the two."""
     inside = {name: page.relations for name, page in book.items() if not ALONE.fullmatch(name)}
     for relation in ("left-prev", "right-next"):
         ends = [name for name, relations in inside.items() if relation not in relations]
@@ -110,7 +102,7 @@ def lead_on(site: Path, book: dict[str, Page]) -> Iterator[str]:
 
 
 def can_be_searched(site: Path, book: dict[str, Page]) -> Iterator[str]:
-    """There is an index for the search, and each page of the book is in it."""
+    """Check that there is an index for the search, and that each page of the book is in it."""
     path = site / "searchindex.js"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if not text.startswith("Search.setIndex("):
@@ -124,14 +116,14 @@ RULES = lead_somewhere, have_words, load_nothing_from_elsewhere, lead_on, can_be
 
 
 def problems(site: Path) -> list[str]:
-    """Everything that is wrong with a site, a line each."""
+    """List everything that is wrong with a site, a line each."""
     site = site.resolve()
     book = pages(site)
     return [line for rule in RULES for line in rule(site, book)] if book else [f"{site}: no page in it"]
 
 
 def outside(site: Path) -> list[str]:
-    """The addresses elsewhere that the pages link to."""
+    """List the addresses elsewhere that the pages link to."""
     return sorted({link for page in pages(site).values() for link in page.links if urlsplit(link).scheme})
 
 

@@ -1,11 +1,8 @@
-"""Sphinx's configuration of the book; `book.build` lays out the sources that it is used on."""
+"""Sphinx's configuration of the book; `course.book.build` lays out the sources that it is used on."""
 
-import tomllib
-from pathlib import Path
+from sphinx.application import Sphinx
 
-PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REPOSITORY = PROJECT["urls"]["Repository"]
-BRANCH = "main"
+from course.places import BRANCH, address
 
 project = "vaelib"
 author = "the vaelib authors"
@@ -34,7 +31,7 @@ html_css_files = ["book.css"]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "light"}
 html_theme_options = {
-    "repository_url": REPOSITORY,
+    "repository_url": address(),
     "repository_branch": BRANCH,
     "use_repository_button": True,
     "launch_buttons": {
@@ -50,7 +47,7 @@ html_theme_options = {
 }
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     """Leave out the fields of named tuples, whose own docstrings say "Alias for field number 0"."""
     fields = "_tuplegetter"
     app.connect("autodoc-skip-member", lambda *event: True if type(event[3]).__name__ == fields else None)

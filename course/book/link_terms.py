@@ -1,8 +1,8 @@
-"""Link the first use of each word of the glossary, in every lesson: ``python -m book.link_terms [NOTEBOOK ...]``.
+"""Link the first use of each word of the glossary, in every lesson.
 
-A maintainer's tool. It takes every link to the glossary out of a notebook and puts the right ones in, so that a second
-run changes nothing; a test asks for just that. The first cell, headings, tables, code, mathematics, links and what is
-folded away keep their words as they are.
+A maintainer's tool: ``python -m course.book.link_terms [NOTEBOOK ...]``. It takes every link to the glossary out of a
+notebook and puts the right ones in, so that a second run changes nothing; a test asks for just that. The first cell,
+headings, tables, code, mathematics, links and what is folded away keep their words as they are.
 """
 
 import re
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+from course.places import NOTEBOOKS, read_notebook
+
 # From an anchor of the glossary to the spellings of its word. A space stands for any white space; in backticks a word
 # is looked for in code as well.
 TERMS = {
@@ -86,7 +87,7 @@ KEPT = re.compile(
 
 
 def first_use(text: str, spelling: re.Pattern) -> re.Match | None:
-    """The first use of a word in the text of a cell, outside of what is kept as it is."""
+    """Find the first use of a word in the text of a cell, outside of what is kept as it is."""
     kept = [match.span() for match in KEPT.finditer(text)]
     for found in spelling.finditer(text):
         if all(found.end() <= start or found.start() >= end or found.span() == (start, end) for start, end in kept):
@@ -109,11 +110,6 @@ def link(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return nb
 
 
-def read(path: Path) -> nbformat.NotebookNode:
-    """A notebook, as it lies on the disk."""
-    return nbformat.v4.reads(path.read_text(encoding="utf-8"))
-
-
 if __name__ == "__main__":
     for path in map(Path, sys.argv[1:]) if sys.argv[1:] else sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
-        path.write_text(nbformat.v4.writes(link(read(path))) + "\n", encoding="utf-8")
+        path.write_text(nbformat.v4.writes(link(read_notebook(path))) + "\n", encoding="utf-8")

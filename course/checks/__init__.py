@@ -8,6 +8,7 @@ the hint for whoever has not begun. `course.checks.scripts` questions whole scri
 import html
 import importlib
 import inspect
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML
@@ -15,20 +16,34 @@ from IPython.display import HTML
 from course.checks.scripts import Difference, ask, differences, load, plant
 from vaelib.engine.errors import InputError
 
-__all__ = ["Difference", "Hint", "ask", "attempt", "check", "differences", "expect", "fold", "load", "number", "plant"]
+__all__ = [
+    "Answer",
+    "Difference",
+    "Hint",
+    "ask",
+    "attempt",
+    "check",
+    "differences",
+    "expect",
+    "fold",
+    "load",
+    "number",
+    "plant",
+]
+Answer = Any  # what a learner made: a function, or values
 
 
 class Hint(Exception):
     """What a check has to say to an answer that is not right yet."""
 
 
-def expect(holds, hint: str):
+def expect(holds: Any, hint: str) -> None:
     """Go on if `holds`; else end the check with a hint."""
     if not holds:
         raise Hint(hint)
 
 
-def attempt(function, *args, **kwargs):
+def attempt(function: Answer, *args: Any, **kwargs: Any) -> Any:
     """Call the learner's function, and return what it returns.
 
     Raises
@@ -45,7 +60,7 @@ def attempt(function, *args, **kwargs):
     return value
 
 
-def number(function, *args):
+def number(function: Answer, *args: Any) -> Any:
     """Call the learner's function as `attempt` does, for one number.
 
     Raises
@@ -58,7 +73,7 @@ def number(function, *args):
     return value
 
 
-def check(name: str, *answer) -> None:
+def check(name: str, *answer: Answer) -> None:
     """Look an answer over, and print "right" or a hint.
 
     Parameters
@@ -91,8 +106,8 @@ def check(name: str, *answer) -> None:
     print(f"{name}: not yet. {said}" + ("" if said == first else f"\n      Hint: {first}"))
 
 
-def fold(text: str, summary: str = "Answer"):
-    """A folded answer for a notebook: `text`, plain, behind a `summary` to click on.
+def fold(text: str, summary: str = "Answer") -> HTML:
+    """Fold an answer for a notebook: `text`, plain, behind a `summary` to click on.
 
     Give it what was computed (``fold(f"{mu.shape[1]} numbers")``), so that the answer cannot be out of date.
     """

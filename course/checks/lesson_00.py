@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from course.checks import attempt, expect, number
+from course.checks import Answer, attempt, expect, number
 
 
-def exercise_1(volume_ml):
+def exercise_1(volume_ml: Answer) -> None:
     """Sum the occupancy, and multiply by the volume of a coarse pixel: 8 x 8 full-size ones, one slice high, in ml."""
     occupancy, spacing = np.zeros((3, 64, 64)), (0.7, 0.8, 2.5)
     occupancy[:, 20:25, 30:42] = [[[1.0]], [[0.5]], [[0.25]]]
@@ -25,7 +25,7 @@ def tube() -> np.ndarray:
     return occupancy
 
 
-def exercise_2(climbs):
+def exercise_2(climbs: Answer) -> None:
     """The centre of each slice is the mean of its columns, weighted by the occupancy. Does it grow with the slice?"""
     right = attempt(climbs, tube())
     expect(np.ndim(right) == 0, f"True or False is wanted, and this has the shape {np.shape(right)}")
@@ -41,12 +41,12 @@ def exercise_2(climbs):
     expect(attempt(climbs, pale), "pixels that hold a thousandth of pancreas count like full ones: weight by occupancy")
 
 
-def overlap(inside, masks) -> float:
-    """The Dice of two masks, by its definition."""
+def overlap(inside: np.ndarray, masks: np.ndarray) -> float:
+    """Compute the Dice of two masks, by its definition."""
     return 2 * np.sum(inside & masks) / max(np.sum(inside) + np.sum(masks), 1)
 
 
-def exercise_3(best_band):
+def exercise_3(best_band: Answer) -> None:
     """Try every pair low < high of a grid of greys; Dice is 2 x overlap / (band + mask). Keep the best pair."""
     rng = np.random.default_rng(0)
     images, masks = rng.random((4, 32, 32)), np.zeros((4, 32, 32), bool)

@@ -4,11 +4,11 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from course.checks import attempt, expect
+from course.checks import Answer, attempt, expect
 from vaelib.cohorts import quality
 
 
-def exercise_1(to_hu):
+def exercise_1(to_hu: Answer) -> None:
     """HU = slope x stored + intercept, in this order."""
     stored, slope, intercept = np.array([[0, 1024], [512, 2048]], np.uint16), 2.0, -1024.0
     found, wanted = np.asarray(attempt(to_hu, stored, slope, intercept)), stored * slope + intercept
@@ -19,7 +19,7 @@ def exercise_1(to_hu):
     expect(np.allclose(found, wanted), f"{found.ravel()[:2]} where {wanted.ravel()[:2]} should be")
 
 
-def exercise_2(in_order):
+def exercise_2(in_order: Answer) -> None:
     """The normal is the cross product of the two directions; a slice's height is the dot product with it; argsort."""
     rng, count = np.random.default_rng(0), 9
     for name, turn in (("axial", np.eye(3)), ("coronal", Rotation.from_euler("x", -90, degrees=True).as_matrix())):
@@ -34,7 +34,7 @@ def exercise_2(in_order):
         expect(np.array_equal(walked, np.arange(count)), f"it does not order the slices of a {name} series, {said}")
 
 
-def exercise_3(to_index):
+def exercise_3(to_index: Answer) -> None:
     """Undo the lesson's sum step by step: subtract, multiply by the inverse of the directions, divide, round."""
     turn = Rotation.from_euler("zyx", (25, -40, 15), degrees=True).as_matrix()
     image = sitk.Image(40, 50, 30, sitk.sitkInt16)
@@ -60,7 +60,7 @@ def exercise_3(to_index):
 
 
 def scene() -> tuple[sitk.Image, sitk.Image]:
-    """An upright ellipse of soft tissue in fat, near the last column, as scan and mask (6, 96, 96)."""
+    """Make an upright ellipse of soft tissue in fat, near the last column, as scan and mask (6, 96, 96)."""
     z, y, x = np.mgrid[:6, :96, :96]
     inside = ((x - 76) / 10) ** 2 + ((y - 48) / 26) ** 2 < 1
     hu = np.where(inside, 90, -105) + np.random.default_rng(0).normal(0, 12, inside.shape)
@@ -68,8 +68,8 @@ def scene() -> tuple[sitk.Image, sitk.Image]:
     return scan, mask
 
 
-def noticed(scan, mask, limit: float, axis: int = 2) -> int:
-    """The least shift at which the score of a mask falls below `limit`; nothing comes back at the other side."""
+def noticed(scan: sitk.Image, mask: sitk.Image, limit: float, axis: int = 2) -> int:
+    """Find the least shift at which a mask's score falls below `limit`; nothing comes back at the other side."""
     array = sitk.GetArrayFromImage(mask)
     for pixels in range(1, array.shape[axis]):
         moved = np.zeros_like(array)
@@ -81,7 +81,7 @@ def noticed(scan, mask, limit: float, axis: int = 2) -> int:
     return array.shape[axis]
 
 
-def exercise_4(first_noticed):
+def exercise_4(first_noticed: Answer) -> None:
     """Move the array of the mask by 1, 2, 3, ... columns, and ask `quality.flips` each time for the score at ""."""
     scan, mask = scene()
     before = sitk.GetArrayFromImage(mask)

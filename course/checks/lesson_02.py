@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from course.checks import attempt, expect, number
+from course.checks import Answer, attempt, expect, number
 from vaelib import metrics
 from vaelib.levels import downscale
 
 
-def exercise_1(halve):
+def exercise_1(halve: Answer) -> None:
     """A block has four pixels: image[::2, ::2] is the first of each, image[1::2, ::2] the next. Average all four."""
     image = np.random.default_rng(0).random((8, 16))
     found, wanted = np.asarray(attempt(halve, image)), halve(image)
@@ -20,7 +20,7 @@ def exercise_1(halve):
     expect(np.allclose(found, wanted), "the averages are not those of the blocks of 2 x 2: which four does it take?")
 
 
-def exercise_2(contrast):
+def exercise_2(contrast: Answer) -> None:
     """Cut the HU under the mask out, put them through the window (subtract, divide, clip), and take their deviation."""
     rng = np.random.default_rng(0)
     hu, mask = rng.normal(-300, 200, (6, 20, 20)), np.zeros((6, 20, 20), bool)
@@ -43,7 +43,7 @@ def exercise_2(contrast):
         )
 
 
-def exercise_3(vanished):
+def exercise_3(vanished: Answer) -> None:
     """Two questions a slice: is any pixel above 0, and does any reach the threshold? Count the yes and no."""
     occupancy = np.zeros((13, 16, 16))  # three slices stay empty
     for k, fill in enumerate((0.05, 0.1, 0.2, 0.3, 0.5, 0.6, 0.8, 0.9, 0.95, 1.0), 1):
@@ -58,7 +58,7 @@ def exercise_3(vanished):
 
 
 def ball() -> tuple[np.ndarray, np.ndarray]:
-    """A lobed disc in four slices: its occupancy (4, 16, 16), and the mask itself (4, 128, 128)."""
+    """Make a lobed disc in four slices: its occupancy (4, 16, 16), and the mask itself (4, 128, 128)."""
     y, x = np.mgrid[:128, :128] - 63.0
     radius = 34 + 6 * np.sin(3 * np.arctan2(y, x))
     truth = np.stack([np.hypot(x, y) < radius - 3 * k for k in range(4)])
@@ -71,7 +71,7 @@ def repeat(maps: np.ndarray, size: int) -> np.ndarray:
     return maps.repeat(factor, axis=-2).repeat(factor, axis=-1)
 
 
-def exercise_4(best_dice):
+def exercise_4(best_dice: Answer) -> None:
     """Enlarge once, then cut at one threshold after the other, and keep the largest Dice with its threshold."""
     occupancy, truth = ball()
     thresholds = np.arange(0.1, 0.91, 0.1)

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import nn
 
-from course.checks import attempt, expect
+from course.checks import Answer, attempt, expect
 from vaelib.vae import Encoder
 
 
-def exercise_1(sample):
+def exercise_1(sample: Answer) -> None:
     """The sample is mu + sigma x noise, and sigma is the root of the variance: exp(logvar / 2)."""
     torch.manual_seed(0)
     mu, logvar, noise = torch.randn(4, 3), torch.randn(4, 3), torch.randn(4, 3)
@@ -25,7 +25,7 @@ def exercise_1(sample):
     expect(all(s is not None for s in slopes), "mu or logvar gets no gradient: is one of them detached?")
 
 
-def exercise_2(negative_elbo):
+def exercise_2(negative_elbo: Answer) -> None:
     """Two terms: x given z, a Gaussian of this variance, its constant included; and the KL, whose weight is 1."""
     torch.manual_seed(0)
     x, recon, mu, logvar = torch.rand(6, 1, 8, 8), torch.rand(6, 1, 8, 8), torch.randn(6, 5), torch.randn(6, 5)
@@ -48,7 +48,7 @@ def exercise_2(negative_elbo):
         )
 
 
-def exercise_3(as_matrix):
+def exercise_3(as_matrix: Answer) -> None:
     """The answer to an image of zeros is b. The answer to an image with a single 1 is a column of W, plus b."""
     torch.manual_seed(0)
     encoder = Encoder(size=32, channels=2, latent=3)
@@ -71,7 +71,7 @@ def exercise_3(as_matrix):
         )
 
 
-def exercise_4(trade):
+def exercise_4(trade: Answer) -> None:
     """A new VAE each time, after torch.manual_seed(0); fit it with vae_step(beta); read the last row of the history."""
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     place = torch.rand(72, 2, 1, 1, generator=torch.Generator().manual_seed(0)) * 16 + 8

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from course.checks import attempt, expect, number
+from course.checks import Answer, attempt, expect, number
 
 
-def exercise_1(components_for):
+def exercise_1(components_for: Answer) -> None:
     """`latent.pca(mu, D)` keeps all D components; `explained_variance_ratio_` has the share of each, largest first.
 
     Add them up one after the other (`cumsum`), and count how many it takes to reach the share.
@@ -20,7 +20,7 @@ def exercise_1(components_for):
         expect(found == wanted, f"{wanted} of 6 components hold {share:.0%} of a test cloud, and you say {found}")
 
 
-def exercise_2(walk_unit):
+def exercise_2(walk_unit: Answer) -> None:
     """One unit moves, all others stay. A direction with a single number other than zero does that.
 
     `latent.traverse(start, direction, steps)` walks along it; its length is the standard deviation of that unit.
@@ -40,7 +40,7 @@ def exercise_2(walk_unit):
         expect(good, "the unit moves, but not by the standard deviation of its mean over the slices")
 
 
-def exercise_3(same_patient):
+def exercise_3(same_patient: Answer) -> None:
     """Distances between all pairs: ``np.linalg.norm(mu[:, None] - mu[None], axis=2)``, or `scipy`'s `cdist`.
 
     The nearest slice to each slice is itself; make that impossible (`np.fill_diagonal`) before you ask for the nearest.
@@ -55,7 +55,7 @@ def exercise_3(same_patient):
                                       f"you find {share:.2f}")  # fmt: skip
 
 
-def exercise_4(truncate):
+def exercise_4(truncate: Answer) -> None:
     """Fit `latent.pca(mu, components)`; its `transform` leaves only so many numbers, `inverse_transform` goes back.
 
     Both for `z`, which may be other slices than those that the directions come from.

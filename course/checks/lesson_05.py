@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from course.checks import attempt, expect, number
+from course.checks import Answer, attempt, expect, number
 
 
-def exercise_1(moved_threshold):
+def exercise_1(moved_threshold: Answer) -> None:
     """An honest p becomes ``w p / (w p + 1 - p)`` if pancreas pixels weigh w times as much in the loss.
 
     The pixels with p above the threshold should be the same as those with the new p above the new threshold.
@@ -22,7 +22,7 @@ def exercise_1(moved_threshold):
         )
 
 
-def exercise_2(patient_dice):
+def exercise_2(patient_dice: Answer) -> None:
     """Add up what a patient's slices share, and what they hold, over *all* of them; only then divide.
 
     `metrics.per_patient(patient)` gives the rows of each patient.
@@ -47,7 +47,7 @@ def exercise_2(patient_dice):
     )
 
 
-def exercise_3(expected_dice):
+def exercise_3(expected_dice: Answer) -> None:
     """If p is honest, a mask holds ``p[mask].sum()`` true pixels on average, and all pixels hold ``p.sum()``.
 
     Dice of the mask is twice the first, over the mask's pixels plus the second.
@@ -67,7 +67,7 @@ def exercise_3(expected_dice):
     expect(good, f"truths drawn from p have a Dice of {drawn.round(2)}, and you say {found.round(2)}")
 
 
-def exercise_4(pca_error):
+def exercise_4(pca_error: Answer) -> None:
     """Flatten each image to a row, fit `sklearn`'s `PCA` on the training rows, and put the held-out rows through it.
 
     `transform` keeps `components` numbers of each row, `inverse_transform` comes back.

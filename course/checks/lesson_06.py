@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from course.checks import attempt, expect, number
+from course.checks import Answer, attempt, expect, number
 from vaelib import metrics
 
 
 def _maps(rng, n):
-    """A truth (n, 1, 8, 8), its patients, and two maps of probability, each of which sees it badly in its own way."""
+    """Make a truth (n, 1, 8, 8), its patients, and two maps of probability, each bad in its own way."""
     truth = np.zeros((n, 1, 8, 8), bool)
     truth[:, :, 2:5, 2:6] = True
     noise = rng.uniform(-0.2, 0.2, (2, *truth.shape))
     return truth, np.repeat(["a", "b"], n // 2), [(0.3 * truth + 0.25 + e).astype(np.float32) for e in noise]
 
 
-def exercise_1(ensemble):
+def exercise_1(ensemble: Answer) -> None:
     """Average the maps first, those of the validation patients and those of the test patients.
 
     `metrics.best_threshold(probability, truth, patient)` then chooses a threshold, on validation patients alone.
@@ -39,7 +39,7 @@ def exercise_1(ensemble):
     expect(right, f"in a test of two small maps the mask is not that of their mean, cut at {cut:.2f}")
 
 
-def exercise_2(headroom):
+def exercise_2(headroom: Answer) -> None:
     """`metrics.sweep(p, truth, patient, thresholds)` is the Dice of each patient at each threshold.
 
     Take its mean over patients: at the chosen threshold, and where it is largest.
@@ -64,7 +64,7 @@ def exercise_2(headroom):
     expect(abs(where - wanted[2]) < 1e-6, f"it is reached at the threshold {wanted[2]:.2f}, and you say {where:.2f}")
 
 
-def exercise_3(unpaired):
+def exercise_3(unpaired: Answer) -> None:
     """`rng.integers(0, n, (draws, n))` draws patients anew, with repetition, `draws` times.
 
     Draw for `a` and for `b` separately, take the mean of each draw, and of their differences the quantiles.
@@ -94,7 +94,7 @@ def exercise_3(unpaired):
     )
 
 
-def exercise_4(smallest):
+def exercise_4(smallest: Answer) -> None:
     """The mean of n differences scatters with their standard deviation (``ddof=1``) over the square root of n.
 
     To be 1.96 such steps from zero four times out of five, a true difference has to be 1.96 + 0.84 of them.

@@ -4,15 +4,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from course.checks import attempt, expect, number
+from course.checks import Answer, attempt, expect, number
 from vaelib import training
 from vaelib.engine import memory
-from vaelib.spatial import ResidualVAE
-
-BETA = 1e-3  # `studies.sizes.BETA`, of the lesson, at 64 x 64
+from vaelib.spatial import BETA, ResidualVAE
 
 
-def exercise_1(largest_batch):
+def exercise_1(largest_batch: Answer) -> None:
     """`memory.step_bytes(vae, step, [images])` counts the bytes of a step; images on the device "meta" hold no numbers.
 
     Begin with a batch of 1, and double it as long as twice as many still fit into the room.
@@ -27,7 +25,7 @@ def exercise_1(largest_batch):
         expect(found == n, f"{found} images fit in a small test, but {n} would as well")
 
 
-def exercise_2(painted):
+def exercise_2(painted: Answer) -> None:
     """Each of `size` inputs paints `kernel` neighbouring pixels, and begins `stride` pixels after the one before it.
 
     The first begins `padding` pixels left of the picture, which cuts off what lies outside of it.
@@ -44,7 +42,7 @@ def exercise_2(painted):
         expect(np.array_equal(counts, wanted), f"with {case} the counts are {wanted}, and you say {counts}")
 
 
-def exercise_3(beta_for):
+def exercise_3(beta_for: Answer) -> None:
     """What matters is the ratio of the two terms, for each pixel. Twice the pixels, twice the sum; the KL stays.
 
     A mean over the pixels is the sum divided by their number; divide `beta` by the same.
@@ -62,7 +60,7 @@ def exercise_3(beta_for):
                                                       f"and you say {averaged:.3g}")  # fmt: skip
 
 
-def exercise_4(on_grid):
+def exercise_4(on_grid: Answer) -> None:
     """`ResidualVAE(side, channels=2, latent=..., grid=...)`: `latent` counts the numbers at *each place* of the grid.
 
     A grid of 8 x 8 has 64 places.

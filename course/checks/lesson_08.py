@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d, label
 
-from course.checks import attempt, expect
+from course.checks import Answer, attempt, expect
 from vaelib.metrics import THRESHOLDS
 from vaelib.sequence import SequenceDecoder
 
@@ -12,14 +12,14 @@ SIGMAS = (0.5, 1, 2, 4)
 
 
 def listener() -> SequenceDecoder:
-    """A small decoder with random weights everywhere, so that each slice hears all others."""
+    """Make a small decoder with random weights everywhere, so that each slice hears all others."""
     torch.manual_seed(0)
     net = SequenceDecoder(32, channels=2, latent=4, hidden=3)
     torch.nn.init.normal_(net.join.weight)
     return net
 
 
-def exercise_1(voxel):
+def exercise_1(voxel: Answer) -> None:
     """In the plane 512 pixels become `size`. Along z the first and the last slice keep their places."""
     spacing, slices, size = (0.7, 0.8, 3.0), 41, 32
     found = np.asarray(attempt(voxel, spacing, slices, size), float)
@@ -34,7 +34,7 @@ def exercise_1(voxel):
 
 
 def rod() -> tuple[np.ndarray, np.ndarray]:
-    """A mask (6, 16, 16), and its largest piece: a rod whose blocks meet at corners, beside a larger single plate."""
+    """Make a mask (6, 16, 16) and its largest piece: a rod of blocks that meet at corners, beside a plate."""
     piece = np.zeros((6, 16, 16), bool)
     for k in range(6):
         piece[k, 2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = True
@@ -43,7 +43,7 @@ def rod() -> tuple[np.ndarray, np.ndarray]:
     return mask, piece
 
 
-def exercise_2(largest):
+def exercise_2(largest: Answer) -> None:
     """`scipy.ndimage.label` numbers the pieces of a mask from 1; `np.bincount` counts the voxels of each number."""
     mask, piece = rod()
     given = mask.copy()
@@ -62,7 +62,7 @@ def exercise_2(largest):
 
 
 @torch.no_grad()
-def exercise_3(reach):
+def exercise_3(reach: Answer) -> None:
     """Change one latent in a clone, ask `net.context` before and after, and take the norm of what differs."""
     net, z = listener(), torch.randn(12, 4)
     given, changed = z.clone(), z.clone()
@@ -91,8 +91,14 @@ def noisy_tubes(drift: float, noise: float) -> tuple[np.ndarray, np.ndarray, np.
     return probability, truth, np.repeat(list("abcdef"), 10)
 
 
-def scores(probability, truth, patient, thresholds=THRESHOLDS, apart=True) -> dict[float, float]:
-    """The best mean Dice over patients for each sigma; with `apart` the smoothing ends where a patient does."""
+def scores(
+    probability: np.ndarray,
+    truth: np.ndarray,
+    patient: np.ndarray,
+    thresholds: np.ndarray = THRESHOLDS,
+    apart: bool = True,
+) -> dict[float, float]:
+    """Find the best mean Dice over patients for each sigma; with `apart`, smoothing ends where a patient does."""
     out = {}
     for sigma in SIGMAS:
         groups = [patient == name for name in np.unique(patient)]
@@ -105,8 +111,8 @@ def scores(probability, truth, patient, thresholds=THRESHOLDS, apart=True) -> di
     return out
 
 
-def exercise_4(best_sigma):
-    """For each sigma: smooth with `volumes.smooth`, take `metrics.best_threshold`, then the mean of `metrics.sweep`."""
+def exercise_4(best_sigma: Answer) -> None:
+    """For each sigma: smooth with `sequence.smooth`, take `metrics.best_threshold`, then average `metrics.sweep`."""
     for given in (noisy_tubes(0.5, 0.16), noisy_tubes(0, 0.12)):  # organs that move from slice to slice, and straight
         found = attempt(best_sigma, *given, SIGMAS)
         expect(np.ndim(found) == 0 and float(found) in SIGMAS, f"it returns {found}; one of the sigmas is asked for")

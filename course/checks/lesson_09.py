@@ -1,17 +1,18 @@
 """Checks of the exercises to notebook 09, Pancreas-CT, the real cohort."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
 
-from course.checks import attempt, expect
+from course.checks import Answer, attempt, expect
 
 PATIENTS = [f"PANCREAS_{number:04d}" for number in (1, 2, 3, 24, 26, 69, 71, 82)]
 LABELS = [f"label{number:04d}.nii.gz" for number in (1, 2, 3, 24, 25, 26, 69, 70, 71, 82)]
 
 
-def exercise_1(pair):
+def exercise_1(pair: Answer) -> None:
     """The number in a name is the patient: the 3 of `label0003.nii.gz` belongs to the 3 of `PANCREAS_0003`."""
     found = attempt(pair, list(LABELS), list(PATIENTS))
     expect(isinstance(found, dict), f"a dict is asked for, patient to label, and it returns {type(found).__name__}")
@@ -26,17 +27,17 @@ def exercise_1(pair):
 
 
 def fold_of(name: str, count: int) -> int:
-    """The fold of a patient, by the rule that `cohort.folds` states: seed and name hashed, modulo the folds."""
+    """Find the fold of a patient, by the rule of `cohort.folds`: seed and name hashed, modulo the folds."""
     return int.from_bytes(hashlib.sha256(f"0:{name}".encode()).digest()[:8]) % count
 
 
-def fills(names, count: int) -> bool:
-    """Whether each fold of these names has someone to test, and two others to train and validate on."""
+def fills(names: Sequence[str], count: int) -> bool:
+    """Tell whether each fold of these names has someone to test, and two others to train and validate on."""
     sizes = np.bincount([fold_of(name, count) for name in names], minlength=count)
     return sizes.min() > 0 and len(names) - sizes.max() >= 2
 
 
-def exercise_2(enough):
+def exercise_2(enough: Answer) -> None:
     """`cohort.folds(names, count=count)` raises an InputError while they are too few: try with one more each time."""
     names = [f"PANCREAS_{number:04d}" for number in range(1, 41)]
     for few, count in ((names, 4), (names[8:], 4), (names, 2), (names, 8)):
@@ -48,7 +49,7 @@ def exercise_2(enough):
         expect(found <= wanted, f"it says {found} for {count} folds, and fewer of these names would do")
 
 
-def exercise_3(spreads):
+def exercise_3(spreads: Answer) -> None:
     """Average over one axis of `dice` (seeds, patients) and take the standard deviation along the other, twice."""
     rng = np.random.default_rng(0)
     dice = 0.5 + rng.normal(0, 0.03, (3, 1)) + rng.normal(0, 0.1, (1, 8)) + rng.normal(0, 0.01, (3, 8))
@@ -66,8 +67,8 @@ def exercise_3(spreads):
            "the second is the standard error, over the patients, of their means over the seeds (ddof=1)")  # fmt: skip
 
 
-def as_scan(hu: np.ndarray, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)) -> sitk.Image:
-    """HU (S, H, W) as an image with these axes."""
+def as_scan(hu: np.ndarray, direction: Sequence[float] = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> sitk.Image:
+    """Turn HU (S, H, W) into an image with these axes."""
     image = sitk.GetImageFromArray(hu)
     image.SetDirection(direction)
     return image
@@ -83,7 +84,7 @@ def ward() -> tuple[dict[str, sitk.Image], set[frozenset]]:
     return scans | {"e": as_scan(third)}, {frozenset("ac"), frozenset("bd")}
 
 
-def exercise_4(twins):
+def exercise_4(twins: Answer) -> None:
     """`survey.fingerprint(scan)` are hashes of small windows; two prints of one scan share many (`np.intersect1d`)."""
     scans, wanted = ward()
     found = attempt(twins, dict(scans))

@@ -1,12 +1,13 @@
 """Checks of the exercises to notebook 10, Find the bug: faults that are planted, and checks that must find them."""
 
 from functools import cache
+from types import ModuleType
 
 import numpy as np
 import torch
 
-from course.checks import Hint, attempt, differences, expect, load
-from vaelib.cohorts.layout import REPOSITORY
+from course.checks import Answer, Hint, attempt, differences, expect, load
+from course.places import NOTEBOOKS
 from vaelib.losses import vae_loss as reference
 from vaelib.vae import VAEOutput
 
@@ -17,17 +18,17 @@ FULL = "    there = truth.any((1, 2))\n    predicted, truth, patient = predicted
 
 @cache
 def sound() -> str:
-    """The script that is right."""
-    return (REPOSITORY / "notebooks" / "solutions" / "10_segment.py").read_text(encoding="utf-8")
+    """Read the script that is right."""
+    return (NOTEBOOKS / "solutions" / "10_segment.py").read_text(encoding="utf-8")
 
 
-def planted(line: str, more: str, before: bool = False):
-    """The sound script with lines planted after one of its lines, or before it, as a module."""
+def planted(line: str, more: str, before: bool = False) -> ModuleType:
+    """Plant lines after a line of the sound script, or before it, and load that as a module."""
     return load(sound().replace(line, more + line if before else line + more), "planted")
 
 
-def verdict(check, script) -> bool:
-    """What a learner's check says of a script; how it must say it is asked for too."""
+def verdict(check: Answer, script: ModuleType) -> bool:
+    """Put a learner's check to a script, and ask that it answers as it must."""
     torch.manual_seed(0)
     answer = attempt(check, script)
     good = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], str)
@@ -35,7 +36,7 @@ def verdict(check, script) -> bool:
     return bool(answer[0])
 
 
-def exercise_1(divide_by_maximum):
+def exercise_1(divide_by_maximum: Answer) -> None:
     """Find the line of `prepare` that makes the images, and let `str.replace` put one more line after it."""
     found = attempt(divide_by_maximum, sound())
     expect(isinstance(found, str), f"the text of a script is asked for, and it returns {type(found).__name__}")
@@ -62,7 +63,7 @@ def scan_first(scan: np.ndarray) -> np.ndarray:
     return load(sound(), "sound").shrink(scan / scan.max((1, 2), keepdims=True))
 
 
-def exercise_2(same_tissue_same_grey):
+def exercise_2(same_tissue_same_grey: Answer) -> None:
     """Let `prepare` see two slices with the same grey in one place, and something brighter in one of them only."""
     expect(verdict(same_tissue_same_grey, load(sound(), "sound")), "it finds fault with the script that is sound")
     at_fault = planted(LINE, "    images = images / images.max((1, 2), keepdims=True)\n")
@@ -73,7 +74,7 @@ def exercise_2(same_tissue_same_grey):
            "it finds slices divided by their maximum, but not by their mean; compare one tissue in both")  # fmt: skip
 
 
-def exercise_3(vae_loss):
+def exercise_3(vae_loss: Answer) -> None:
     """`losses.vae_loss` takes a `vae.VAEOutput` and returns numbers by name, of which `total` is the loss."""
     torch.manual_seed(0)
     recon, x, (mu, logvar) = torch.rand(16, 1, 64, 64), torch.rand(16, 1, 64, 64), torch.randn(2, 16, 32)
@@ -89,7 +90,7 @@ def exercise_3(vae_loss):
     expect(torch.isclose(torch.as_tensor(found), wanted[0]), "its KL term is not that of `losses.vae_loss`")
 
 
-def exercise_4(inventions_count):
+def exercise_4(inventions_count: Answer) -> None:
     """Let the parrot find as much in slices with pancreas as in slices without, and ask `evaluate`."""
     expect(verdict(inventions_count, load(sound(), "sound")), "it finds fault with the script that is sound")
     line = "    test = test.subset(np.flatnonzero(test.masks.any((1, 2))))\n"

@@ -4,13 +4,14 @@ import numpy as np
 from scipy.ndimage import center_of_mass, label
 from scipy.spatial.distance import mahalanobis
 
-from course.checks import attempt, expect
+from course.checks import Answer, attempt, expect
+from vaelib.metrics import dice
 from vaelib.uncertainty import entropy
 
 FAR = np.float32(0.999999)  # as sure as a decoder in 32 bits ever is
 
 
-def exercise_1(draw):
+def exercise_1(draw: Answer) -> None:
     """The deviation is exp(logvar / 2), for logvar is the logarithm of the variance; that of the noise is 1."""
     rng = np.random.default_rng(0)
     mu, logvar = np.full((20_000, 2), 3.0), np.log(np.tile([0.25, 4.0], (20_000, 1)))  # deviations of 0.5 and 2
@@ -31,7 +32,7 @@ def exercise_1(draw):
     expect(np.allclose(once, mu + np.exp(logvar / 2) * noise), "it draws noise of its own; use that which it is given")
 
 
-def exercise_2(distance):
+def exercise_2(distance: Answer) -> None:
     """Subtract the mean of the codes; then d @ P @ d for each row d, where P is the inverse of their covariance."""
     rng = np.random.default_rng(0)
     codes = rng.normal(0, 1, (500, 3)) @ np.array([[3.0, 0, 0], [2, 1, 0], [0, 1, 0.2]]) + (5, 0, -2)
@@ -57,7 +58,7 @@ def exercise_2(distance):
     expect(np.allclose(found, wanted, rtol=0.01), f"the first should be {wanted[0]:.1f}, and it is {found[0]:.1f}")
 
 
-def exercise_3(information):
+def exercise_3(information: Answer) -> None:
     """`uncertainty.entropy(p)` gives the entropy of each pixel. Average before it once, and after it once."""
     rng = np.random.default_rng(0)
     p = np.clip(rng.normal([[0.1], [0.5], [0.8]], 0.1, (4, 3, 6)), 0.01, 0.99)
@@ -77,17 +78,12 @@ def exercise_3(information):
 
 
 def disc(row: float, column: float, radius: float) -> np.ndarray:
-    """A disc in a mask of 64 x 64 pixels."""
+    """Make a disc in a mask of 64 x 64 pixels."""
     y, x = np.indices((64, 64))
     return (y - row) ** 2 + (x - column) ** 2 <= radius**2
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice of two masks."""
-    return 2 * (one & other).sum() / (one.sum() + other.sum())
-
-
-def exercise_4(halfway):
+def exercise_4(halfway: Answer) -> None:
     """Move both distance maps until the centres meet halfway; then average, then cut at 0."""
     small, large, wanted = disc(14, 16, 5), disc(40, 44, 9), disc(27, 30, 7)
     found = np.asarray(attempt(halfway, small.copy(), large.copy()))
@@ -97,8 +93,8 @@ def exercise_4(halfway):
     expect(label(found)[1] == 1, "it is in two pieces: are the distances averaged, or the masks joined?")
     off = np.hypot(*np.subtract(center_of_mass(found), (27, 30)))
     expect(off < 1.5, f"its centre lies {off:.0f} pixels from the middle between the two centres")
-    expect(overlap(found, wanted) > 0.93,
+    expect(dice(found, wanted) > 0.93,
            f"between discs of 5 and 9 one of 7 is due, with 149 pixels; here are {found.sum()}")  # fmt: skip
     bar = disc(30, 30, 12) & (np.abs(np.indices((64, 64))[0] - 30) < 4)
     same = np.asarray(attempt(halfway, bar.copy(), bar.copy()))
-    expect(overlap(same, bar) > 0.93, "halfway between a mask and itself should lie that mask")
+    expect(dice(same, bar) > 0.93, "halfway between a mask and itself should lie that mask")

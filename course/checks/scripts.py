@@ -27,7 +27,7 @@ class Difference(NamedTuple):
     before: str
     after: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         """Lines to go with a minus, lines to come with a plus."""
         signed = [("-", self.before.splitlines()), ("+", self.after.splitlines())]
         return "\n".join(f"{sign} {text}" for sign, lines in signed for text in lines)
@@ -49,7 +49,7 @@ def load(source: str | Path, name: str) -> ModuleType:
     return module
 
 
-def ask(check: Callable, *scripts) -> tuple[bool, ...]:
+def ask(check: Callable[[ModuleType], tuple], *scripts: ModuleType) -> tuple[bool, ...]:
     """Put a check to each script, print its verdict and evidence, and return whether each passes.
 
     Each begins from the same seed, so that one experiment is made with all of them.
@@ -64,7 +64,7 @@ def ask(check: Callable, *scripts) -> tuple[bool, ...]:
 
 
 def differences(before: str, after: str) -> list[Difference]:
-    """The places in which two texts differ, from the top down."""
+    """Find the places in which two texts differ, from the top down."""
     a, b = (text.splitlines(keepends=True) for text in (before, after))
     blocks = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     return [Difference(k, "".join(a[i:j]), "".join(b[k:n])) for kind, i, j, k, n in blocks if kind != "equal"]

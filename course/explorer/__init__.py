@@ -1,6 +1,6 @@
 """The latent explorer as a page: both decoders run in the browser, so that it needs no Python where it is shown.
 
-`sliders.latent_explorer` needs a kernel; this is its sibling for a web site. `write_explorer` fills one folder, which
+`pictures.latent_explorer` needs a kernel; this is its sibling for a web site. `write_explorer` fills one folder, which
 any web server can hand out: the page, its script and its style, which lie beside this file; the decoders as ONNX; and
 `explorer.json`, the numbers that the sliders begin with. What runs the decoders, onnxruntime-web, comes from npm and
 belongs into the folder `ort/` of the page: see `RUNTIME`.
@@ -11,6 +11,7 @@ from json import dumps
 from pathlib import Path
 
 import numpy as np
+from torch.nn import Module
 
 from course.onnx import check_onnx, write_onnx
 from vaelib import latent, metrics, recipes
@@ -27,17 +28,19 @@ SYNTHETIC = "The patients are synthetic: nobody was scanned, and nothing here sa
 REAL = "Teaching material, not a medical device: nothing here may guide the care of a patient."
 
 
-def write_explorer(out, vae, mask, train: Slices, held_out: Slices, *, note: str = SYNTHETIC) -> Path:
-    """Write the page, its data and both decoders into the folder `out`; what is there of an older one goes.
+def write_explorer(
+    out: str | Path, vae: Module, mask: Module, train: Slices, held_out: Slices, *, note: str = SYNTHETIC
+) -> Path:
+    """Write the page, its data and both decoders into a folder; what is there of an older one goes.
 
     Parameters
     ----------
     out : path
     vae, mask : nn.Module
         Whose decoders are shown; both read the latent of one slice.
-    train : Stack
+    train : Slices
         Whose latents the directions are computed from.
-    held_out : Stack
+    held_out : Slices
         Of each of its patients the slice with most pancreas is a place to start.
     note : str
         What the page says about the data.
@@ -59,8 +62,8 @@ def write_explorer(out, vae, mask, train: Slices, held_out: Slices, *, note: str
     return out
 
 
-def contents(vae, train: Slices, held_out: Slices) -> dict:
-    """What `explorer.json` holds, but for the note.
+def contents(vae: Module, train: Slices, held_out: Slices) -> dict:
+    """Collect what `explorer.json` holds, but for the note.
 
     Latents are flat; ``shape`` is what the decoders expect. ``directions`` are steps of one standard deviation and
     ``explained`` their shares of the variance, as `latent.pca` has them. Of each of the ``slices``, ``truth`` is the
@@ -80,8 +83,8 @@ def contents(vae, train: Slices, held_out: Slices) -> dict:
     }
 
 
-def _start(vae, s: Slices, name: str, rows: np.ndarray) -> dict:
-    """Of one patient, in the rows of a stack, the slice with most pancreas."""
+def _start(vae: Module, s: Slices, name: str, rows: np.ndarray) -> dict:
+    """Describe the slice with most pancreas of one patient, whose rows are given."""
     k = int(s.masks[rows].sum((1, 2, 3)).argmax())
     image, truth = s.images[rows[k : k + 1]], s.masks[rows[k]] >= metrics.TRUTH
     return {
@@ -93,7 +96,7 @@ def _start(vae, s: Slices, name: str, rows: np.ndarray) -> dict:
     }
 
 
-def _numbers(array) -> list[float]:
+def _numbers(array: np.ndarray) -> list[float]:
     return [round(float(x), 6) for x in array]
 
 
@@ -101,8 +104,8 @@ def _base64(array: np.ndarray) -> str:
     return b64encode(array.tobytes()).decode()
 
 
-def explore(folder, *, out: Path, checkpoint: Path | None = None) -> Path:
-    """Write the explorer of a cohort; see `vaelib explorer --help`."""
+def explore(folder: str | Path | None, *, out: Path, checkpoint: Path | None = None) -> Path:
+    """Write the explorer of a cohort; see ``python -m course.explorer --help``."""
     check_onnx(out)
     networks, meta = ({}, {}) if checkpoint is None else load(checkpoint, "vae", "mask")
     level = networks["vae"].config["size"].bit_length() - 1 if networks else 6

@@ -16,7 +16,7 @@ const times = []; // milliseconds of the last draws
 
 async function get(name) {
   const answer = await fetch(name).catch(() => ({ ok: false }));
-  if (!answer.ok) throw new Error(`${name} is missing: write the page anew with "vaelib explorer".`);
+  if (!answer.ok) throw new Error(`${name} is missing: write the page anew with "python -m course.explorer".`);
   return answer;
 }
 

@@ -3,14 +3,13 @@
 import numpy as np
 import torch
 
-from studies import sizes
 from vaelib import training
 from vaelib.engine import memory
-from vaelib.spatial import ResidualVAE
+from vaelib.spatial import BETA, ResidualVAE
 
 
 def _one_too_many(vae, side, room):
-    batch, step = 1, training.vae_step(sizes.BETA)
+    batch, step = 1, training.vae_step(BETA)
     while memory.step_bytes(vae, step, [torch.empty(batch, 1, side, side, device="meta")]) <= room:
         batch *= 2
     return batch
@@ -31,8 +30,8 @@ WRONG = {
     "07.1": [((_one_too_many,), "need more than the room"), ((lambda vae, side, room: 1,), "would as well")],
     "07.2": [((_uncut,), "padding cuts off"), ((_evenly,), "the counts are")],
     "07.3": [
-        ((lambda side, reduction: sizes.BETA * side / 64,), "four times the pixels"),
-        ((lambda side, reduction: sizes.BETA * (side / 64) ** 2,), "the latent dies"),
+        ((lambda side, reduction: BETA * side / 64,), "four times the pixels"),
+        ((lambda side, reduction: BETA * (side / 64) ** 2,), "the latent dies"),
     ],
     "07.4": [
         ((lambda side, numbers, grid: ResidualVAE(side, 2, numbers, grid),), "numbers on"),

@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, label
 
-from studies import volumes
-from vaelib import metrics
+from vaelib import metrics, sequence
 
 
 def of_each_slice(mask):
@@ -63,7 +62,7 @@ WRONG = {
         ((lambda net, z, k, n: change(net, z, k)[k : k + n] / change(net, z, k)[k],), "k + 1"),
     ],
     "08.4": [
-        ((sigma_by(volumes.smooth, lambda *_: 0.5),), "left at 0.5"),
+        ((sigma_by(sequence.smooth, lambda *_: 0.5),), "left at 0.5"),
         ((sigma_by(lambda p, _, s: gaussian_filter1d(p, s, axis=0), metrics.best_threshold),), "into the next"),
         ((lambda p, truth, patient, sigmas: max(sigmas),), "another sigma"),
         ((lambda p, truth, patient, sigmas: 0.9,), "one of the sigmas"),

@@ -23,7 +23,7 @@ import SimpleITK as sitk
 from vaelib.cohorts.layout import WITHDRAWN
 from vaelib.cohorts.quality import MARGIN, flips
 from vaelib.dicom.geometry import index_map
-from vaelib.dicom.nifti import header_of
+from vaelib.dicom.masks import header_of
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import FULL, atomic_write
 from vaelib.engine.workers import progress_bar

@@ -27,6 +27,7 @@ from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file as replace_file
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import canonical, downscale, window
+from vaelib.metrics import dice
 from vaelib.volumes import read_ct
 
 PIXEL_MM, SLICE_MM = (0.3, 1.5), (0.3, 6)  # a body of 150 to 770 mm across 512 pixels; slices of a diagnostic CT
@@ -99,7 +100,7 @@ def _row(case, reorient):
             row = row._replace(reasons=tuple(_exposures(case)))
             scan = read_ct(case.ct)
             row = _described(row, scan)
-            if count := identity.writing(sitk.GetArrayViewFromImage(scan)):
+            if count := identity.slices_with_writing(sitk.GetArrayViewFromImage(scan)):
                 row = row._replace(reasons=(*row.reasons, f"writing burned into {count} slice(s)?"))
             mask = None
             if case.mask:
@@ -108,7 +109,7 @@ def _row(case, reorient):
             row = _pictured(row, scan, mask)
             if case.label:
                 other, _ = mask_of(replace(case, mask=case.label, layout="tcia"), scan, reorient)
-                row = row._replace(agreement=_dice(mask, other))
+                row = row._replace(agreement=dice(*(sitk.GetArrayViewFromImage(m) > 0 for m in (mask, other))))
         except (InputError, OSError) as error:
             row = row._replace(reasons=(f"cannot be read: {_shortly(error, case)}", *row.reasons))
             row = _pictured(row, scan, None) if row.size and row.image is None else row
@@ -155,11 +156,6 @@ def _pictured(row, scan, mask):
 def _slice(volume, index, fill):
     """Slice `index` of a scan or mask as canonical array, (512, 512)."""
     return sitk.GetArrayFromImage(canonical(volume[:, :, index : index + 1], fill=fill))[0]
-
-
-def _dice(one, two):
-    one, two = (sitk.GetArrayViewFromImage(mask) > 0 for mask in (one, two))
-    return float(2 * (one & two).sum() / (one.sum() + two.sum()))
 
 
 def fingerprint(scan):

@@ -1,18 +1,17 @@
-"""Write a predicted mask, or a decoder as ONNX, for other programs to open."""
+"""Write a mask as NIfTI or DICOM SEG, for other programs to open."""
 
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from vaelib.dicom.nifti import twin_of, unfolded
+from vaelib.dicom.masks import check_nifti, twin_of
 from vaelib.dicom.write import write_seg
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import atomic_write
+from vaelib.volumes import Scan
 
-HEADER = 352  # bytes of a NIfTI file before its first voxel
 
-
-def check_target(path, overwrite=False):
+def check_target(path: str | Path, overwrite: bool = False) -> Path:
     """Raise InputError unless a mask can be written to `path`; worth asking before a long computation."""
     path = Path(path).expanduser()
     if not path.name.lower().endswith((".nii.gz", ".nii", ".dcm")):
@@ -21,13 +20,18 @@ def check_target(path, overwrite=False):
         raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it to be overwritten")
     twin = twin_of(path)
     if path.suffix.lower() != ".dcm" and twin.exists():
-        raise InputError(
-            f"{path}: lies beside {twin.name}, and who asks ITK for one gets the other; choose another name"
-        )
+        raise InputError(f"{path}: lies beside {twin.name}, and ITK would mix the two; choose another name")
     return path
 
 
-def write_mask(mask, path, series, *, algorithm="vaelib", overwrite=False):
+def write_mask(
+    mask: sitk.Image,
+    path: str | Path,
+    scan: Scan | str | Path | None,
+    *,
+    algorithm: str | None = "vaelib",
+    overwrite: bool = False,
+) -> Path:
     """Write `mask` as NIfTI (`.nii`, `.nii.gz`) or as DICOM SEG (`.dcm`); it appears whole or not at all.
 
     Parameters
@@ -36,8 +40,8 @@ def write_mask(mask, path, series, *, algorithm="vaelib", overwrite=False):
         Of 0 and 1, on the grid of the scan.
     path : path
         The file to write; its ending says what it will be.
-    series : path
-        Folder of the CT series that a SEG refers to; a NIfTI has no use for it.
+    scan : Scan or path
+        What `read_ct` gave, or the folder of the CT series, for a SEG to refer to; a NIfTI has no use for it.
     algorithm : str or None
         What drew the mask; None says that it was drawn by hand.
     overwrite : bool
@@ -51,21 +55,16 @@ def write_mask(mask, path, series, *, algorithm="vaelib", overwrite=False):
     Raises
     ------
     InputError
-        The file exists, its ending is another, or the mask is not on the grid of the series; the disk is full.
+        The file exists, its ending is another, or the mask is not on the grid of the scan; the disk is full.
     """
     path = check_target(path, overwrite)
     if path.name.lower().endswith(".dcm"):
-        return write_seg(mask, series, path, algorithm=algorithm)
+        return write_seg(mask, scan, path, algorithm=algorithm)
     with atomic_write(path) as half:
         sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(half), useCompression=True)
-        if not _is_whole(half, HEADER + mask.GetNumberOfPixels()):  # on a full disk ITK goes on without a word
-            raise InputError(f"{path}: cannot be written whole: is the disk full? make room and run the same again")
+        try:
+            check_nifti(half, mask)
+        except InputError:  # on a full disk ITK goes on without a word
+            why = "is the disk full? make room and run the same again"
+            raise InputError(f"{path}: cannot be written whole: {why}") from None
     return path
-
-
-def _is_whole(path, size):
-    """Whether a NIfTI file holds, once unfolded, as many bytes as it should."""
-    try:
-        return unfolded(path, size) == size
-    except InputError:
-        return False

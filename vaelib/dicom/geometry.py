@@ -1,6 +1,9 @@
 """Compare the grids of a scan and a label, and put the label onto the scan through physical space."""
 
 import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -8,30 +11,47 @@ import SimpleITK as sitk
 from vaelib.engine.errors import InputError
 
 
-def slice_normal(orientation):
-    """Unit vector across the slices, (3,), from the six cosines of ImageOrientationPatient."""
+def slice_normal(orientation: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Compute the unit vector across the slices, (3,), from the six cosines of ImageOrientationPatient."""
     cosines = np.asarray(orientation, float)
     return np.cross(cosines[:3], cosines[3:])
 
 
-def axes_of(image):
-    """The letters to which the axes x, y and z of an image run: LAI is to the left, the front and the feet."""
+def axes_of(image: sitk.Image) -> str:
+    """Name the directions in which x, y and z of an image run: LAI is to the left, the front and the feet."""
     return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
 
 
-def index_map(label, like):
-    """(3, 3) and (3,): the scan's index of a label's voxel, both as (x, y, z), is matrix @ index + shift."""
+def image_like(array: np.ndarray, like: sitk.Image) -> sitk.Image:
+    """Make an image of an array (S, H, W) on the grid of another image."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.CopyInformation(like)
+    return image
+
+
+def index_map(label: sitk.Image, like: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Find (3, 3) and (3,): the scan's index of a label's voxel, both as (x, y, z), is matrix @ index + shift."""
     frames = [np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing() for image in (label, like)]
     shift = np.subtract(label.GetOrigin(), like.GetOrigin())
     return np.linalg.solve(frames[1], frames[0]), np.linalg.solve(frames[1], shift)
 
 
-def check_place(label, like, path, *, strict):
+def matching_axes(label: sitk.Image, like: sitk.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find which axis of a label runs along each of the scan's, (3,), the cosine between them, and whether backward.
+
+    Both may be readers that know the header of an image alone.
+    """
+    cosines = np.reshape(like.GetDirection(), (3, 3)).T @ np.reshape(label.GetDirection(), (3, 3))
+    along = np.abs(cosines).argmax(1)
+    cosine = cosines[range(3), along]
+    return along, np.abs(cosine), cosine < 0
+
+
+def check_place(label: sitk.Image, like: sitk.Image, path: Path, *, strict: bool) -> None:
     """Raise unless the label's header fits the scan (`strict`) and its mask lies inside the scan."""
-    matrix, shift = index_map(label, like)
+    (matrix, shift), (along, _, _) = index_map(label, like), matching_axes(label, like)
     here, scan = np.array(label.GetSize()), np.array(like.GetSize())
-    along = np.abs(matrix).argmax(1)  # the label's axis that runs along each of the scan's
-    pitch, counts = np.abs(matrix).max(1), here[along]
+    pitch, counts = np.abs(matrix)[range(3), along], here[along]  # along each of the scan's axes
     crooked = (np.abs(matrix) @ (here - 1) - pitch * (counts - 1)).max() > 0.5
     middle = matrix @ ((here - 1) / 2) + shift
     low, high = middle - pitch * counts / 2, middle + pitch * counts / 2  # the label's edges, as scan indices
@@ -51,33 +71,8 @@ def check_place(label, like, path, *, strict):
         raise InputError(f"{path}: its mask reaches {beyond.max():.1f} mm beyond the scan along {axis}; {remedy}")
 
 
-def onto_grid(label, like):
-    """The label on the scan's grid: copied where its voxels are the scan's own, else by nearest neighbour."""
-    matrix, shift = index_map(label, like)
-    steps, first = np.round(matrix), np.round(shift)
-    off = np.abs(matrix - steps) @ label.GetSize() + np.abs(shift - first)
-    if off.max() > 0.1 or not all((np.abs(steps).sum(axis) == 1).all() for axis in (0, 1)):
-        return sitk.Resample(label, like, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
-    array, scan = _turned(label, steps), np.array(like.GetSize())
-    # where its first voxel lies in the scan
-    low = (first - (steps.sum(1) < 0) * (np.array(array.shape) - 1)).astype(int)
-    start, stop = np.maximum(low, 0), np.minimum(low + array.shape, scan)
-    out = np.zeros(scan[::-1], np.uint8)
-    here = array[tuple(slice(a, b) for a, b in zip(start - low, stop - low, strict=True))]
-    out.T[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = here
-    mask = sitk.GetImageFromArray(out)
-    mask.CopyInformation(like)
-    return mask
-
-
-def _turned(label, matrix):
-    """The label's array with its axes in the order and direction of the scan's, x first."""
-    along = np.abs(matrix).argmax(1)
-    return np.flip(sitk.GetArrayFromImage(label).T.transpose(along), np.flatnonzero(matrix[range(3), along] < 0))
-
-
-def _disagreement(label, like):
-    """In words and mm, how the grid of a label differs from that of the scan."""
+def _disagreement(label: sitk.Image, like: sitk.Image) -> str:
+    """Say in words and mm how the grid of a label differs from that of the scan."""
     centres = [i.TransformContinuousIndexToPhysicalPoint((np.array(i.GetSize()) - 1) / 2) for i in (label, like)]
     moves = zip(np.subtract(*centres), ("right left", "forward back", "down up"), strict=True)
     moved = [f"{abs(mm):.1f} mm {way.split()[int(mm > 0)]}" for mm, way in moves if abs(mm) > 0.05]
@@ -88,15 +83,42 @@ def _disagreement(label, like):
     return ", ".join(said)
 
 
-def reordered(label, like, reorient):
-    """The label's array (S, H, W), reordered as the caller asks, whatever its header says."""
+def onto_grid(image: sitk.Image, scan: sitk.Image, threshold: float = 1, *, linear: bool = False) -> sitk.Image:
+    """Interpolate an image on the grid of a scan and mask where it reaches a threshold: 0 or 1, uint8.
+
+    Only the part of the scan around what is above the threshold is worked on. Outside of the image is 0.
+    """
+    mask = image_like(np.zeros(scan.GetSize()[::-1], np.uint8), scan)
+    start, size = _within_reach(sitk.GetArrayViewFromImage(image) >= threshold, image, scan)
+    if not all(size):
+        return mask
+    method = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
+    part = sitk.Resample(image, size, sitk.Transform(), method, scan.TransformIndexToPhysicalPoint(start),
+                         scan.GetSpacing(), scan.GetDirection(), 0.0, sitk.sitkFloat32)  # fmt: skip
+    return sitk.Paste(mask, sitk.Cast(part >= threshold, sitk.sitkUInt8), size, destinationIndex=start)
+
+
+def _within_reach(hot: np.ndarray, image: sitk.Image, scan: sitk.Image) -> tuple[list[int], list[int]]:
+    """Find the first index and the size of the part of a scan that interpolation carries `hot` voxels into."""
+    if not hot.any():
+        return [0, 0, 0], [0, 0, 0]
+    spans = [np.flatnonzero(hot.any(axes))[[0, -1]] + [-1.0, 1.0] for axes in ((0, 1), (0, 2), (1, 2))]
+    corners = [image.TransformContinuousIndexToPhysicalPoint(corner) for corner in product(*spans)]
+    inside = np.array([scan.TransformPhysicalPointToContinuousIndex(corner) for corner in corners])
+    start = np.clip(np.floor(inside.min(0)).astype(int) - 1, 0, scan.GetSize())
+    stop = np.clip(np.ceil(inside.max(0)).astype(int) + 2, start, scan.GetSize())
+    return start.tolist(), (stop - start).tolist()
+
+
+def reordered(label: sitk.Image, like: sitk.Image, reorient: str) -> np.ndarray:
+    """Reorder the array of a label (S, H, W) as the caller asks, whatever its header says."""
     array = sitk.GetArrayFromImage(label)
     if reorient == "axes":
-        matrix, _ = index_map(label, like)
-        if sorted(np.abs(matrix).argmax(1)) != [0, 1, 2]:
+        along, _, backward = matching_axes(label, like)
+        if sorted(along) != [0, 1, 2]:
             raise InputError(f"reorient='axes': the label's axes {axes_of(label)} fit no axes of the scan; use 'index'")
-        return _turned(label, matrix).T
+        return np.flip(array.T.transpose(along), np.flatnonzero(backward)).T
     if reorient != "index" and not re.fullmatch("flip-[xyz]{1,3}", str(reorient)):
         raise InputError(f"reorient={reorient!r}: choose 'header', 'axes', 'index', or 'flip-' with x, y, z or several")
-    axes = set(reorient.removeprefix("flip-")) if reorient != "index" else ()
-    return np.flip(array, ["zyx".index(axis) for axis in axes])
+    reversed_axes = set(reorient.removeprefix("flip-")) if reorient != "index" else ()
+    return np.flip(array, ["zyx".index(axis) for axis in reversed_axes])

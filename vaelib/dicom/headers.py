@@ -1,21 +1,30 @@
-"""Collect the headers of a CT series, in order of position, and distrust what they say."""
+"""Read the headers of a CT series in order of position, and check that its slices make one volume."""
 
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from vaelib.dicom.geometry import slice_normal
 from vaelib.engine.errors import InputError
 
-UNFOLDED = 128 << 20  # bytes of a deflated file: a SEG of 4,000 slices, or a CT slice four times as fine as any
+MAX_INFLATED = 128 << 20  # bytes: a SEG of 4,000 slices, or a CT slice four times as fine as any
+SIDES = range(1, 4097)  # pixels: to twice what the finest scanners give
+CT_PIXELS = {  # what the pixels of a CT slice can be; anything else is no HU, or a header that lies
+    "Rows": SIDES, "Columns": SIDES, "SamplesPerPixel": (1,), "PixelRepresentation": (0, 1),
+    "BitsAllocated": (8, 16, 32), "NumberOfFrames": (None, 1),
+    "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2"),
+}  # fmt: skip
+TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by 0.01 mm if that is more
 
 
-def series_headers(folder, *, pixels=False):
-    """Headers of the CT files in `folder`, in ascending position along the slice normal.
+def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]:
+    """Read the headers of the CT files in `folder`, in ascending position along the slice normal.
 
     Names carry no meaning. Hidden files, subfolders, a DICOMDIR and files that are no DICOM at all (a
     licence, a list of checksums) are passed over; a damaged file, or one that is not CT, is an error.
@@ -31,37 +40,43 @@ def series_headers(folder, *, pixels=False):
     list of Dataset
         Each knows its `filename`.
     """
-    folder, headers = Path(folder).expanduser(), []
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-        check_deflated(path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
-                ds = pydicom.dcmread(path, stop_before_pixels=not pixels)
-                if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
-                    ds = pydicom.dcmread(path, stop_before_pixels=True)
-        except Exception as error:  # pydicom raises many kinds on damaged files
-            if isinstance(error, pydicom.errors.InvalidDicomError) and path.suffix.lower() != ".dcm":
-                continue
-            raise InputError(f"{path}: is damaged or no DICOM; fetch it again") from None
-        if "DirectoryRecordSequence" in ds:
-            continue
-        if ds.get("Modality") != "CT":
-            kind = ds.get("Modality") or "of no stated modality (truncated?)"
-            raise InputError(f"{path}: is {kind}, not CT; move it out of the folder of the CT series")
-        if not all(_has_numbers(ds, *what) for what in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))):
-            raise InputError(f"{path}: has no position or orientation (truncated?); export it again")
-        headers.append(ds)
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    headers = [ds for path in paths if (ds := _read_slice(path, pixels)) is not None]
     if not headers:
         raise InputError(f"{folder}: holds no DICOM file; give the folder that holds one CT series")
     normal = slice_normal(headers[0].ImageOrientationPatient)
-    return sorted(headers, key=lambda ds: float(normal @ np.asarray(ds.ImagePositionPatient, float)))
+    return sorted(headers, key=lambda ds: float(normal @ read_numbers(ds, "ImagePositionPatient", 3)))
 
 
-def check_deflated(path):
-    """Raise InputError where a DICOM file is deflated (PS3.5 A.5) and unfolds to more than `UNFOLDED`: a bomb."""
+def _read_slice(path: Path, pixels: bool) -> Dataset | None:
+    """Read a file of a series; None where it is passed over."""
+    check_deflated(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
+            ds = pydicom.dcmread(path, stop_before_pixels=not pixels)
+            if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
+                ds = pydicom.dcmread(path, stop_before_pixels=True)
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        if isinstance(error, pydicom.errors.InvalidDicomError) and path.suffix.lower() != ".dcm":
+            return None
+        raise InputError(f"{path}: is damaged or no DICOM; fetch it again") from None
+    if "DirectoryRecordSequence" in ds:
+        return None
+    if ds.get("Modality") != "CT":
+        kind = ds.get("Modality") or "of no stated modality (truncated?)"
+        raise InputError(f"{path}: is {kind}, not CT; move it out of the folder of the CT series")
+    for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
+        if not np.isfinite(read_numbers(ds, keyword, count)).all():
+            raise InputError(f"{path}: has no position or orientation (truncated?); export it again")
+    return ds
+
+
+def check_deflated(path: str | Path) -> None:
+    """Raise InputError where a DICOM file is deflated (PS3.5 A.5) and unfolds to more than `MAX_INFLATED`: a bomb."""
     with open(path, "rb") as file:
         start = file.read(1024)
         if DeflatedExplicitVRLittleEndian.encode() not in start:
@@ -69,16 +84,75 @@ def check_deflated(path):
         file.seek(144 + int.from_bytes(start[140:144], "little"))  # the meta information says how long it is
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            inflater.decompress(file.read(), UNFOLDED)
+            inflater.decompress(file.read(), MAX_INFLATED)
         except zlib.error:  # which pydicom will find too
             return
     if inflater.unconsumed_tail:
-        raise InputError(f"{path}: unfolds to over {UNFOLDED >> 20} MiB, which no such file does; fetch it again")
+        raise InputError(f"{path}: unfolds to over {MAX_INFLATED >> 20} MiB, which no such file does; fetch it again")
 
 
-def _has_numbers(ds, keyword, count):
+def read_attribute(ds: Dataset, keyword: str) -> Any:
+    """Read the value of an attribute, None where there is none; InputError where pydicom cannot decode it."""
     try:
-        values = np.array(ds.get(keyword), float)
-    except Exception:  # pydicom raises many kinds on text that is no number
-        return False
-    return values.shape == (count,) and bool(np.isfinite(values).all())
+        return ds.get(keyword)
+    except Exception:  # pydicom raises many kinds on what is not of the kind that the standard wants
+        raise InputError(f"{ds.filename}: its {keyword} cannot be read, damaged? fetch it again") from None
+
+
+def read_numbers(ds: Dataset, keyword: str, count: int) -> np.ndarray:
+    """Read the numbers of an attribute, (count,) float64: all NaN where it is missing, empty or of another length."""
+    value = read_attribute(ds, keyword)
+    try:
+        numbers = np.atleast_1d(np.array(np.nan if value in (None, "") else value, float))
+    except (TypeError, ValueError):
+        raise InputError(f"{ds.filename}: {keyword} is no number; export the scan again") from None
+    return numbers if numbers.shape == (count,) else np.full(count, np.nan)
+
+
+def check_alike(headers: list[Dataset]) -> None:
+    """Raise unless slices are of one series, have pixels of a CT, and share size, spacing and orientation."""
+    first, series = headers[0], {str(read_attribute(ds, "SeriesInstanceUID")): ds.filename for ds in headers}
+    if len(series) > 1:
+        odd = list(series.values())[1]
+        raise InputError(f"{odd}: one of {len(series)} series in {Path(odd).parent}; keep one series in a folder")
+    if not all(0 < mm < np.inf for mm in read_numbers(first, "PixelSpacing", 2)):
+        raise InputError(f"{first.filename}: PixelSpacing is {first.get('PixelSpacing')}; export the scan again")
+    for ds in headers:  # before any memory is taken for pixels
+        for keyword, known in CT_PIXELS.items():
+            if (value := read_attribute(ds, keyword)) not in known:
+                raise InputError(f"{ds.filename}: {keyword} is {value}, which no CT slice has; export the scan again")
+    axes = read_numbers(first, "ImageOrientationPatient", 6).reshape(2, 3)
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
+        raise InputError(f"{first.filename}: ImageOrientationPatient {axes.ravel()} is skewed; export the scan again")
+    for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
+        usual = read_numbers(first, keyword, count)
+        for ds in headers:
+            if not np.allclose(read_numbers(ds, keyword, count), usual, rtol=0, atol=5e-5):
+                here, there = ds.get(keyword), first.get(keyword)
+                raise InputError(f"{ds.filename}: {keyword} is {here}, elsewhere {there}; take the odd slices out")
+
+
+def check_evenly_stacked(headers: list[Dataset]) -> float:
+    """Return the distance between slices in mm; raise where one is missing, doubled or shifted to the side."""
+    names, normal = [ds.filename for ds in headers], slice_normal(headers[0].ImageOrientationPatient)
+    if len(headers) < 2:
+        raise InputError(f"{names[0]}: a single slice; give the whole series")
+    positions = np.array([read_numbers(ds, "ImagePositionPatient", 3) for ds in headers])
+    gaps = np.diff(positions @ normal)
+    usual = np.sort(gaps)[(len(gaps) - 1) // 2]  # the lower median: a gap that exists
+    slack = max(TOLERANCE * usual, 0.01)
+    bad = (np.abs(gaps - usual) > slack) | (gaps < 0.01)
+    if bad.any():
+        k = int(bad.argmax())
+        steps, fault = round(gaps[k] / max(usual, 0.01)), "uneven spacing; resample the scan to even slices first"
+        if gaps[k] < 0.01:
+            fault = "the same place twice; remove one of the two"
+        elif steps > 1 and abs(gaps[k] - steps * usual) <= slack * steps:
+            fault = f"{steps - 1} missing slice(s); download the series again"
+        raise InputError(f"{names[k]}: {gaps[k]:.2f} mm from {Path(names[k + 1]).name}, {usual:.2f} is usual: {fault}")
+    moved = positions - positions[0]
+    aside = np.linalg.norm(moved - np.outer(moved @ normal, normal), axis=1)
+    if aside.max() > 0.1:
+        name = names[int(aside.argmax())]
+        raise InputError(f"{name}: lies {aside.max():.2f} mm aside (tilted gantry?); resample it upright first")
+    return float(gaps.mean())

@@ -1,39 +1,28 @@
 """Whom a scan shows: what of its headers may travel with a mask, and what in it deserves a warning.
 
-What identifies is decided by DICOM PS3.15, Annex E (the basic profile). Attributes are named here, their values never
-handed on. Nothing can show that a scan identifies nobody: a face, a rare implant, a private tag may.
+Which attributes these are is listed in `identity.toml`. They are named, their values never handed on. Nothing can show that a scan identifies nobody: a face, a rare implant, a private tag may.
 """
 
 import re
+import tomllib
+from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
+from pydicom import DataElement, Dataset
 
-# What highdicom asks of the slices that a SEG refers to, and the maker of the scanner. All else stays behind.
-KEPT = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID
-Modality PatientID Manufacturer ManufacturerModelName Rows Columns PixelSpacing SliceThickness SpacingBetweenSlices
-ImagePositionPatient ImageOrientationPatient LossyImageCompression LossyImageCompressionRatio
-LossyImageCompressionMethod""".split()
-EMPTIED = """PatientName PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber ReferringPhysicianName
-PositionReferenceIndicator""".split()  # type 2: a SEG must have them and may leave them empty (PS3.3 C.7.1.1, C.7.2.1)
-NOBODYS = {"StudyDescription": ("Abdomen", "SYNTHETIC abdomen"), "StationName": ("CT1", "CT2", "CT3")}  # the phantom's
-# What check names, beside every name of a person: the patient's own, and what a project may have kept knowingly.
-PERSONAL = """PatientBirthDate PatientBirthTime PatientAddress PatientTelephoneNumbers PatientTelecomInformation
-OtherPatientIDs OtherPatientIDsSequence MedicalRecordLocator PatientInsurancePlanCodeSequence MilitaryRank
-BranchOfService Occupation PatientReligiousPreference CountryOfResidence RegionOfResidence PatientComments
-AdditionalPatientHistory AdmissionID""".split()
-PLACES = """InstitutionName InstitutionAddress InstitutionalDepartmentName ReferringPhysicianAddress
-ReferringPhysicianTelephoneNumbers PersonAddress PersonTelephoneNumbers AccessionNumber ImageComments StudyComments
-RequestingService""".split()
+LISTS = tomllib.loads(Path(__file__).with_name("identity.toml").read_text("utf-8"))
+KEPT, EMPTIED = LISTS["kept"], LISTS["emptied"]
 NO_ONE = re.compile(r"[\W_0]*|19000101|(anonym|de-?identif)\w*|removed|unknown|none|x+", re.IGNORECASE)
+SAID = "headers hold", "private tags in group", "may have writing burned in, by", "overlay in group"
 HARMLESS = {"CTP"}  # private creators: TCIA's own, which names collection and site
-LISTED = 5  # more attributes than that are counted, not named
+AT_MOST = 5  # more attributes than that are counted, not named
 STROKES = 50  # thin runs of pixels in a slice: small writing has 150, 14 is the most in 2,258 slices without any
 
 
-def source(ds):
-    """A slice as a SEG needs it: geometry, UIDs and the research ID, without anything else of the patient.
+def deidentified(ds: Dataset) -> Dataset:
+    """Copy of a header what a SEG needs: geometry, UIDs and the research ID, and nothing else of the patient.
 
     Parameters
     ----------
@@ -47,15 +36,12 @@ def source(ds):
     """
     out = Dataset()
     out.file_meta, out.SliceThickness = ds.file_meta, ""  # some anonymisers remove what a CT may leave empty
-    for keyword in KEPT:
-        if keyword in ds:
-            out[keyword] = ds[keyword]
     latin = ds.get("SpecificCharacterSet") == "ISO_IR 100"
     out.SpecificCharacterSet = "ISO_IR 100" if latin else "ISO_IR 192"  # Latin-1, or else Unicode for any PatientID
     for keyword in EMPTIED:
         setattr(out, keyword, "")
-    for keyword, harmless in NOBODYS.items():
-        if ds.get(keyword) in harmless:
+    for keyword in [*KEPT, *(name for name, known in LISTS["nobodys"].items() if ds.get(name) in known)]:
+        if keyword in ds:
             out[keyword] = ds[keyword]
     out.PatientID = ds.get("PatientID") or ""
     if _letters(ds.get("PatientName")) == _letters(out.PatientID):
@@ -63,8 +49,8 @@ def source(ds):
     return out
 
 
-def reasons(headers, patient, mask=None):
-    """Why the headers of a case may tell who the patient is, or the pixels have writing in them, in words.
+def reasons(headers: list[Dataset], patient: str, mask: Dataset | None = None) -> Iterator[str]:
+    """Say why headers may tell who the patient is, or why pixels may have writing in them.
 
     A file that says PatientIdentityRemoved YES is believed in what a project may keep on purpose: private tags,
     institutions, numbers, a PatientID that is not the folder's. Dates and descriptions are in every scan and are
@@ -85,35 +71,33 @@ def reasons(headers, patient, mask=None):
         Attributes are named by keyword. No value is quoted.
     """
     removed = str(headers[0].get("PatientIdentityRemoved") or "")
-    held, private, burned, overlays = {}, set(), {}, set()
     known = {_letters(patient), _letters(headers[0].get("PatientID"))}
+    found: list[dict] = [{}, {}, {}, {}]  # for each of `SAID`, names by tag, those of the patient module first
+    held, private, burned, overlays = found
     for element in _different(headers + [mask] * (mask is not None)):
         tag, name = element.tag, element.keyword
+        key, group = (tag.group != 0x10, tag), f"{tag.group:04x}"
         if tag.is_private:
             if removed != "YES" and not tag.is_private_creator and element.private_creator not in HARMLESS:
-                private.add(f"{tag.group:04x}")
+                private[key] = group
         elif 0x6000 <= tag.group <= 0x60FF:
-            overlays.add(f"{tag.group:04x}")
-        elif _may_be_writing(name, element.value):
-            burned[tag] = name
+            overlays[key] = group
+        elif name in LISTS["writing"] and re.search(LISTS["writing"][name], str(element.value or "")):
+            burned[key] = name
         elif _identifies(element, known, patient, removed == "YES"):
-            held[tag.group != 0x10, tag] = "another PatientID" if name == "PatientID" else name
+            held[key] = "another PatientID" if name == "PatientID" else name
     if removed == "NO":
         held[True, 0] = "PatientIdentityRemoved NO"
-    if held:
-        names = list(dict.fromkeys(held[key] for key in sorted(held)))
-        more = f" and {len(names) - LISTED} more" * (len(names) > LISTED)
-        yield f"headers hold {', '.join(names[:LISTED])}{more}"
-    if private:
-        yield f"private tags in group {', '.join(sorted(private))}"
-    if burned:
-        yield f"may have writing burned in, by {', '.join(burned[tag] for tag in sorted(burned))}"
-    if overlays:
-        yield f"overlay in group {', '.join(sorted(overlays))}"
+    for said, by_tag in zip(SAID, found, strict=True):
+        names = list(dict.fromkeys(by_tag[key] for key in sorted(by_tag)))
+        shown = names[:AT_MOST] if by_tag is held else names
+        more = f" and {len(names) - AT_MOST} more" * (len(names) > len(shown))
+        if names:
+            yield f"{said} {', '.join(shown)}{more}"
 
 
-def _different(headers):
-    """The elements of all headers, nested ones too, without those that an earlier header has with the same value."""
+def _different(headers: list[Dataset]) -> Iterator[DataElement]:
+    """Go through the elements of all headers, nested ones too, but once through those that have the same value."""
     seen = {}
     for ds in headers:
         for tag in [tag for tag in ds.keys() if tag.group != 0x5200]:  # functional groups: one for each frame of a SEG
@@ -129,8 +113,8 @@ def _different(headers):
             yield from chain([element], *nested)
 
 
-def _identifies(element, known, patient, trusted):
-    """Whether an element tells of the patient more than the research ID does."""
+def _identifies(element: DataElement, known: set[str], patient: str, trusted: bool) -> bool:
+    """Tell whether an element says more of the patient than the research ID does."""
     name, value = element.keyword, element.value
     if name == "PatientName":
         alias = _letters(value) in known and re.search(r"\d", str(value))
@@ -140,24 +124,17 @@ def _identifies(element, known, patient, trusted):
         return not trusted and bool(one) and one not in two and two not in one
     if name == "ContentCreatorName":  # who drew a mask is no patient
         return False
-    if element.VR == "PN" or name in PERSONAL or name in PLACES and not trusted:
+    if element.VR == "PN" or name in LISTS["personal"] or name in LISTS["places"] and not trusted:
         return bool(value) if element.VR == "SQ" else not NO_ONE.fullmatch(_letters(value))
     return False
 
 
-def _letters(value):
-    """A name or number without the marks between its parts, for comparison."""
+def _letters(value: object) -> str:
+    """Take the marks between the parts of a name or number away, for comparison."""
     return re.sub(r"[\W_]", "", str(value or "")).casefold()
 
 
-def _may_be_writing(name, value):
-    if name == "ImageType":
-        return bool(re.search("SCREEN|CAPTURE|DOSE", str(value)))
-    said = {"BurnedInAnnotation": "YES", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}  # and its multi-frame kin
-    return name in said and str(value).startswith(said[name]) or name == "ConversionType" and bool(value)
-
-
-def writing(hu):
+def slices_with_writing(hu: np.ndarray) -> int:
     """Count the slices that look as if letters were burned into them.
 
     Letters are thin, crisp, and all of one value, the greatest in the slice: a run of 1 to 3 pixels of it in a row,
@@ -173,10 +150,10 @@ def writing(hu):
     int
         Slices with 50 such strokes or more.
     """
-    return sum(_strokes(slice) >= STROKES for slice in hu)
+    return sum(_strokes(image) >= STROKES for image in hu)
 
 
-def _strokes(hu):
+def _strokes(hu: np.ndarray) -> int:
     top, low = float(hu.max()), float(hu.min())
     bright = hu == top
     if not STROKES <= np.count_nonzero(bright) < bright.size:

@@ -1,70 +1,54 @@
-"""Write CT and segmentations as DICOM, and collect the headers of a series.
+"""Write CT and segmentations as DICOM.
 
 CT follows the CT Image IOD (DICOM PS3.3 A.3), masks the Segmentation IOD (PS3.3 A.51) by way of
 highdicom. Positions are in mm in the patient's LPS frame: x to the left, y to the back, z to the head.
 """
 
+import tomllib
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from vaelib import __version__
 from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.headers import series_headers
-from vaelib.dicom.identity import source
+from vaelib.dicom.headers import read_numbers, series_headers
+from vaelib.dicom.identity import deidentified
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import atomic_write
+from vaelib.volumes import Scan
 
-DATE, TIME = "20200101", "120000"  # fixed: the same bytes whenever a file is made
 AXIAL = (1, 0, 0, 0, -1, 0)  # as every scan of Pancreas-CT: row 0 is the most posterior
-CT_ATTRIBUTES = {
-    "SpecificCharacterSet": "ISO_IR 100", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-    "SOPClassUID": CTImageStorage, "Modality": "CT", "Manufacturer": "vaelib", "BodyPartExamined": "ABDOMEN",
-    "StudyDate": DATE, "SeriesDate": DATE, "AcquisitionDate": DATE, "ContentDate": DATE,
-    "StudyTime": TIME, "SeriesTime": TIME, "AcquisitionTime": TIME, "ContentTime": TIME,
-    "AccessionNumber": "", "ReferringPhysicianName": "", "PatientBirthDate": "", "PatientSex": "",
-    "StudyDescription": "Abdomen", "SeriesDescription": "Abdomen CT", "PatientPosition": "HFS",
-    "KVP": "120", "ConvolutionKernel": "STANDARD", "StudyID": "1", "SeriesNumber": 1, "AcquisitionNumber": 1,
-    "PositionReferenceIndicator": "", "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-    "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 1,
-    "WindowCenter": "40", "WindowWidth": "400",
-    "RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "HU",
-}  # fmt: skip
+CT = tomllib.loads(Path(__file__).with_name("ct.toml").read_text("utf-8"))
+DATE, TIME = CT["StudyDate"], CT["StudyTime"]  # fixed: the same bytes whenever a file is made
 
 
-def make_uid(seed, name):
-    """The UID that belongs to `name` ("study", "series", "seg", ...) under the string `seed`."""
+def make_uid(seed: str | Path, name: str) -> str:
+    """Derive the UID that belongs to `name` ("study", "series", "seg", ...) under the string `seed`."""
     return generate_uid(entropy_srcs=[str(seed), str(name)])
 
 
-def _ds(values):
+def _decimals(values: Iterable[float]) -> list[DSfloat]:
     # DICOM allows a decimal string 16 characters; adding 0 turns -0 into 0
     return [DSfloat(round(float(v), 10) + 0.0, auto_format=True) for v in values]
 
 
-def _ct_template(shape, spacing, direction, patient_id, uid, tags):
-    """The attributes that all slices of a series share."""
-    ds = Dataset()
-    own = {
-        "PatientID": patient_id, "PatientName": f"{patient_id}^", "SliceThickness": _ds(spacing[:1])[0],
-        "StudyInstanceUID": make_uid(uid, "study"), "SeriesInstanceUID": make_uid(uid, "series"),
-        "FrameOfReferenceUID": make_uid(uid, "frame of reference"),
-        "Rows": shape[1], "Columns": shape[2], "PixelSpacing": _ds(spacing[1:]),
-        "ImageOrientationPatient": _ds(direction),
-    }  # fmt: skip
-    for keyword, value in (CT_ATTRIBUTES | own | (tags or {})).items():
-        setattr(ds, keyword, value)
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    return ds
-
-
-def write_ct(hu, folder, *, spacing, origin=None, direction=AXIAL, patient_id, uid, tags=None):
+def write_ct(
+    hu: np.ndarray,
+    folder: str | Path,
+    *,
+    spacing: Sequence[float],
+    origin: Sequence[float] | np.ndarray | None = None,
+    direction: Sequence[float] = AXIAL,
+    patient_id: str,
+    uid: str,
+    tags: dict | None = None,
+) -> Path:
     """Write a volume as one CT series: signed 16-bit, implicit VR little endian, one file a slice.
 
     Parameters
@@ -109,40 +93,42 @@ def write_ct(hu, folder, *, spacing, origin=None, direction=AXIAL, patient_id, u
     if origin is None:
         s, h, w = np.subtract(hu.shape, 1) / 2
         origin = -(s * step + h * along_column + w * along_row)
-    ds = _ct_template(hu.shape, spacing, direction, patient_id, uid, tags)
+    own = {
+        "PatientID": patient_id, "PatientName": f"{patient_id}^", "SliceThickness": _decimals(spacing[:1])[0],
+        "StudyInstanceUID": make_uid(uid, "study"), "SeriesInstanceUID": make_uid(uid, "series"),
+        "FrameOfReferenceUID": make_uid(uid, "frame of reference"), "Rows": hu.shape[1], "Columns": hu.shape[2],
+        "PixelSpacing": _decimals(spacing[1:]), "ImageOrientationPatient": _decimals(direction),
+    }  # fmt: skip
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = ImplicitVRLittleEndian, CTImageStorage
+    for keyword, value in (CT | own | (tags or {})).items():
+        setattr(ds, keyword, value)
     for k, pixels in enumerate(hu.astype("<i2")):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = make_uid(uid, f"slice {k}")
-        ds.InstanceNumber, ds.ImagePositionPatient = k + 1, _ds(origin + k * step)
+        ds.InstanceNumber, ds.ImagePositionPatient = k + 1, _decimals(origin + k * step)
         ds.add_new("PixelData", "OW", pixels.tobytes())
         ds.save_as(folder / f"1-{k + 1:03d}.dcm", enforce_file_format=True)
     return folder
 
 
-def _fill_identifiers(headers, folder):
-    """Where anonymisation emptied the UIDs that a SEG must refer to, put derived ones in their place."""
-    frame, empty = headers[0].get("FrameOfReferenceUID") or make_uid(folder, "frame of reference"), set()
-    shared = {"FrameOfReferenceUID": frame, "SOPClassUID": CTImageStorage}
-    shared |= {"StudyInstanceUID": make_uid(frame, "study"), "SeriesInstanceUID": make_uid(frame, "series")}
-    for ds in headers:
-        own = ds.file_meta.get("MediaStorageSOPInstanceUID") or make_uid(frame, ds.filename)
-        for keyword, value in (shared | {"SOPInstanceUID": own}).items():
-            if not ds.get(keyword):
-                empty.add(keyword)
-                setattr(ds, keyword, value)
-    if empty:
-        names = ", ".join(sorted(empty))
-        warnings.warn(f"{folder}: the scan has no {names}; the SEG refers to derived ones", stacklevel=3)
-
-
-def write_seg(mask, series, path, *, uid=None, description="Pancreas", algorithm=None):
+def write_seg(
+    mask: sitk.Image,
+    scan: Scan | str | Path | None,
+    path: str | Path,
+    *,
+    uid: str | None = None,
+    description: str = "Pancreas",
+    algorithm: str | None = None,
+) -> Path:
     """Write a mask as a binary DICOM SEG that refers to the slices of its CT series.
 
     Parameters
     ----------
     mask : sitk.Image
-        Of 0 and 1, on the grid that `read_ct(series)` gives.
-    series : path
-        Folder of the CT series.
+        Of 0 and 1, on the grid of the scan.
+    scan : Scan or path
+        What `read_ct` gave, whose headers are used and left as they are, or the folder of the CT series.
     path : path
         The file to write; it appears whole or not at all.
     uid : str, optional
@@ -160,57 +146,74 @@ def write_seg(mask, series, path, *, uid=None, description="Pancreas", algorithm
     Raises
     ------
     InputError
-        Where the mask is not on the grid of the series.
+        The mask is not on the grid of the scan, or the scan is an image without headers.
     """
-    import SimpleITK as sitk  # here, as is highdicom below: each takes a while to import
-
-    path, size = Path(path).expanduser(), mask.GetSize()
-    headers = series.headers if hasattr(series, "headers") else series_headers(Path(series).expanduser())
-    ends = np.array([ds.ImagePositionPatient for ds in (headers[0], headers[-1])], float)
+    path = Path(path).expanduser()
+    if not isinstance(scan, Scan | str | Path):
+        raise InputError(f"{path}: a SEG refers to the headers of its scan; give what read_ct gave, or its folder")
+    headers = scan.headers if isinstance(scan, Scan) else series_headers(scan)
+    ends = np.array([read_numbers(ds, "ImagePositionPatient", 3) for ds in (headers[0], headers[-1])])
+    size, grid = mask.GetSize(), (headers[0].Columns, headers[0].Rows, len(headers))
     corner = mask.TransformIndexToPhysicalPoint((0, 0, size[2] - 1))
     off = np.abs(ends - [mask.GetOrigin(), corner]).max()
-    grid = (headers[0].Columns, headers[0].Rows, len(headers))
     if size != grid or off > 0.01:
-        raise InputError(f"{path}: mask {size} lies {off:.2f} mm off the scan {grid} in {series}; resample it first")
-    _fill_identifiers(headers, series)
-    seg = _encode_seg(sitk.GetArrayFromImage(mask).astype(np.uint8), headers, uid, description, algorithm)
+        folder = Path(headers[0].filename).parent
+        raise InputError(f"{path}: mask {size} lies {off:.2f} mm off the scan {grid} in {folder}; resample it first")
+    array = sitk.GetArrayFromImage(mask).astype(np.uint8)
+    seg = _encode_seg(array, _sources(headers), uid, description, algorithm)
     with atomic_write(path) as half:
         seg.save_as(half)
     return path
 
 
-def _encode_seg(array, headers, uid, description, algorithm):
-    """The Segmentation of `array` (S, H, W) without identity; given `uid`, nothing in it depends on the clock."""
-    import highdicom as hd
+def _sources(headers: list[Dataset]) -> list[Dataset]:
+    """Copy of the headers what a SEG needs, with derived UIDs in place of those that anonymisation emptied."""
+    folder, empty, copies = Path(headers[0].filename).parent, set(), [deidentified(ds) for ds in headers]
+    frame = headers[0].get("FrameOfReferenceUID") or make_uid(folder, "frame of reference")
+    shared = {"FrameOfReferenceUID": frame, "SOPClassUID": CTImageStorage}
+    shared |= {"StudyInstanceUID": make_uid(frame, "study"), "SeriesInstanceUID": make_uid(frame, "series")}
+    for ds, copy in zip(headers, copies, strict=True):
+        own = ds.file_meta.get("MediaStorageSOPInstanceUID") or make_uid(frame, ds.filename)
+        for keyword, value in (shared | {"SOPInstanceUID": own}).items():
+            if not copy.get(keyword):
+                empty.add(keyword)
+                copy.add_new(keyword, "UI", value)  # a new element: setattr would change the one in the header
+    if empty:
+        names = ", ".join(sorted(empty))
+        warnings.warn(f"{folder}: the scan has no {names}; the SEG refers to derived ones", stacklevel=3)
+    return copies
+
+
+def _encode_seg(
+    array: np.ndarray, sources: list[Dataset], uid: str | None, description: str, algorithm: str | None
+) -> Dataset:
+    """Make the Segmentation of an array (S, H, W); given `uid`, nothing in it depends on the clock."""
+    import highdicom as hd  # here, since it takes a second
     from pydicom.sr.codedict import codes
 
-    seed, method = uid or generate_uid(), None
-    headers = [source(ds) for ds in headers]  # highdicom copies what it finds on patient, study and hospital
-    if uid:
-        headers[0].StudyDate, headers[0].StudyTime, headers[0].StudyID = DATE, TIME, "1"
+    seed, kind, method = uid or generate_uid(), "MANUAL", None
     if algorithm is not None:
-        family = codes.DCM.ArtificialIntelligence
-        method = hd.AlgorithmIdentificationSequence(algorithm, family, version=__version__)
-    segment = hd.seg.SegmentDescription(
-        1, "Pancreas", codes.SCT.AnatomicalStructure, codes.SCT.Pancreas,
-        "MANUAL" if algorithm is None else "AUTOMATIC", method,
-    )  # fmt: skip
-    when = {"content_date": DATE, "content_time": TIME, "series_date": DATE, "series_time": TIME} if uid else {}
+        kind = "AUTOMATIC"
+        method = hd.AlgorithmIdentificationSequence(algorithm, codes.DCM.ArtificialIntelligence, __version__)
+    tissue, organ = codes.SCT.AnatomicalStructure, codes.SCT.Pancreas
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*person name")  # PANCREAS_0001 has one part
         seg = hd.seg.Segmentation(
-            headers, array, "BINARY", [segment],
+            sources, array, "BINARY", [hd.seg.SegmentDescription(1, "Pancreas", tissue, organ, kind, method)],
             series_instance_uid=make_uid(seed, "seg series"), series_number=100,
             sop_instance_uid=make_uid(seed, "seg"), instance_number=1,
             manufacturer="vaelib", manufacturer_model_name="vaelib",
             software_versions=__version__, device_serial_number="0",
-            content_label="PANCREAS", content_description=description, series_description=description, **when,
+            content_label="PANCREAS", content_description=description, series_description=description,
+            **({"series_date": DATE, "series_time": TIME} if uid else {}),
         )  # fmt: skip
-    if uid:  # highdicom stamps these with the clock or at random
-        seg.InstanceCreationDate, seg.InstanceCreationTime = DATE, TIME
-        for item in [*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence]:
-            item.DimensionOrganizationUID = make_uid(uid, "dimensions")
-        for item in seg.get("ContributingEquipmentSequence", ()):
-            if "ContributionDateTime" in item:
-                item.ContributionDateTime = DATE + TIME
+    if uid:  # highdicom stamps these with the clock or at random, or takes them from the source, where they are empty
+        fixed = {
+            "StudyDate": DATE, "StudyTime": TIME, "StudyID": "1", "ContentDate": DATE, "ContentTime": TIME,
+            "InstanceCreationDate": DATE, "InstanceCreationTime": TIME, "ContributionDateTime": DATE + TIME,
+            "DimensionOrganizationUID": make_uid(uid, "dimensions"),
+        }  # fmt: skip
+        for element in seg.iterall():
+            if element.keyword in fixed:
+                element.value = fixed[element.keyword]
     return seg

@@ -6,17 +6,18 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
-from torch import Tensor, device, from_numpy, nn, uint8
+from torch import Tensor, nn
 
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
-from vaelib.engine.workers import progress_bar as progress_bar
 
-NETWORKS = {  # by name, the room that a class of networks lives in; no other is ever built
+NETWORKS = {  # by name, the module that a class of networks is in; no other is ever built
     "VAE": "vae", "MaskDecoder": "vae", "Supervised": "vae", "ResidualVAE": "spatial",
     "ResidualMaskDecoder": "spatial", "SequenceDecoder": "sequence", "UNet": "rivals",
 }  # fmt: skip
@@ -25,12 +26,17 @@ NETWORKS = {  # by name, the room that a class of networks lives in; no other is
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
     """Write safetensors atomically, with a hash of all that is in them: a reader sees the old file or the new one."""
     tensors = {k: v.contiguous() for k, v in tensors.items()}
-    said = {k: json.dumps(v) for k, v in metadata.items()}
+    said = {k: _json(v) for k, v in metadata.items()}
     write_file(path, _in_order(packed(tensors, said | {"sha256": _digest(tensors, said)})))
 
 
+def _json(value: object) -> str:
+    """Write as JSON what Python or NumPy counted."""
+    return json.dumps(value, default=np.generic.item)
+
+
 def _in_order(made: bytes) -> bytes:
-    """The same safetensors with the names in its header sorted: they come in another order in every process."""
+    """Sort the names in the header of safetensors: they come in another order in every process."""
     body = 8 + int.from_bytes(made[:8], "little")
     header = json.dumps(json.loads(made[8:body]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
@@ -38,7 +44,13 @@ def _in_order(made: bytes) -> bytes:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Read safetensors and their metadata; InputError if the file is missing, or not as `write` wrote it."""
+    """Read safetensors and their metadata.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or not as `write` wrote it.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; train one first (`vaelib train`)")
     try:
@@ -54,16 +66,35 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _digest(tensors: dict[str, Tensor], said: dict[str, str]) -> str:
-    """SHA-256 over names, types, shapes and bytes: a bit that falls over in a file of weights is seen in no picture."""
+    """Hash names, types, shapes and bytes (SHA-256): a flipped bit in a file of weights is seen in no picture."""
     total = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(tensor.reshape(-1).view(uint8).numpy())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
 
 
-def load_weights(path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+def fingerprint_of(network: nn.Module) -> str:
+    """Hash the weights of a network: what is made from it is made anew when they change (see `kept`)."""
+    return _digest(network.state_dict(), {})
+
+
+def join_groups(groups: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Name tensors by their group: ``{"vae": {"bias": t}}`` becomes ``{"vae/bias": t}``."""
+    return {f"{group}/{k}": v for group, members in groups.items() for k, v in members.items()}
+
+
+def split_groups(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Undo `join_groups`."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, key = name.partition("/")
+        groups.setdefault(group, {})[key] = tensor
+    return groups
+
+
+def load_weights(path: str | Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Put weights into a model; InputError, naming `path`, if they are of another architecture."""
     try:
         model.load_state_dict(weights)
@@ -71,16 +102,16 @@ def load_weights(path, model: nn.Module, weights: dict[str, Tensor]) -> None:
         raise InputError(f"{path}: made by another architecture than {type(model).__name__}; {_first_line(e)}") from e
 
 
-def _is_made_of(found) -> bool:
-    """Whether it is the name of a class, and its settings."""
+def _is_made_of(found: object) -> bool:
+    """Tell whether it is the name of a class, and its settings."""
     return isinstance(found, list) and [type(part) for part in found] == [str, dict]
 
 
-def _built(path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
-    """A network with its weights; before it takes any memory, it is asked whether these are its weights."""
+def _built(path: str | Path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
+    """Build a network with its weights; before it takes any memory, it is asked whether these are its weights."""
     make = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)
     try:
-        with device("meta"):
+        with torch.device("meta"):
             wanted = {k: v.shape for k, v in make(**config).state_dict().items()}
     except Exception as e:  # whatever a network has against its settings
         raise InputError(f"{path}: cannot build a {kind} as the file says; {_first_line(e)}") from e
@@ -88,14 +119,28 @@ def _built(path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Modu
         raise InputError(f"{path}: made by another architecture than {kind}: names or shapes of weights differ")
     model = make(**config)
     load_weights(path, model, weights)
-    return model
+    return model.eval()
+
+
+def _networks(path: str | Path, tensors: dict[str, Tensor], metadata: dict) -> dict[str, nn.Module]:
+    """Rebuild the networks that a file holds."""
+    classes, weights, networks = metadata.get("networks", {}), split_groups(tensors), {}
+    if not isinstance(classes, dict) or not all(_is_made_of(found) for found in classes.values()):
+        raise InputError(f"{path}: does not say what its networks are; train them with `vaelib train`")
+    for name, (kind, config) in classes.items():
+        if kind not in NETWORKS:
+            raise InputError(f"{path}: network {name!r} is a {kind!r}, which this vaelib does not know; update vaelib")
+        networks[name] = _built(path, kind, config, weights.get(name, {}))
+    return networks
 
 
 def _first_line(e: Exception) -> str:
     return " ".join(str(e).split())[:200]
 
 
-def save(path: str | Path, networks: dict[str, nn.Module], *, half: bool = False, **metadata) -> Path:
+def save(
+    path: str | Path, networks: dict[str, nn.Module], *, half: bool = False, arrays: dict | None = None, **metadata: Any
+) -> Path:
     """Save networks to one safetensors file with all that is needed to rebuild them.
 
     Parameters
@@ -105,14 +150,17 @@ def save(path: str | Path, networks: dict[str, nn.Module], *, half: bool = False
         For instance ``{"vae": vae, "mask": decoder}``; each class is one of `NETWORKS`.
     half : bool
         Keep the weights as float16, half the size; they are float32 again when loaded.
+    arrays : dict of str to ndarray, optional
+        Numbers to be kept beside them, as they are; `kept` gives them back.
     **metadata
         Anything JSON can hold: the data's identity, the window, the metrics.
     """
-    tensors = {f"{name}/{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
+    tensors = join_groups({name: net.state_dict() for name, net in networks.items()})
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    kept_beside = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in (arrays or {}).items()}
     classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
-    write(Path(path), tensors, {"networks": classes, **metadata})
+    write(Path(path), tensors | join_groups({"": kept_beside}), {"networks": classes, **metadata})
     return Path(path)
 
 
@@ -136,55 +184,57 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
         If the file is missing, damaged, of another architecture, or lacks a network that was asked for.
     """
     tensors, metadata = read(Path(path))
-    classes = metadata.get("networks", {})
-    if not isinstance(classes, dict) or not all(_is_made_of(found) for found in classes.values()):
-        raise InputError(f"{path}: does not say what its networks are; train them with `vaelib train`")
-    if missing := [n for n in names if n not in classes]:
+    found = metadata.get("networks", {})
+    if isinstance(found, dict) and (missing := [n for n in names if n not in found]):
         raise InputError(
-            f"{path}: holds {sorted(classes) or 'no networks'}, not {missing}; train them with `vaelib train`"
+            f"{path}: holds {sorted(found) or 'no networks'}, not {missing}; train them with `vaelib train`"
         )
-    networks = {}
-    for name, (kind, config) in classes.items():
-        if kind not in NETWORKS:
-            raise InputError(f"{path}: network {name!r} is a {kind!r}, which this vaelib does not know; update vaelib")
-        prefix = f"{name}/"
-        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        networks[name] = _built(path, kind, config, weights).eval()
-    return networks, metadata
-
-
-def fingerprint_of(network: nn.Module) -> str:
-    """Hash the weights of a network."""
-    return _digest(network.state_dict(), {})
+    return _networks(path, tensors, metadata), metadata
 
 
 def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: bool = False) -> dict:
-    """Load what `made_by` made, or else make it and keep it.
+    """Load what a file keeps if this recipe and these data made it; or else make it, and keep it there.
 
-    `make` returns networks, arrays and JSON values by name; returned is what the file holds.
+    Parameters
+    ----------
+    path : path
+        One safetensors file, which `load` reads too.
+    made_by : dict
+        All that the result depends on, as JSON can hold it: the recipe, the fingerprint of the data, and that of each
+        network that was learned from (`fingerprint_of`). Where the file names anything else, it is made anew.
+    make : callable
+        Returns networks (each class one of `NETWORKS`), arrays of numbers, and values that JSON can hold, by name.
+    half : bool
+        Keep the weights of networks as float16, half the size; they are float32 again when loaded.
+
+    Returns
+    -------
+    dict
+        What the file holds, by name: networks rebuilt, in evaluation mode, arrays, and values.
+
+    Warns
+    -----
+    UserWarning
+        If the file is damaged; it is made anew.
     """
-    path, wanted = Path(path), json.loads(json.dumps(made_by))
+    path, made_by = Path(path), json.loads(_json(made_by))
     if path.exists():
         try:
-            networks, meta = load(path)
-            if meta.pop("made_by", None) == wanted:
-                return _as_kept(path, networks, meta)
-        except InputError as e:
-            warnings.warn(f"{e}; it is made anew", stacklevel=2)
+            tensors, metadata = read(path)
+            if metadata.get("made_by") == made_by:
+                return _contents(path, tensors, metadata)
+        except InputError:
+            warnings.warn(f"{path}: is damaged; it is made anew", stacklevel=2)
     made = make()
-    networks = {k: v for k, v in made.items() if isinstance(v, nn.Module)}
-    arrays = {k: v for k, v in made.items() if isinstance(v, np.ndarray)}
-    rest = {k: v for k, v in made.items() if k not in networks | arrays}
-    tensors = {f"{name}/{k}": v for name, net in networks.items() for k, v in net.state_dict().items()}
-    tensors |= {f"{name}/": from_numpy(v) for name, v in arrays.items()}
-    if half:
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    classes = {name: [type(net).__name__, net.config] for name, net in networks.items()}
-    write(path, tensors, {"networks": classes, "made_by": made_by, **rest})
-    networks, meta = load(path)
-    return _as_kept(path, networks, {k: v for k, v in meta.items() if k != "made_by"})
+    networks = {name: value for name, value in made.items() if isinstance(value, nn.Module)}
+    arrays = {name: value for name, value in made.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in made.items() if name not in networks | arrays}
+    save(path, networks, half=half, arrays=arrays, made_by=made_by, **values)
+    return _contents(path, *read(path))
 
 
-def _as_kept(path: Path, networks: dict[str, nn.Module], meta: dict) -> dict:
-    arrays = {k[:-1]: v.numpy() for k, v in read(path)[0].items() if k.endswith("/")}
-    return networks | arrays | {k: v for k, v in meta.items() if k != "networks"}
+def _contents(path: Path, tensors: dict[str, Tensor], metadata: dict) -> dict:
+    """Put together what `kept` keeps."""
+    arrays = {name: tensor.numpy() for name, tensor in split_groups(tensors).get("", {}).items()}
+    values = {name: value for name, value in metadata.items() if name not in ("networks", "made_by")}
+    return _networks(path, tensors, metadata) | arrays | values

@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class NotFinite(InputError, FloatingPointError):
     """NaN or Inf where a number is needed: in data, a loss, a gradient, or a prediction."""
+
+
+class UnguardedScript(SystemExit, InputError):
+    """A script without a main guard, which each of its workers would run; where nobody catches it, its line is all."""

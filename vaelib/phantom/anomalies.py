@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from vaelib import __version__
 from vaelib.cohorts.layout import PATIENT
+from vaelib.engine.checkpoints import kept
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import arrays
 from vaelib.engine.shards import keys_of, open_case
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import FULL, downscale, window
@@ -146,9 +146,12 @@ def stack_staged(name: str, patients, shards: str | Path, level: int = 6, *, see
     They are kept beside the shards, in `anomalies/`, and read from there the next time.
     """
     keys = keys_of(shards, patients)
-    made_by = [VERSION, __version__, name, ANOMALIES.get(name), level, seed, [*keys.values()], list(patients)]
+    made_by = {
+        "version": [VERSION, __version__], "anomaly": [name, ANOMALIES.get(name)], "level": level, "seed": seed,
+        "patients": list(patients), "shards": [*keys.values()],
+    }  # fmt: skip
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
-    path = Path(shards).parent / "anomalies" / f"{name.replace(' ', '-')}_{level}_{key}.npz"
+    path = Path(shards).parent / "anomalies" / f"{name.replace(' ', '-')}_{level}_{key}.safetensors"
 
     def make():
         work = partial(staged, name, shards=shards, level=level, seed=seed)
@@ -156,5 +159,5 @@ def stack_staged(name: str, patients, shards: str | Path, level: int = 6, *, see
         images, changed = (np.concatenate(a) for a in zip(*made, strict=True))
         return {"images": images.astype(np.float16), "changed": changed}
 
-    kept = arrays(path, make)
-    return kept["images"].astype(np.float32), kept["changed"]
+    found = kept(path, made_by, make)
+    return found["images"].astype(np.float32), found["changed"]

@@ -93,7 +93,7 @@ def _write_patient(folder, seed, size, number):
         mask = sitk.GetImageFromArray(np.ascontiguousarray(patient.mask[::-1, ::-1]))
         mask.CopyInformation(image)
         write_seg(
-            mask, ct, study / f"SEG_{make_uid(uid, 'seg series')}" / f"{make_uid(uid, 'seg')}.dcm", uid=uid,
+            mask, image, study / f"SEG_{make_uid(uid, 'seg series')}" / f"{make_uid(uid, 'seg')}.dcm", uid=uid,
             description="Pancreas of a synthetic patient",
         )  # fmt: skip
     return name

@@ -23,8 +23,8 @@ from scipy.ndimage import gaussian_filter
 from vaelib import __version__
 from vaelib.cohort import Slices
 from vaelib.cohorts.layout import PATIENT
+from vaelib.engine.checkpoints import kept
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import arrays
 from vaelib.engine.shards import keys_of, open_case
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import FULL, downscale, window
@@ -143,9 +143,12 @@ def stack_shifted(
         From `shifted`.
     """
     keys = keys_of(shards, patients)
-    made_by = [VERSION, __version__, name, SHIFTS.get(name), level, seed, [*keys.values()]]
-    key = hashlib.sha256(json.dumps([made_by, list(patients)]).encode()).hexdigest()[:16]
-    path = Path(shards).parent / "shifts" / f"{name.replace(' ', '-')}_{level}_{key}.npz"
+    made_by = {
+        "version": [VERSION, __version__], "shift": [name, SHIFTS.get(name)], "level": level, "seed": seed,
+        "patients": list(patients), "shards": [*keys.values()],
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
+    path = Path(shards).parent / "shifts" / f"{name.replace(' ', '-')}_{level}_{key}.safetensors"
 
     def make():
         work = partial(shifted, name, shards=shards, level=level, seed=seed)
@@ -153,7 +156,7 @@ def stack_shifted(
         counts = [len(a) for a in images]
         return {"images": np.concatenate(images).astype(np.float16), "masks": np.concatenate(masks), "counts": counts}
 
-    kept = arrays(path, make)
-    images, masks, counts = kept["images"].astype(np.float32), kept["masks"], kept["counts"]
+    found = kept(path, made_by, make)
+    images, masks, counts = found["images"].astype(np.float32), found["masks"], found["counts"]
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Slices(images[:, None], masks[:, None], np.repeat(np.asarray(patients), counts), position)

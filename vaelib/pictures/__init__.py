@@ -1,24 +1,27 @@
-"""Pictures of the tutorial: from arrays to figures and sliders, all to be had from here: ``pictures.slices(...)``."""
+"""Pictures of the tutorial, from arrays to figures and sliders: ``pictures.slices(...)``, ``pictures.show(...)``.
+
+Each name is looked up when it is first used, so that importing this costs nothing.
+"""
 
 from importlib import import_module
+from typing import Any
 
-_ROOMS = {
-    "panels": """PLANES PREDICTION Panel TRUTH VERDICTS WINDOW agreement around contact_sheet cut limits outline
-        planes pyramid reconstructions slices traversal two_rows verdict""",
-    "charts": """BLUE BYTES CYCLE DPI GREEN GREY LOOKS MARKERS ORANGE PURPLE SECONDS SKY VERMILLION WIDTH YELLOW bars
-        curves dice_per_patient forest growth histogram latent_scatter numbers png scoreboard show
-        threshold_sweep""",
-    "solids": """BAR Body COLOURS INK LETTERS Mesh STEP VIEWS View area box mesh surfaces turntable volume where""",
-    "sliders": """ORIGINAL WINDOWS latent_explorer slice_browser threshold_explorer""",
+_FILES = {
+    "style": "BLUE GREEN GREY ORANGE PURPLE SKY VERMILLION YELLOW png show",
+    "charts": "bars curves dice_per_patient forest histogram latent_scatter scoreboard threshold_sweep",
+    "panels": "PREDICTION TRUTH VERDICTS around cut",
+    "grids": "agreement contact_sheet planes pyramid reconstructions slices traversal two_rows",
+    "solids": "VIEWS Mesh area mesh surfaces turntable volume",
+    "sliders": "WINDOWS latent_explorer slice_browser threshold_explorer",
 }
-_WHERE = {name: room for room, names in _ROOMS.items() for name in names.split()}
-__all__ = sorted(_WHERE)
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names.split()}
+__all__ = sorted(_FILE_OF)
 
 
-def __getattr__(name: str):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_FILE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

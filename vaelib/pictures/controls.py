@@ -1,4 +1,4 @@
-"""The box that every slider of the tutorial stands in: controls, a picture of one figure, and a caption that follow.
+"""The box that every slider stands in: controls, a picture, and a caption that follow each other.
 
 Three things that ipywidgets 8.1 and JupyterLab leave out for those who work by keyboard or by ear are mended here: the
 handle of a slider has no name; an image takes no alternative text, and with a tooltip is not even shown; and keys
@@ -6,36 +6,21 @@ pressed in a list are taken for commands to the notebook.
 """
 
 import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import ipywidgets as ui
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from traitlets import Unicode
 
-from vaelib.pictures.charts import png
+from vaelib.pictures.style import png
 
 LOOK = {"layout": ui.Layout(width="440px"), "style": {"description_width": "130px"}}
 SQUARE = '<span style="display: inline-block; width: 1em; height: 1em; border: 1px solid; background: {}"></span>'
-# Runs in the page: each slider, and the number beside it, is called by what its label says, also when that changes, and
-# JupyterLab takes no key that is pressed in a control.
-SCRIPT = """
-const mend = () => {
-  document.querySelectorAll(".vaelib-board .widget-slider").forEach((slider) => {
-    const label = slider.querySelector(".widget-label").textContent;
-    slider.querySelectorAll(".noUi-handle, .widget-readout").forEach((part) => {
-      if (part.ariaLabel !== label) part.ariaLabel = label;
-      if (part.isContentEditable && part.role !== "textbox") part.role = "textbox";
-    });
-  });
-  const controls = ":is(select, input, button, .noUi-handle, .widget-readout)";
-  document.querySelectorAll(`.vaelib-board ${controls}`).forEach((part) => {
-    part.dataset.lmSuppressShortcuts = "true";
-  });
-};
-if (!window.vaelibBoards) {
-  window.vaelibBoards = new MutationObserver(mend);
-  window.vaelibBoards.observe(document.body, {subtree: true, childList: true});
-}
-mend();
-"""
+Named = dict[str, Any] | None
+SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
 class Picture(ui.Image):
@@ -45,21 +30,30 @@ class Picture(ui.Image):
 
 
 class Board(ui.VBox):
-    """Controls, buttons, a picture and a caption in words that follow each other.
+    """Controls, buttons, a picture of one figure and a caption in words.
 
-    `controls` and `buttons` are widgets by name, `picture` an image, `caption` a line of HTML. ``draw(**values)``,
-    given the controls' values by name, updates the artists of `fig` and returns the caption; each of `buttons` is a
-    function that returns the values to set. The picture's alternative text is `alt` and the caption; `key` says what
-    its colours mean.
+    Parameters
+    ----------
+    fig : Figure
+    controls : dict of str -> widget
+    draw : function
+        ``draw(**values)``, given the controls' values by name, updates the artists of `fig` and returns the caption.
+    alt : str
+        The picture's alternative text is this and the caption.
+    buttons : dict of str -> function, optional
+        Each returns the values to set, by the name of the control.
+    key : dict of str -> colour, optional
+        What the colours mean.
     """
 
-    def __init__(self, fig, controls, draw, alt, buttons=None, key=None):
+    def __init__(self, fig: Figure, controls: dict, draw: Callable, alt: str, buttons: Named = None, key: Named = None):
         super().__init__()
+        FigureCanvasAgg(fig)
         self.fig, self.controls, self.draw, self.alt, self.quiet = fig, controls, draw, alt, False
         width = f"{fig.get_figwidth() * fig.dpi:.0f}px"
         self.picture = Picture(format="png", layout=ui.Layout(width=width, max_width="100%"))
         self.caption = ui.HTML()
-        key = "&emsp;".join(f"{SQUARE.format(colour)} {html.escape(name)}" for name, colour in (key or {}).items())
+        words = "&emsp;".join(f"{SQUARE.format(colour)} {html.escape(name)}" for name, colour in (key or {}).items())
         self.buttons = {name: ui.Button(description=name, tooltip=name) for name in buttons or {}}
         for name, button in self.buttons.items():
             button.on_click(lambda _, values=buttons[name]: self.set(**values()))
@@ -68,11 +62,11 @@ class Board(ui.VBox):
         self.add_class("vaelib-board")
         script = {"output_type": "display_data", "data": {"application/javascript": SCRIPT}, "metadata": {}}
         mended = ui.Output(outputs=(script,), layout=ui.Layout(height="0", margin="0"))
-        row, below = [ui.HBox(list(self.buttons.values()))] if buttons else [], [ui.HTML(key)] if key else []
+        row, below = [ui.HBox(list(self.buttons.values()))] if buttons else [], [ui.HTML(words)] if key else []
         self.children = [*controls.values(), *row, self.picture, *below, mended, self.caption]
         self.redraw()
 
-    def redraw(self, _=None):
+    def redraw(self, _: Any = None) -> None:
         """Bring the picture, its alternative text and its caption up to date with the controls."""
         if not self.quiet:
             text = self.draw(**{name: control.value for name, control in self.controls.items()})
@@ -80,7 +74,7 @@ class Board(ui.VBox):
                 self.picture.value, self.picture.tooltip = png(self.fig, fast=True), f"{self.alt}: {text}"
             self.caption.value = f'<span role="status">{html.escape(text)}</span>'
 
-    def set(self, **values):
+    def set(self, **values: Any) -> None:
         """Move several controls, and draw once."""
         self.quiet = True
         try:
@@ -91,13 +85,12 @@ class Board(ui.VBox):
         self.redraw()
 
 
-def slider(name, low, high, value, step=1):
-    """A slider of whole numbers, or of numbers with two decimals if `step` is not whole."""
-    if isinstance(step, int):
-        return ui.IntSlider(value, min=low, max=high, step=step, description=name, **LOOK)
-    return ui.FloatSlider(value, min=low, max=high, step=step, description=name, readout_format=".2f", **LOOK)
+def slider(name: str, low: float, high: float, value: float, step: float = 1) -> ui.IntSlider | ui.FloatSlider:
+    """Make a slider of whole numbers, or of numbers with two decimals if `step` is not whole."""
+    kind, look = (ui.IntSlider, LOOK) if isinstance(step, int) else (ui.FloatSlider, LOOK | {"readout_format": ".2f"})
+    return kind(value, min=low, max=high, step=step, description=name, **look)
 
 
-def choice(name, options):
-    """A list to choose from: of names, or of values by name."""
+def choice(name: str, options: list[str] | dict[str, Any]) -> ui.Dropdown:
+    """Make a list to choose from: of names, or of values by name."""
     return ui.Dropdown(options=options, description=name, **LOOK)

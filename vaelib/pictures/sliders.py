@@ -1,47 +1,43 @@
-"""Sliders over the pictures of `vaelib.pictures.panels`: the same panels, updated in place and never rebuilt.
+"""Pictures with sliders: the panels of the figures, updated in place and never rebuilt.
 
 Each function returns a `Board`, a box of ipywidgets. Every control works by keyboard (Tab, then the arrows). The
 picture is a PNG of one figure that lives as long as its board, so that a notebook run unattended gives the same cells.
 """
 
-import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as ui
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from torch.nn import Module
 
-from vaelib import latent
+from vaelib import latent, metrics
 from vaelib.engine.errors import InputError
-from vaelib.pictures import charts, panels
-from vaelib.pictures.charts import numbers
 from vaelib.pictures.controls import LOOK, Board, choice, slider
+from vaelib.pictures.panels import PLANES, PREDICTION, TRUTH, VERDICTS, Layer, Panel, cut, limits, verdict
+from vaelib.pictures.style import DPI, as_numbers
 
 WINDOWS = {"abdomen (W 400, L 40)": (-160, 240), "soft tissue (W 350, L 50)": (-125, 225)}  # HU, lowest and highest
 WINDOWS |= {"bone (W 1800, L 400)": (-500, 1300), "lung (W 1500, L −600)": (-1350, 150)}
-COLOURS = {"mask": panels.TRUTH, "prediction": panels.PREDICTION}
 ORIGINAL = 0.2  # the threshold of the original
 
 
-def _panels(*looks):
+def _panels(*looks: dict[str, Any]) -> list[Panel]:
+    """Make panels side by side, one for each dict of settings."""
     side = 4.4 if len(looks) == 1 else 3.7  # inches: a slider waits for every pixel
-    fig = Figure(figsize=(side * len(looks), side + 0.3), dpi=charts.DPI)
-    FigureCanvasAgg(fig)
+    fig = Figure(figsize=(side * len(looks), side + 0.3), dpi=DPI)
     boxes = [(k / len(looks) + 0.005, 0.01, 1 / len(looks) - 0.01, 0.91) for k in range(len(looks))]
-    panels = [panels.Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
+    panels = [Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
     for panel in panels:
         panel.image.set_interpolation_stage("data")  # resample HU, not colours: half the time at 512 x 512
         panel.ax.set_axis_off()
-    return fig, panels
+    return panels
 
 
-def _dice(prediction, truth):
-    total = prediction.sum() + truth.sum()  # by hand: `metrics.dice` is too slow to follow a slider
-    return 2 * (prediction & truth).sum() / total if total else 1.0
-
-
-def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
+def slice_browser(scan: np.ndarray, mask: Layer = None, spacing: tuple = (1, 1, 1), prediction: Layer = None) -> Board:
     """Leaf through a scan in three planes at true aspect, with window presets and overlays.
 
     Parameters
@@ -51,41 +47,41 @@ def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
         The truth, outlined, and a prediction from 0 to 1, filled.
     spacing : (dz, dy, dx) in mm
     """
-    scan, layers = np.asarray(scan), {"mask": mask, "prediction": prediction}
-    layers = {name: np.asarray(layer) for name, layer in layers.items() if layer is not None}
+    scan, given = np.asarray(scan), {"mask": mask, "prediction": prediction}
+    layers = {name: np.asarray(layer) for name, layer in given.items() if layer is not None}
     if scan.ndim != 3 or any(layer.shape != scan.shape for layer in layers.values()):
         found = ", ".join(f"{name} {layer.shape}" for name, layer in ({"scan": scan} | layers).items())
         raise InputError(f"slice_browser: found {found}; pass a scan (S, H, W), and the others on its grid")
     middle = np.argwhere(mask).mean(axis=0) if mask is not None and np.any(mask) else np.divide(scan.shape, 2)
-    place = dict(zip(panels.PLANES, middle.astype(int).tolist(), strict=True))  # each plane remembers its slice
+    place = dict(zip(PLANES, middle.astype(int).tolist(), strict=True))  # each plane remembers its slice
     controls = {
-        "plane": choice("plane", list(panels.PLANES)),
+        "plane": choice("plane", list(PLANES)),
         "slice": slider("slice", 0, len(scan) - 1, place["axial"]),
         "window": choice("window", WINDOWS),
         **{name: ui.Checkbox(True, description=f"show the {name}", **LOOK) for name in layers},
     }
     if layers:
         controls["opacity"] = slider("overlay opacity", 0, 1, 0.6, 0.05)
-    fig, (panel,) = _panels({})
+    (panel,) = _panels({})
 
-    def draw(plane, window, opacity=0.6, **values):
-        axis, (down, across), letters = panels.PLANES[plane]
+    def draw(plane: str, window: tuple[float, float], opacity: float = 0.6, **values: Any) -> str:
+        axis, (down, across), letters = PLANES[plane]
         at = place[plane] = values["slice"]
-        views = {name: panels.cut(layer, plane, at) for name, layer in layers.items() if values[name]}
+        views = {name: cut(layer, plane, at) for name, layer in layers.items() if values[name]}
         panel.image.set_clim(window)
         panel.fill.set_alpha(opacity)
         panel.edge.set_alpha(opacity)
         text = f"{plane}, {('slice', 'row', 'column')[axis]} {at} of 0 to {scan.shape[axis] - 1}"
         look = {"aspect": spacing[down] / spacing[across], "letters": letters, "title": text}
-        panel.draw(panels.cut(scan, plane, at), views.get("mask"), views.get("prediction"), **look)
+        panel.draw(cut(scan, plane, at), views.get("mask"), views.get("prediction"), **look)
         return text + "".join(f"; {name}: {(view >= 0.5).sum()} pixels" for name, view in views.items())
 
-    colours = {name: COLOURS[name] for name in layers}
-    board = Board(fig, controls, draw, "one slice of the scan, chosen by the sliders", key=colours)
+    colours = {name: {"mask": TRUTH, "prediction": PREDICTION}[name] for name in layers}
+    board = Board(panel.ax.figure, controls, draw, "one slice of the scan, chosen by the sliders", key=colours)
 
-    def turn(change):
+    def turn(change: dict[str, Any]) -> None:
         board.quiet = True  # the slider's range changes with the plane; draw once, when both fit
-        controls["slice"].max = scan.shape[panels.PLANES[change["new"]][0]] - 1
+        controls["slice"].max = scan.shape[PLANES[change["new"]][0]] - 1
         board.set(slice=place[change["new"]])
 
     controls["plane"].unobserve(board.redraw, "value")
@@ -93,25 +89,49 @@ def slice_browser(scan, mask=None, spacing=(1, 1, 1), prediction=None):
     return board
 
 
-def _axes(z, components):
-    """Steps through the latent space by the name of their kind: dicts from a slider's description to (D,)."""
+def _steps(z: np.ndarray, components: int) -> dict[str, dict[str, np.ndarray]]:
+    """Find steps through the latent space, by the name of their kind: dicts from a slider's description to (D,)."""
     units = np.argsort(-z.var(axis=0), kind="stable")[:components]
     principal = {f"direction {k}": step for k, step in enumerate(latent.steps(latent.pca(z, components)), start=1)}
     return {"principal directions": principal, "raw units": {f"unit {k}": np.eye(z.shape[1])[k] for k in units}}
 
 
-@contextlib.contextmanager
-def _one_thread():
-    """For one slice: several threads would wait for each other, on a busy machine for half a second."""
+def _decode(model: tuple[Module, Module], here: np.ndarray) -> list[np.ndarray]:
+    """Decode one latent on one thread: several would wait for each other, on a busy machine for half a second."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        return [latent.decode(module, here[None])[0, 0] for module in model]
     finally:
         torch.set_num_threads(threads)
 
 
-def latent_explorer(model, z, *, places=None, truth=None, components=6, seed=0):
+def _latents(mask, z, places, truth, components):
+    """Look over what the latent explorer is given: latents (N, D), rows by name, and true masks (N, H, W)."""
+    z = as_numbers(z, "latent_explorer: z", (None, None))
+    places = places or {f"slice {k}": k for k in sorted({(2 * i + 1) * len(z) // 10 for i in range(5)})}
+    if not all(0 <= row < len(z) for row in places.values()):
+        raise InputError(f"latent_explorer: found the places {places}; pass rows of z, 0 to {len(z) - 1}")
+    if not 1 <= components <= min(z.shape):
+        raise InputError(f"latent_explorer: found {components} components; z {z.shape} has 1 to {min(z.shape)}")
+    if truth is not None:
+        size = latent.decode(mask, z[:1]).shape[-2:]
+        truth = as_numbers(truth, "latent_explorer: truth", (len(z), *size)) >= 0.5
+    return z, places, truth
+
+
+def _buttons(moves: dict[str, Any]) -> dict[str, Callable[[], dict]]:
+    """Make the buttons of the latent explorer: back to the start, and steps drawn from the prior."""
+    rng = np.random.default_rng(0)
+    return {
+        "reset": lambda: dict.fromkeys(["morph", *moves], 0) | {"threshold": ORIGINAL},
+        "random draw": lambda: dict(zip(moves, rng.normal(size=len(moves)).clip(-3, 3).round(1), strict=True)),
+    }
+
+
+def latent_explorer(
+    model: tuple[Module, Module], z: ArrayLike, *, places: dict | None = None, truth: Layer = None, components: int = 6
+) -> Board:
     """Move through the latent space, and watch reconstruction and mask follow.
 
     The outline is the true mask of the slice "from", once morph reaches a half that of "to". Between the two nothing
@@ -130,95 +150,79 @@ def latent_explorer(model, z, *, places=None, truth=None, components=6, seed=0):
     components : int
         How many directions or units have a slider.
     """
-    decoder, mask = model
-    z = numbers(z, "latent_explorer: z", (None, None))
-    places = places or {f"slice {k}": k for k in sorted({(2 * i + 1) * len(z) // 10 for i in range(5)})}
-    if not all(0 <= row < len(z) for row in places.values()):
-        raise InputError(f"latent_explorer: found the places {places}; pass rows of z, 0 to {len(z) - 1}")
-    if not 1 <= components <= min(z.shape):
-        raise InputError(f"latent_explorer: found {components} components; z {z.shape} has 1 to {min(z.shape)}")
-    if truth is not None:
-        size = latent.decode(mask, z[:1]).shape[-2:]
-        truth = numbers(truth, "latent_explorer: truth", (len(z), *size)) >= 0.5
-    axes = _axes(z, components)
-    kind, *_ = axes
-    sliders = {f"slider {k}": slider(name, -3, 3, 0, 0.1) for k, name in enumerate(axes[kind], start=1)}
+    z, places, truth = _latents(model[1], z, places, truth, components)
+    steps, (left, right) = _steps(z, components), _panels({}, {})
+    names = enumerate(steps["principal directions"], start=1)
+    moves = {f"slider {k}": slider(name, -3, 3, 0, 0.1) for k, name in names}
     controls = {
         "from": choice("from", list(places)),
         "to": choice("to", list(places)),
         "morph": slider("morph", 0, 1, 0, 0.05),
-        "sliders move": choice("sliders move", list(axes)),
-        **sliders,
+        "sliders move": choice("sliders move", list(steps)),
+        **moves,
         "threshold": slider("threshold", 0, 1, ORIGINAL, 0.01),
     }
     controls["to"].value = list(places)[-1]
-    fig, (left, right) = _panels({}, {})
 
-    def draw(threshold, morph, **values):
-        ends, steps = [values["from"], values["to"]], [values[key] for key in sliders]
+    def draw(threshold: float, morph: float, **values: Any) -> str:
+        ends = [values["from"], values["to"]]
         a, b = (z[places[end]] for end in ends)
-        here = a + morph * (b - a) + steps @ np.array([*axes[values["sliders move"]].values()])
-        with _one_thread():
-            image, probability = (latent.decode(module, here[None])[0, 0] for module in (decoder, mask))
+        here = (
+            a + morph * (b - a) + [values[key] for key in moves] @ np.array([*steps[values["sliders move"]].values()])
+        )
+        image, probability = _decode(model, here)
         found, near = probability >= threshold, ends[morph >= 0.5]
-        scores = []
-        if truth is not None:
-            ends = [near] if morph in (0, 1) else ends
-            scores = [f"Dice {_dice(found, truth[places[end]]):.2f} against {end}" for end in ends]
+        scored = [] if truth is None else [near] if morph in (0, 1) else ends
+        dice = [f"Dice {metrics.dice(found, truth[places[end]]):.2f} against {end}" for end in scored]
         left.draw(image, letters="RLAP", title="reconstruction")
-        outlined = f", outline: {near}" if scores else ""
-        right.draw(image, truth[places[near]] if scores else None, found, title=f"mask at {threshold:.2f}{outlined}")
+        outlined = f", outline: {near}" if scored else ""
+        right.draw(image, truth[places[near]] if scored else None, found, title=f"mask at {threshold:.2f}{outlined}")
+        between = " Between the two nothing was scanned: neither mask is true here." if len(scored) > 1 else ""
         moved = np.linalg.norm(here - z[places[near]])
-        between = "" if len(scores) < 2 else " Between the two nothing was scanned: neither mask is true here."
-        return f"Mask of {', '.join([f'{found.sum()} pixels', *scores])}. Latent {moved:.2f} away from {near}.{between}"
+        return f"Mask of {', '.join([f'{found.sum()} pixels', *dice])}. Latent {moved:.2f} away from {near}.{between}"
 
-    rng = np.random.default_rng(seed)
-    buttons = {
-        "reset": lambda: dict.fromkeys(["morph", *sliders], 0) | {"threshold": ORIGINAL},
-        "random draw": lambda: dict(zip(sliders, rng.normal(size=components).clip(-3, 3).round(1), strict=True)),
-    }
+    key = {"decoded mask": PREDICTION} | ({} if truth is None else {"true mask": TRUTH})
     alt = "the reconstruction from the latent and, beside it, the mask"
-    colours = {"decoded mask": panels.PREDICTION} | ({} if truth is None else {"true mask": panels.TRUTH})
-    board = Board(fig, controls, draw, alt, buttons, key=colours)
+    board = Board(left.ax.figure, controls, draw, alt, _buttons(moves), key)
 
-    def rename(change):
-        for control, name in zip(sliders.values(), axes[change["new"]], strict=True):
+    def rename(change: dict[str, Any]) -> None:
+        for control, name in zip(moves.values(), steps[change["new"]], strict=True):
             control.description = name
 
     controls["sliders move"].observe(rename, "value")
     return board
 
 
-def threshold_explorer(image, probability, truth):
+def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> Board:
     """Move the threshold on a probability map: the map on the left; found, invented and missed on the right.
 
     All three are (H, W), or (S, H, W), which adds a slider for the slice and the Dice of the whole.
     """
-    names = ("image", "probability", "truth")
-    image, probability, truth = (np.asarray(a) for a in (image, probability, truth))
-    if image.ndim not in (2, 3) or not image.shape == probability.shape == truth.shape:
-        found = ", ".join(f"{n} {a.shape}" for n, a in zip(names, (image, probability, truth), strict=True))
+    given = {"image": np.asarray(image), "probability": np.asarray(probability), "truth": np.asarray(truth)}
+    sizes = [array.shape for array in given.values()]
+    if len(sizes[0]) not in (2, 3) or len(set(sizes)) > 1:
+        found = ", ".join(f"{name} {array.shape}" for name, array in given.items())
         raise InputError(f"threshold_explorer: found {found}; pass three of one shape, (H, W) or (S, H, W)")
-    image, probability, truth = (a.reshape(-1, *a.shape[-2:]) for a in (image, probability, truth))
+    image, probability, truth = (a.reshape(-1, *a.shape[-2:]) for a in given.values())
     truth = truth >= 0.5
     every, inside = np.sort(probability, axis=None), np.sort(probability[truth])  # for the Dice of all slices at once
-    window = dict(zip(("vmin", "vmax"), panels.limits(image), strict=True))
-    fig, (left, right) = _panels(window, window | {"fill": "verdicts", "edge": "white", "opacity": 0.85})
+    window = {"window": limits(image)}
+    left, right = _panels(window, window | {"fill": "verdicts", "alpha": 0.85})
     controls = {"threshold": slider("threshold", 0, 1, ORIGINAL, 0.01)}
     if len(image) > 1:
         controls["slice"] = slider("slice", 0, len(image) - 1, int(truth.sum(axis=(1, 2)).argmax()))
 
-    def draw(threshold, **values):
+    def draw(threshold: float, **values: int) -> str:
         k = values.get("slice", 0)
         found = probability[k] >= threshold
         left.draw(image[k], truth[k], probability[k], letters="RLAP", title="probability (orange), truth (outlined)")
-        colours = panels.verdict(truth[k], found)
-        right.draw(image[k], truth[k], colours, title=f"cut at {threshold:.2f}, Dice {_dice(found, truth[k]):.2f}")
+        colours, dice = verdict(truth[k], found), metrics.dice(found, truth[k])
+        right.draw(image[k], truth[k], colours, title=f"cut at {threshold:.2f}, Dice {dice:.2f}")
         hits, found_ones = (len(a) - a.searchsorted(a.dtype.type(threshold)) for a in (inside, every))
         total = found_ones + len(inside)
         whole = f" Dice of all slices {2 * hits / total if total else 1:.2f}." if len(image) > 1 else ""
-        counts = ", ".join(f"{(colours == v).sum()} {name}" for v, name in enumerate(panels.VERDICTS, start=1))
-        return f"Dice of this slice {_dice(found, truth[k]):.2f}: {counts}.{whole}"
+        counts = ", ".join(f"{(colours == v).sum()} {name}" for v, name in enumerate(VERDICTS, start=1))
+        return f"Dice of this slice {dice:.2f}: {counts}.{whole}"
 
     alt = "a probability map, and what is found, invented and missed at the threshold"
-    return Board(fig, controls, draw, alt, key=panels.VERDICTS)
+    return Board(left.ax.figure, controls, draw, alt, key=VERDICTS)

@@ -9,29 +9,32 @@ Lewiner et al., *Efficient Implementation of Marching Cubes' Cases with Topologi
 doi 10.1080/10867651.2003.10487582, as scikit-image has it.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import IdentityTransform
+from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.proj3d import proj_transform
 from scipy.ndimage import gaussian_filter, zoom
 from skimage.measure import marching_cubes, mesh_surface_area
 
 from vaelib.engine import finite
 from vaelib.engine.errors import InputError
-from vaelib.pictures.charts import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, style
 from vaelib.pictures.controls import Board, slider
+from vaelib.pictures.style import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, styled
 
 VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
 COLOURS = (YELLOW, VERMILLION, SKY, GREEN)  # the truth first, as everywhere
 LETTERS = "RLAPIS"  # at the low and the high end of x, y and z
-INK = "#303030"
-BAR = 50  # mm, length of the bar under each view
-STEP = 2.5  # mm between the points that the surface is drawn through, where voxels are not nearer to each other
+DARK = "#303030"
+BAR_MM = 50  # length of the bar under each view
+STEP_MM = 2.5  # between the points that the surface is drawn through, where voxels are not nearer to each other
+Point = tuple[float, float, float]
 
 
 class Mesh(NamedTuple):
@@ -41,10 +44,10 @@ class Mesh(NamedTuple):
     faces: np.ndarray
 
 
-def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth: float = 2.5) -> Mesh:
-    """The surface on which a mask or a probability crosses a threshold.
+def mesh(values: np.ndarray, threshold: float, spacing: Point, origin: Point = (0, 0, 0), smooth: float = 2.5) -> Mesh:
+    """Find the surface on which a mask or a probability crosses a threshold.
 
-    The values are interpolated to cubes of `STEP` mm and smoothed a little first, so that slices and pixels do not
+    The values are interpolated to cubes of `STEP_MM` and smoothed a little first, so that slices and pixels do not
     show as stairs. The surface then encloses as much as the voxels do, within 2% for an organ, and less where that is
     thin: a sixth of a lone voxel of 1 mm. It is closed at the border of the volume.
 
@@ -77,7 +80,7 @@ def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth
     low, high = (inside.min(0) - margin).clip(0), (inside.max(0) + margin + 1).clip(None, values.shape)
     air = np.ceil(2 * smooth / spacing).astype(int).clip(2)  # around it, for the surface to close in
     part = np.pad(values[tuple(map(slice, low, high))], [(n, n) for n in air])
-    count = np.rint((np.array(part.shape) - 1) * spacing / np.minimum(STEP, spacing)).astype(int) + 1
+    count = np.rint((np.array(part.shape) - 1) * spacing / np.minimum(STEP_MM, spacing)).astype(int) + 1
     fine = zoom(part, count / part.shape, order=1)
     step = (np.array(part.shape) - 1) * spacing / (np.array(fine.shape) - 1)
     fine = gaussian_filter(fine, smooth / step, mode="constant")
@@ -89,27 +92,33 @@ def mesh(values: np.ndarray, threshold: float, spacing, origin=(0, 0, 0), smooth
 
 
 def area(surface: Mesh) -> float:
-    """Area of a mesh in square centimetres."""
+    """Measure the area of a mesh in square centimetres."""
     return float(mesh_surface_area(surface.vertices, surface.faces)) / 100
 
 
 def volume(surface: Mesh) -> float:
-    """Volume that a closed mesh encloses, in millilitres: the sum of the signed tetrahedra under its faces."""
+    """Measure the volume that a closed mesh encloses, in millilitres.
+
+    It is the sum of the signed tetrahedra under its faces.
+    """
     a, b, c = (surface.vertices - surface.vertices.mean(0))[surface.faces].transpose(1, 0, 2)
     return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6000
 
 
-def box(meshes) -> np.ndarray:
-    """The lowest and the highest x, y and z of several meshes, (2, 3) in mm."""
+def bounds(meshes: Iterable[Mesh]) -> np.ndarray:
+    """Find the lowest and the highest x, y and z of several meshes, (2, 3) in mm."""
     every = np.concatenate([m.vertices for m in meshes])
     return np.array([every.min(0), every.max(0)])
 
 
-class Body(Artist):
-    """Triangles (F, 3, 3) that hide each other in the order given, each of one colour (F, 3); all drawn in one go."""
+class Triangles(Artist):
+    """Triangles (F, 3, 3) that hide each other in the order given, each of one colour (F, 3)."""
 
-    def draw(self, renderer):
-        """Called by Matplotlib. A `Poly3DCollection` would make a path of each triangle, which a slider waits for."""
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw all in one go, when Matplotlib asks for it.
+
+        A `Poly3DCollection` would make a path of each triangle, which a slider waits for.
+        """
         x, y, _ = proj_transform(*self.triangles.reshape(-1, 3).T, self.axes.get_proj())
         corners = self.axes.transData.transform(np.column_stack([x, y])).reshape(-1, 3, 2)
         colours = np.insert(self.colours, 3, 1, axis=1)[:, None].repeat(3, axis=1)
@@ -119,20 +128,20 @@ class Body(Artist):
 class View:
     """One mesh in one 3D axes, at one scale for x, y and z. Made once; `turn` shades it for another view."""
 
-    def __init__(self, ax, surface: Mesh, colour: str, limits: np.ndarray):
+    def __init__(self, ax: Axes3D, surface: Mesh, colour: str, limits: np.ndarray):
         self.triangles = triangles = surface.vertices[surface.faces]  # (F, 3, 3)
         normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         self.normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
         self.ax, self.colour = ax, np.array(to_rgb(colour))
-        self.body = ax.add_artist(Body())
+        self.body = ax.add_artist(Triangles())
         self.body.set_in_layout(False)
         half = np.ptp(limits, axis=0) / 2
         reach = half.max()
         self.middle, self.half, self.letters = limits.mean(0), half.clip([reach, 0.6 * reach, 0.6 * reach]), []
         for k, letter in enumerate(LETTERS):
-            text = ax.text(*self.middle, letter, color=INK, ha="center", va="center", fontsize=10)
+            text = ax.text(*self.middle, letter, color=DARK, ha="center", va="center", fontsize=10)
             self.letters.append((np.eye(3)[k // 2] * (2 * (k % 2) - 1), text))
-        (self.bar,) = ax.plot([], [], [], color=INK, lw=1.5)
+        (self.bar,) = ax.plot([], [], [], color=DARK, lw=1.5)
         cube = np.add.outer(self.middle, [-reach - 16, reach + 16])
         ax.set(xlim=cube[0], ylim=cube[1], zlim=cube[2])
         ax.set_proj_type("ortho")
@@ -147,7 +156,7 @@ class View:
         eye = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
         right = np.array([-np.sin(a), np.cos(a), 0])
         up = np.cross(eye, right)
-        ends = [self.beside(-up, 18) + right * x for x in (-BAR / 2, BAR / 2)]
+        ends = [self.beside(-up, 18) + right * x for x in (-BAR_MM / 2, BAR_MM / 2)]
         self.bar.set_data_3d(*np.transpose(ends))
         light = eye + 0.5 * up - 0.5 * right  # from above the viewer's left shoulder
         facing = np.flatnonzero(self.normal @ eye > 0)  # a closed surface hides the rest of itself
@@ -160,18 +169,18 @@ class View:
         return self
 
     def beside(self, direction: np.ndarray, gap: float) -> np.ndarray:
-        """The point that is `gap` mm beside the body, taken as an ellipsoid, in a direction of the picture."""
+        """Find the point `gap` mm beside the body, taken as an ellipsoid, in a direction of the picture."""
         unit = direction / max(np.linalg.norm(direction), 1e-9)
         return self.middle + unit * (np.linalg.norm(unit * self.half) + gap)
 
 
-@style
-def surfaces(meshes: dict[str, Mesh], views: dict | None = None):
-    """Meshes by name, one row each, from several sides, all at one scale; the first is the truth.
+@styled
+def surfaces(meshes: Mapping[str, Mesh], views: Mapping[str, tuple[float, float]] = VIEWS) -> Figure:
+    """Draw meshes by name, one row each, from several sides, all at one scale; the first is the truth.
 
-    `views` are (azimuth, elevation) in degrees by name, by default those of `VIEWS`.
+    `views` are (azimuth, elevation) in degrees by name.
     """
-    views, limits = views or VIEWS, box(meshes.values())
+    limits = bounds(meshes.values())
     side, rows = (WIDTH - 0.3) / len(views), len(meshes)
     pitch = 0.8 * side  # square axes overlap a little: organs are wider than high
     tall = pitch * rows + 0.3  # inches: cells, and a line of titles above and beside them
@@ -185,39 +194,35 @@ def surfaces(meshes: dict[str, Mesh], views: dict | None = None):
         fig.text(0.012, bottom + side / tall / 2, name, rotation=90, ha="center", va="center", fontsize=11)
     for column, view in enumerate(views):
         fig.text((0.3 + (column + 0.5) * side) / WIDTH, 1, view, ha="center", va="top", fontsize=11)
-    fig.text(0.01, 0, f"bar: {BAR} mm", color=INK, fontsize=10, va="bottom")
+    fig.text(0.01, 0, f"bar: {BAR_MM} mm", color=DARK, fontsize=10, va="bottom")
     return fig
 
 
-def turntable(meshes: dict[str, Mesh], azimuth: int = -90, elevation: int = 15):
-    """Turn one or several meshes with two sliders: azimuth, and elevation. Returns a `Board`.
+def turntable(meshes: Mapping[str, Mesh]) -> Board:
+    """Turn one or several meshes with two sliders, azimuth and elevation.
 
     The caption says in words from where one looks.
     """
-    limits = box(meshes.values())
+    limits = bounds(meshes.values())
     fig = Figure(figsize=(3.6 * len(meshes), 3.9), dpi=DPI)
-    FigureCanvasAgg(fig)
     views = []
     for k, (name, surface) in enumerate(meshes.items()):
         ax = fig.add_axes((k / len(meshes), 0, 1 / len(meshes), 0.93), projection="3d")
         views.append(View(ax, surface, COLOURS[k % len(COLOURS)], limits))
         fig.text((k + 0.5) / len(meshes), 0.99, name, ha="center", va="top", fontsize=11)
-    fig.text(0.01, 0.01, f"bar: {BAR} mm", color=INK, fontsize=10, va="bottom")
-    controls = {
-        "azimuth": slider("azimuth", -180, 180, azimuth, 5),
-        "elevation": slider("elevation", -90, 90, elevation, 5),
-    }
+    fig.text(0.01, 0.01, f"bar: {BAR_MM} mm", color=DARK, fontsize=10, va="bottom")
+    controls = {"azimuth": slider("azimuth", -180, 180, -90, 5), "elevation": slider("elevation", -90, 90, 15, 5)}
 
-    def draw(azimuth, elevation):
+    def draw(azimuth: float, elevation: float) -> str:
         for view in views:
             view.turn(azimuth, elevation)
-        return f"{', '.join(meshes)}, {where(azimuth, elevation)}"
+        return f"{', '.join(meshes)}, {in_words(azimuth, elevation)}"
 
     return Board(fig, controls, draw, "surfaces, turned by the sliders")
 
 
-def where(azimuth: float, elevation: float) -> str:
-    """A view in words: ``where(-90, 0) == "seen from the front"``."""
+def in_words(azimuth: float, elevation: float) -> str:
+    """Say in words from where one looks: ``in_words(-90, 0) == "seen from the front"``."""
     if abs(elevation) > 60:
         return "seen from above" if elevation > 0 else "seen from below, as a slice is"
     sides = ("the left", "the back", "the right", "the front")

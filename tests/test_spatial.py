@@ -6,7 +6,15 @@ import torch
 from vaelib import InputError
 from vaelib.engine.checkpoints import load, save
 from vaelib.losses import vae_loss
-from vaelib.spatial import ResidualDecoder, ResidualMaskDecoder, ResidualVAE, checkerboard, neighbours, steps
+from vaelib.spatial import (
+    ResidualDecoder,
+    ResidualMaskDecoder,
+    ResidualVAE,
+    build,
+    checkerboard,
+    neighbours,
+    widths_to,
+)
 from vaelib.training import mask_step
 from vaelib.vae import VAEOutput
 
@@ -27,9 +35,9 @@ def test_every_size_has_a_vector_and_a_spatial_latent(size, grid):
 
 
 def test_the_widest_layer_is_capped_and_the_grid_ends_the_cascade():
-    assert steps(64, 16, 1) == [16, 32, 64, 128]
-    assert steps(64, 16, 8) == [16, 32, 64]
-    assert steps(512, 16, 8) == [16, 32, 64, 128, 128, 128]
+    assert widths_to(1, 64, 16) == [16, 32, 64, 128]
+    assert widths_to(8, 64, 16) == [16, 32, 64]
+    assert widths_to(8, 512, 16) == [16, 32, 64, 128, 128, 128]
 
 
 @pytest.mark.parametrize(("size", "grid", "said"), [
@@ -117,3 +125,13 @@ def test_it_starts_from_what_it_was_told(start):
     torch.manual_seed(0)
     mask = ResidualMaskDecoder(32, 4, 4, 8, prevalence=start)
     assert torch.sigmoid(mask(torch.randn(8, 4, 8, 8))).mean().item() == pytest.approx(start, rel=0.3)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256, 512])
+@pytest.mark.parametrize("numbers", [64, 256])
+@torch.no_grad()
+def test_vector_and_spatial_latents_are_of_equal_size_in_numbers(size, numbers):
+    x = torch.rand(1, 1, size, size)
+    shapes = {kind: build(kind, size, numbers)(x).mu.shape for kind in ("plain", "vector", "spatial")}
+    assert shapes["plain"] == shapes["vector"] == (1, numbers)
+    assert shapes["spatial"] == (1, numbers // 64, 8, 8)

@@ -1,0 +1,48 @@
+"""Write the latent explorer: ``python -m course.explorer OUT [FOLDER] [--checkpoint FILE]``.
+
+It is a page whose sliders run both decoders in the browser, with no Python behind it. Two files of the npm package
+onnxruntime-web belong beside it; the last line says which, and where.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from course.explorer import RUNTIME, explore
+from vaelib.engine.errors import InputError
+
+
+def _say(message: Warning | str, *_: object) -> None:
+    print("explorer: warning:", " ".join(str(message).split()), file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page and return the exit status: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser("python -m course.explorer", description=__doc__.partition("\n\n")[2])
+    add = parser.add_argument
+    add("out", type=Path, help="the folder to write; an older explorer in it is replaced, other files stay")
+    add("folder", type=Path, nargs="?", help="the cohort; by default $VAELIB_DATA, or else data/synthetic")
+    add("--checkpoint", type=Path, help="the weights to show; by default those of notebooks 03 to 05, trained first "
+        "where they are missing")  # fmt: skip
+    asked = parser.parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            explore(asked.folder, out=asked.out, checkpoint=asked.checkpoint)
+    except (InputError, OSError) as error:
+        named = isinstance(error, OSError) and error.filename  # not its number
+        message = f"{error.filename}: {error.strerror}" if named else str(error)
+        print("explorer: error:", " ".join(message.split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(
+        f"{asked.out}: wrote the page; copy {' and '.join(RUNTIME)} from onnxruntime-web/dist into {asked.out / 'ort'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
