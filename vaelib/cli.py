@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -187,7 +188,9 @@ def train(
     from vaelib import recipes
 
     out = _checkpoint(out, folder)
-    options = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume)
+    options: dict[str, Any] = dict(
+        level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume
+    )
     made = recipes.train(folder, out=out, batch_size=batch_size, precision=precision, **options)
     if made:  # else another process has the word
         cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
@@ -285,7 +288,7 @@ def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:
     return given or models_folder(folder) / "trained.safetensors"
 
 
-def _say(message: Warning | str, *_: object) -> None:
+def _say(message: Any, *_: Any, **__: Any) -> None:
     print("vaelib: warning:", " ".join(str(message).split()), file=sys.stderr)
 
 
@@ -296,8 +299,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _say
             app(argv, exit_on_error=False, print_error=False, result_action="return_none")
     except (InputError, CycloptsError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename  # not its number
-        message = f"{error.filename}: {error.strerror}" if named else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}"  # not its number
         print("vaelib: error:", " ".join(message.split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -100,7 +100,7 @@ def train_on_codes(
         x, m = augment(x, m)
         return torch.as_tensor(code(x)).to(x.device), m
 
-    run = partial(fit, mask, mask_step, seed=seed, label="mask decoder", **how)
+    run: Callable[..., list[dict]] = partial(fit, mask, mask_step, seed=seed, label="mask decoder", **how)
     if not train.in_memory:
         return run([train.images, train.masks], epochs=copies * mask_epochs, augmentation=moved)
     pairs = copies_of(train.images, train.masks, copies, seed)
@@ -157,7 +157,7 @@ def train(
         states = states_of(out, TRAINED, _hash(made_of))
         if parallel.is_first():
             look_over(out, TRAINED, states, resume)
-    how = dict(seed=seed, batch_size=batch_size, precision=precision)
+    how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision)
     vae, h = train_vae(lab.train, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
     mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
     if not parallel.is_first():
