@@ -188,10 +188,8 @@ def train(
     from vaelib import recipes
 
     out = _checkpoint(out, folder)
-    options: dict[str, Any] = dict(
-        level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume
-    )
-    made = recipes.train(folder, out=out, batch_size=batch_size, precision=precision, **options)
+    how: dict[str, Any] = dict(batch_size=batch_size, precision=precision, seed=seed, fold=fold, resume=resume)
+    made = recipes.train(folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, **how)
     if made:  # else another process has the word
         cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
         print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
