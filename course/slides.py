@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
@@ -21,13 +22,13 @@ from studies import board
 from studies.against import OURS, RIVAL
 from studies.ladder import into_readme
 from studies.tables import verdict
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.checkpoints import load
 from vaelib.engine.files import write_file
 from vaelib.pictures.charts import BLUE, GREEN, GREY, VERMILLION
 from vaelib.vae import VAE, MaskDecoder
 
-FOLDER = REPOSITORY / "notebooks" / "figures" / "slides"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "notebooks" / "figures" / "slides"
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": SMALL, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#E4E4E4", "axes.axisbelow": True,

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import nbformat
 
 from studies.ladder import into_readme
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 
-NOTEBOOKS = REPOSITORY / "notebooks"
-PAGE, TIMES, BUILD = NOTEBOOKS / "README.md", NOTEBOOKS / "times.json", REPOSITORY / "build" / "times.json"
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+PAGE, TIMES, BUILD = NOTEBOOKS / "README.md", NOTEBOOKS / "times.json", ROOT / "build" / "times.json"
 BRANCH = "main"
 WORDS, CELL = 150, 0.25  # words of prose read in a minute, and minutes for a cell of code and what comes out of it
 ABOUT = {  # the question of each lesson, what its main figure shows, and the file where that is committed
@@ -85,7 +85,7 @@ def builds_on(found: dict[str, Lesson]) -> list[tuple[str, str]]:
 
 def address() -> str:
     """Where the project is, or will be, for everybody to read: as `pyproject.toml` says."""
-    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 
 def colab(stem: str) -> str:

@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from small import SPACING, blob_volume, make_patients  # noqa: E402
 
 from vaelib import recipes
-from vaelib.cohorts import download, labels
+from vaelib.cohorts import download, labels, transfer
 from vaelib.dicom import export
 from vaelib.engine import checkpoints
 from vaelib.phantom import cohort
@@ -68,7 +68,7 @@ def _networks(path, seed):
 
 
 def listen(folder: Path) -> int:
-    """Start the bucket in a process of its own, direct the client to it, and return the number of the process."""
+    """Start the bucket in a process of its own, direct the download to it, and return the number of the process."""
     ready = folder / "address"
     if not (pid := os.fork()):
         from bucket import Bucket, make_index
@@ -84,7 +84,7 @@ def listen(folder: Path) -> int:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         os.environ.pop(name, None)
     idc_index_data.IDC_INDEX_PARQUET_FILEPATH = folder / "bucket" / "index.parquet"
-    download.idc().aws_endpoint_url = ready.read_text()
+    transfer.ENDPOINT = ready.read_text()
     return pid
 
 

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from studies.ladder import RESULTS
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.files import write_file
 from vaelib.recipes import json_ready
 
-CHECKPOINTS = REPOSITORY / "notebooks" / "checkpoints"  # small enough to be committed, stored in half precision
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINTS = ROOT / "notebooks" / "checkpoints"  # small enough to be committed, stored in half precision
 
 
 def get(section: str, file: Path = RESULTS) -> dict:

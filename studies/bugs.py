@@ -1,13 +1,15 @@
 """What does a fault do to the score that a script reports? All twelve of notebook 10 together, and each alone."""
 
+from pathlib import Path
+
 import numpy as np
 
 from course import checks
 from studies import board
 from vaelib import recipes
-from vaelib.cohorts.layout import REPOSITORY
 
-SCRIPTS = [REPOSITORY / "notebooks" / folder / "10_segment.py" for folder in ("exercises", "solutions")]
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = [ROOT / "notebooks" / folder / "10_segment.py" for folder in ("exercises", "solutions")]
 PATIENTS, SEEDS = 24, (0, 1, 2)
 FAULTS = (
     "flipped labels", "masks by stride", "split by slice", "affine encoder",

@@ -25,14 +25,14 @@ from sklearn.decomposition import PCA
 
 from vaelib import metrics, recipes
 from vaelib.cohort import load_slices
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.files import write_file
 from vaelib.engine.shards import meta_of
 from vaelib.latent import copies_of, decode, encode
 from vaelib.training import augment, fit, mask_step
 from vaelib.vae import VAE, MaskDecoder, Supervised
 
-RESULTS = REPOSITORY / "results.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results.json"
 
 
 def from_latent(latent_of, train, sets, seed=0) -> list[np.ndarray]:
@@ -122,7 +122,7 @@ def cell(interval: dict, digits: str) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def into_readme(text: str, mark: str = "results", path: Path = REPOSITORY / "README.md") -> None:
+def into_readme(text: str, mark: str = "results", path: Path = ROOT / "README.md") -> None:
     """Put a table between its two marks in the README, so that no number there is typed."""
     before, rest = path.read_text().split(f"<!-- {mark} -->\n")
     after = rest.split(f"<!-- end of {mark} -->")[1]

@@ -1,15 +1,16 @@
 """Checks of the exercises to notebook 10, Find the bug: faults that are planted, and checks that must find them."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from course.checks import Hint, attempt, differences, expect, load
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.losses import vae_loss as reference
 from vaelib.vae import VAEOutput
 
+ROOT = Path(__file__).resolve().parents[2]
 LINE, SCORED = "    images = shrink(scan)\n", "    probability = predict(model, test.images)\n"
 SUMS = "    groups = [patient == name for name in np.unique(patient)]\n"
 FULL = "    there = truth.any((1, 2))\n    predicted, truth, patient = predicted[there], truth[there], patient[there]\n"
@@ -18,7 +19,7 @@ FULL = "    there = truth.any((1, 2))\n    predicted, truth, patient = predicted
 @cache
 def sound() -> str:
     """The script that is right."""
-    return (REPOSITORY / "notebooks" / "solutions" / "10_segment.py").read_text(encoding="utf-8")
+    return (ROOT / "notebooks" / "solutions" / "10_segment.py").read_text(encoding="utf-8")
 
 
 def planted(line: str, more: str, before: bool = False):
