@@ -26,6 +26,17 @@ def index_map(label, like):
     return np.linalg.solve(frames[1], frames[0]), np.linalg.solve(frames[1], shift)
 
 
+def matching_axes(label: sitk.Image, like: sitk.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find which axis of the label runs along each of the scan's, (3,), the cosine between them, and whether backward.
+
+    Both images may be readers that know the header alone.
+    """
+    cosines = np.reshape(like.GetDirection(), (3, 3)).T @ np.reshape(label.GetDirection(), (3, 3))
+    along = np.abs(cosines).argmax(1)
+    cosine = cosines[range(3), along]
+    return along, np.abs(cosine), cosine < 0
+
+
 def check_place(label, like, path, *, strict):
     """Raise unless the label's header fits the scan (`strict`) and its mask lies inside the scan."""
     matrix, shift = index_map(label, like)
