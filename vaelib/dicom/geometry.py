@@ -19,6 +19,13 @@ def axes_of(image):
     return sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
 
 
+def image_like(array: np.ndarray, like: sitk.Image) -> sitk.Image:
+    """Make an image of an array (S, H, W) on the grid of another image."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.CopyInformation(like)
+    return image
+
+
 def index_map(label, like):
     """(3, 3) and (3,): the scan's index of a label's voxel, both as (x, y, z), is matrix @ index + shift."""
     frames = [np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing() for image in (label, like)]

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
-from torch import Tensor, device, nn, uint8
+from torch import Tensor, device, from_numpy, nn, uint8
 
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
@@ -148,3 +151,21 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
         weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         networks[name] = _built(path, kind, config, weights).eval()
     return networks, metadata
+
+
+def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: bool = False) -> dict:
+    """Load what a file keeps if this recipe and these data made it; or else make it, and keep it there."""
+    path, made_by = Path(path), json.loads(json.dumps(made_by))
+    if path.exists():
+        try:
+            tensors, metadata = read(path)
+            if metadata.get("made_by") == made_by:
+                return {name: tensors[name].numpy() for name in metadata["arrays"]} | metadata["values"]
+        except InputError:
+            warnings.warn(f"{path}: is damaged; it is made anew", stacklevel=2)
+    made = make()
+    arrays = {name: value for name, value in made.items() if isinstance(value, np.ndarray)}
+    values = {name: value for name, value in made.items() if name not in arrays}
+    tensors = {name: from_numpy(array) for name, array in arrays.items()}
+    write(path, tensors, {"arrays": [*arrays], "values": values, "made_by": made_by})
+    return kept(path, made_by, make, half=half)
