@@ -21,18 +21,13 @@ Spleen: below the healthy liver by 1 to 18, Park et al., "Biopsy-proven nonsteat
 parenchyma 30 to 35), as they differ between scanners: Lamba et al., AJR 2014;203:1013.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from vaelib.phantom import organs
-from vaelib.phantom.shapes import Tube, Waves
-
-LABELS = (
-    "background fat muscle bone liver spleen kidney stomach duodenum jejunum colon aorta cava portal "
-    "vessel pancreas gallbladder lung adrenal"
-).split()
-LABEL = {name: number for number, name in enumerate(LABELS)}
+from vaelib.phantom.shapes import Shape, Tube, Waves
 
 HU = {  # mean and spread between patients, portal-venous phase
     "fat": (-106, 5), "muscle": (60, 3), "liver": (110, 6), "spleen": (122, 4), "kidney": (182, 10),
@@ -45,15 +40,17 @@ UNENHANCED = HU | {
 }  # fmt: skip
 
 
-@dataclass
-class Part:
-    """An organ: its shape, HU and label, and what `paint` needs to know of its inside."""
+AnyShape = TypeVar("AnyShape", bound=Shape)
+
+
+class Part(NamedTuple):
+    """An organ: its label, shape and HU, and what `paint` needs to know of its inside."""
 
     name: str
-    shape: object
+    shape: Shape
     hu: float
-    kind: str = "solid"  # solid, gut, kidney, liver, pancreas, in_liver
-    more: dict = field(default_factory=dict)
+    kind: str  # solid, flat, gut, kidney, liver, pancreas, in_liver
+    more: dict[str, Any]
 
 
 class Anatomy:
@@ -62,7 +59,7 @@ class Anatomy:
     `enhanced` says whether contrast medium runs in the vessels; what was drunk is there in either case.
     """
 
-    def __init__(self, seed, number, enhanced=True):
+    def __init__(self, seed: int, number: int, enhanced: bool = True):
         self.rng = rng = np.random.default_rng([seed, number])
         n, u = rng.normal, rng.uniform
         self.stature = float(np.clip(n(1, 0.04), 0.91, 1.09))
@@ -91,9 +88,10 @@ class Anatomy:
         organs.pancreas(self)
         organs.vessels(self)
 
-    def place(self, *points):
-        """Points of the standard body (mm) in this one; the further from the spine, the more they follow
-        the cavity's size. Returns (N, 3), or (3,) for one point.
+    def place(self, *points: Sequence[float]) -> np.ndarray:
+        """Move points of the standard body (mm) to where they lie in this one: (N, 3), or (3,) for one point.
+
+        The further from the spine, the more they follow the cavity's size.
         """
         p = np.array(points, float) * self.stature
         p[:, 0] *= 1 + (self.width / (130 * self.stature) - 1) * np.clip(np.abs(p[:, 0]) / 110, 0, 1)
@@ -101,12 +99,12 @@ class Anatomy:
         p[:, 1] *= 1 + (self.front / (92 * self.stature) - 1) * ahead
         return p if len(p) > 1 else p[0]
 
-    def add(self, name, shape, hu=None, kind="solid", **more):
-        """Append a part to be painted over those before it; returns its shape."""
+    def add(self, name: str, shape: AnyShape, hu: float | None = None, kind: str = "solid", **more: Any) -> AnyShape:
+        """Append a part to be painted over those before it; return its shape."""
         self.parts.append(Part(name, shape, self.hu.get(name, 0) if hu is None else hu, kind, more))
         return shape
 
-    def _landmarks(self):
+    def _landmarks(self) -> None:
         n = self.rng.normal
         self.loop = np.array([n(0, 5), n(0, 3), n(0, 7)])  # the duodenal loop's own place
         self.hilum = self.place((87, 13, 38)) + (n(0, 5), n(0, 6), n(0, 10))  # of the spleen
@@ -117,8 +115,8 @@ class Anatomy:
         self.aorta[:, :2] += n(0, 2, (5, 2)) * (1, 0.6)
         self.arch = n(0, 3)  # how far the pancreatic body bulges forward
 
-    def _skeleton(self):
-        """Ribs 6 to 12 as tubes along the wall, sinking forward; cartilage where they end in front."""
+    def _skeleton(self) -> None:
+        """Place ribs 6 to 12 as tubes along the wall, sinking forward; cartilage where they end in front."""
         self.ribs = []
         for rank, back_z in enumerate(np.arange(7) * 27 + 58):
             for side in (-1, 1):
@@ -131,6 +129,6 @@ class Anatomy:
                 z = (back_z + self.phase * 12 - sink + side) * self.stature
                 bony = turn < 2.45
                 points = np.stack([x, y, z], 1)
-                self.ribs.append((Tube.along(points[bony], 4.3, 1.4), True))
+                self.ribs.append((Tube(points[bony], 4.3, 1.4), True))
                 if (~bony).sum() > 3:
-                    self.ribs.append((Tube.along(points[~bony], 5.5, 1.3), False))
+                    self.ribs.append((Tube(points[~bony], 5.5, 1.3), False))

@@ -54,7 +54,7 @@ def screws(body: Anatomy) -> list[Tube]:
         for side in (-1, 1):
             back, tip = (side * 19, 82, 0), (side * 9, 30, 0)
             points = np.array([back, tip]) * body.stature + (0, 0, z)
-            pairs.append(Tube.along(points, 3.0, 1.5))
+            pairs.append(Tube(points, 3.0, 1.5))
     return pairs
 
 

@@ -14,14 +14,14 @@ def solid_organs(body):
     st = body.stature
     size = u(0.9, 1.1)
     low = n(0, 14)
-    right = Ellipsoid.at(at((-82, 2, 45)), np.array([68, 84, 92 + low]) * st * size, (0, u(-14, -4), 0))
-    left = Ellipsoid.at(at((-8, -56, 62)), np.array([76 + n(0, 9), 30, 50 + n(0, 8)]) * st * size, (0, 8, u(-5, 12)))
+    right = Ellipsoid(at((-82, 2, 45)), np.array([68, 84, 92 + low]) * st * size, (0, u(-14, -4), 0))
+    left = Ellipsoid(at((-8, -56, 62)), np.array([76 + n(0, 9), 30, 50 + n(0, 8)]) * st * size, (0, 8, u(-5, 12)))
     add("liver", right, kind="liver", left=left, hilum=at((-44, -15, 46)))
     liver_tree(body)
     if rng.random() < 0.8:
-        gall = Ellipsoid.at(at((-56, -46, -2)) + n(0, 5, 3), np.array([13, 15, 26]) * u(0.7, 1.2), (u(10, 40), 0, 20))
+        gall = Ellipsoid(at((-56, -46, -2)) + n(0, 5, 3), np.array([13, 15, 26]) * u(0.7, 1.2), (u(10, 40), 0, 20))
         add("gallbladder", gall, kind="gut", wall=1.3, inside=body.hu["gallbladder"], gas=None)
-    spleen = Ellipsoid.at(
+    spleen = Ellipsoid(
         (0.5 * (body.hilum[0] + body.width) + 6, body.hilum[1] + 14, body.hilum[2] + 4),
         np.array([35, 53, 54 + n(0, 6)]) * u(0.82, 1.12) * st,
         (0, 10, u(10, 26)),
@@ -29,7 +29,7 @@ def solid_organs(body):
     add("spleen", spleen)
     for side, x in (("right", -1), ("left", 1)):
         centre = at((x * 63, 30, -16 if x < 0 else -8)) + (n(0, 4), n(0, 3), n(0, 8))
-        kidney = Ellipsoid.at(centre, np.array([25, 29, 54]) * u(0.88, 1.12) * st, (-8, x * 12, x * -28))
+        kidney = Ellipsoid(centre, np.array([25, 29, 54]) * u(0.88, 1.12) * st, (-8, x * 12, x * -28))
         add("kidney", kidney, kind="kidney", side=x)
         setattr(body, f"{side}_kidney", centre)
     for x in (-1, 1):  # adrenals, psoas and crura
@@ -37,19 +37,19 @@ def solid_organs(body):
         for limb in (-1, 1):
             add(
                 "adrenal",
-                Tube.along([top, top + (limb * 6, 9, -6), top + (limb * 9, 17, -16)], [2.6, 2.1, 1.7]),
+                Tube([top, top + (limb * 6, 9, -6), top + (limb * 9, 17, -16)], [2.6, 2.1, 1.7]),
                 80 if body.enhanced else 25,
             )
         psoas = at((x * 27, 34, 30), (x * 34, 40, -10), (x * 42, 40, -60), (x * 48, 38, -120))
-        add("muscle", Tube.along(psoas, np.array([4, 10, 14.5, 19]) * st))
+        add("muscle", Tube(psoas, np.array([4, 10, 14.5, 19]) * st))
         for dx, y in ((-5, 1), (0, 10), (3, 20)):  # a crus drapes the aorta's side
             crus = at((x * (18 + dx), y - 2, 105), (x * (18 + dx), y, 55), (x * (15 + dx), y + 4, 15))
-            add("muscle", Tube.along(np.vstack([crus, at((x * 13, 20, -10))]), [4.6, 4.4, 3.6, 2.5]))
+            add("muscle", Tube(np.vstack([crus, at((x * 13, 20, -10))]), [4.6, 4.4, 3.6, 2.5]))
 
 
 def hollow(body, name, points, radii, fill, gas=None, **more):
     """A tube with a wall; `fill` is the HU inside, `gas` the height (mm) of the level it lies on."""
-    return body.add(name, Tube.along(points, radii), body.hu["gut"], "gut", inside=fill, gas=gas, **more)
+    return body.add(name, Tube(points, radii), body.hu["gut"], "gut", inside=fill, gas=gas, **more)
 
 
 def fill(body, chance):
@@ -114,9 +114,9 @@ def pancreas(body):
     t1, t2 = t1 + (0, 1 + n(0, 2), n(0, 3)), t2 + (0, 1 + n(0, 2), n(0, 3))  # bent around the kidney's front
     path = np.stack([low, mid, 0.45 * mid + 0.55 * neck + (0, 2, 2), neck, over, t1, t2, end])
     radii = np.array([head * 0.8, head, head * 0.8, middle * 0.95, middle, (middle + tail) / 2, tail, tail * 0.75]) / 2
-    main = Tube.along(path, radii, 1.6)
+    main = Tube(path, radii, 1.6)
     hook = body.confluence + (-3, 14, -24 + n(0, 4))  # the uncinate process, behind the vein
-    uncinate = Tube.along([low + (2, 2, 4), 0.5 * (low + hook) + (0, 2, 0), hook], [8 * g, 7 * g, 5 * g], 1.4)
+    uncinate = Tube([low + (2, 2, 4), 0.5 * (low + hook) + (0, 2, 0), hook], [8 * g, 7 * g, 5 * g], 1.4)
     body.lobulated = rng.random() < 0.2
     body.gland = main
     body.add(
@@ -135,7 +135,7 @@ def vessels(body):
     renal, twig = (15, 30) if body.enhanced else (0, 0)  # renal veins are brighter than the cava, twigs fainter
 
     def add(name, points, radii, hu=None, **more):
-        body.add(name, Tube.along(points, radii), hu, **more)
+        body.add(name, Tube(points, radii), hu, **more)
 
     cava = at((-22, 10, -110), (-23, 9, -40), (-23, 8, 10), (-24, 2, 55), (-24, -6, 110)) + n(0, 1.5, (5, 3))
     add("cava", cava, u(9, 12), kind="flat")
@@ -185,4 +185,4 @@ def liver_tree(body):
             b = a + n(0, 1, 3) * (26, 26, 22)
             branches.append(([a, 0.5 * (a + b) + n(0, 3, 3), b], [2.6, 2, 1]))
         for points, radii in branches:
-            body.add("portal", Tube.along(points, radii), body.hu["portal"] + hu, "in_liver")
+            body.add("portal", Tube(points, radii), body.hu["portal"] + hu, "in_liver")
