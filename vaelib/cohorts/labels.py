@@ -34,7 +34,6 @@ KNOWN = "cf8a553c37c80e3840ce7392987b308f7a98cd5f50019511b2ac0f3a54b0934b"  # SH
 MEMBER = re.compile(r"label(\d{4})\.nii(\.gz)?")
 LARGEST = 512 * 512 * 1000 * 8 + 352  # bytes of a label: twice the longest scan (466 slices), in float64, and a header
 TOTAL = 16 << 30  # bytes of all labels: three times what 82 take uncompressed, with a byte a voxel
-Header = sitk.ImageFileReader  # of a NIfTI, as `header_of` gives it
 log = logging.getLogger("vaelib")
 
 
@@ -190,6 +189,8 @@ def mask_of(case: Case, scan: sitk.Image, reorient: str | None = None) -> tuple[
     InputError
         As `read_mask` and `place`.
     """
+    if case.mask is None:
+        raise InputError(f"{case.ct}: {case.patient} has no mask; leave this case out")
     nifti = case.mask.name.lower().endswith((".nii", ".nii.gz"))
     if nifti and reorient is None:
         return place(case.mask, scan)
@@ -242,7 +243,7 @@ def place(path: str | Path, scan: sitk.Image) -> tuple[sitk.Image, Placement]:
     return mask, _reported(path, Placement(rule, off, verified), said)
 
 
-def _axes(header: Header, scan: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
+def _axes(header: sitk.ImageFileReader, scan: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """Return which axis of the label runs along each of the scan's by a rule, (3,), and which run backward, (3,)."""
     if rule in ("header", "axes"):
         along, _, backward = matching_axes(header, scan)
@@ -262,7 +263,7 @@ def _same_box(path: Path, scan: sitk.Image) -> bool:
     return cosine.min() > 0.999 and np.array_equal(np.take(header.GetSize(), along), scan.GetSize())
 
 
-def _off(header: Header, scan: sitk.Image, mask: sitk.Image, rule: str) -> float:
+def _off(header: sitk.ImageFileReader, scan: sitk.Image, mask: sitk.Image, rule: str) -> float:
     """Return how far, in mm, the header would have put the mask's centre from where it lies by `rule`."""
     matrix, shift = index_map(header, scan)
     along, backward = _axes(header, scan, rule)
@@ -280,7 +281,7 @@ def _verify(scan: sitk.Image, mask: sitk.Image) -> tuple[str, bool, str]:
     return rival if -ahead >= MARGIN else "", ahead >= MARGIN, said
 
 
-def _remedy(header: Header, scan: sitk.Image, rule: str, rival: str) -> str:
+def _remedy(header: sitk.ImageFileReader, scan: sitk.Image, rule: str, rival: str) -> str:
     """Say what to ask of `read_mask`, so that the mask lies reversed along `rival` from where it lies by `rule`."""
     along, backward = _axes(header, scan, rule)
     if list(along) != [0, 1, 2] or header.GetSize() != scan.GetSize():

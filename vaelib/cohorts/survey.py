@@ -97,7 +97,7 @@ def survey(cases: Iterable[Case], *, reorient: str | None = None, workers: int |
 def _row(case: Case, reorient: str | None) -> Row:
     found: dict[str, Any] = {}
     reasons: list[str] = []
-    mask = None
+    mask: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what `check_mask` and `mask_of` warn of becomes a reason
         try:

@@ -3,7 +3,7 @@
 >>> make_cohort("data/synthetic")  # 48 patients, about 1.1 GB
 """
 
-from vaelib.phantom.anatomy import HU
+from vaelib.phantom.body import HU
 from vaelib.phantom.cohort import Patient, make_cohort, make_patient
 from vaelib.phantom.shapes import LABEL, LABELS
 

@@ -5,7 +5,6 @@ was. So a slice differs from the cohort's exactly where the anomaly shows, and w
 labelled by hand.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.cohort import make_patient
 from vaelib.phantom.paint import ALL, paint
 from vaelib.phantom.rescan import Names
+from vaelib.phantom.scanner import Painter
 from vaelib.phantom.shapes import Canvas, Tube
 
 METAL = 3071.0  # HU, the top of the usual scale of CT, where titanium and steel are cut off
@@ -58,7 +58,7 @@ def screws(body: Anatomy) -> list[Tube]:
     return pairs
 
 
-def with_screws(metal: list[Tube]) -> Callable[[Canvas, Anatomy], np.ndarray]:
+def with_screws(metal: list[Tube]) -> Painter:
     """Make a painter that paints as `phantom.paint.paint`, and adds the metal and, in its slices, streaks.
 
     The streaks are a likeness, not physics: rays of alternating sign which fade with distance, and a dark band
@@ -68,12 +68,10 @@ def with_screws(metal: list[Tube]) -> Callable[[Canvas, Anatomy], np.ndarray]:
     def painter(canvas: Canvas, body: Anatomy) -> np.ndarray:
         mask, centres = paint(canvas, body), []
         for tube in metal:
-            found = tube.distance(canvas)
-            if found and (found[1] < 0).any():
-                box, d = found
-                canvas.paint(box, d, METAL)
-                inside = np.nonzero(d < 0)
-                centres.append((canvas.X[box][inside].mean(), canvas.Y[box][inside].mean()))
+            for box, d in tube.near(canvas):
+                if (d < 0).any():
+                    canvas.paint(box, d, METAL)
+                    centres.append((canvas.X[box][d < 0].mean(), canvas.Y[box][d < 0].mean()))
         for x, y in centres:
             dx, dy = canvas.X - np.float32(x), canvas.Y - np.float32(y)
             fade = np.exp(-np.hypot(dx, dy) / 35) * (np.hypot(dx, dy) > 4)

@@ -1,6 +1,6 @@
 """Make patients, and write a cohort of them in folders laid out as those of the Imaging Data Commons."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,7 @@ from vaelib.engine.files import atomic_write, remove_leftovers, write_file
 from vaelib.engine.workers import map_in_processes
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
-from vaelib.phantom.scanner import SCANNERS, Scanner, scan
-from vaelib.phantom.shapes import Canvas
+from vaelib.phantom.scanner import SCANNERS, Painter, Scanner, scan
 
 NOTE = Path(__file__).with_name("SYNTHETIC.md")
 
@@ -41,7 +40,7 @@ def make_patient(
     scale: float = 1.0,
     view: float = 1.0,
     body: Anatomy | None = None,
-    painter: Callable[[Canvas, Anatomy], np.ndarray] = paint,
+    painter: Painter = paint,
 ) -> Patient:
     """Draw patient `number` (from 1) of the cohort `seed` and scan them with `size` x `size` pixels.
 
@@ -66,14 +65,12 @@ def make_patient(
     scanner = scanner or SCANNERS[number % len(SCANNERS)]
     rng = np.random.default_rng([seed, number, 1])
     with threadpool_limits(1):  # its matrices are small: more threads would only wait for each other
-        hu, mask, labels, grid = scan(body, rng, scanner, painter, size, scale=scale, view=view)
-    facts = {name: value * scale if name.endswith("_mm") else value for name, value in body.facts.items()} | {
-        "volume_ml": float(mask.sum() * np.prod(grid.spacing) / 1000),
-        "pancreas_hu": body.hu["pancreas"],
-        "fat": body.fat,
-        "scanner": scanner,
-        "origin": (float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
-    }
+        hu, mask, labels, grid = scan(body, rng, scanner, painter, size, scale, view)
+    facts = {name: value * scale if name.endswith("_mm") else value for name, value in body.facts.items()}
+    facts |= {
+        "volume_ml": float(mask.sum() * np.prod(grid.spacing) / 1000), "pancreas_hu": body.hu["pancreas"],
+        "fat": body.fat, "scanner": scanner, "origin": (float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
+    }  # fmt: skip
     return Patient(hu, mask, labels, grid.spacing, facts)
 
 
@@ -87,13 +84,10 @@ def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
     patient = make_patient(seed, number, size=size)
     scanner = patient.facts["scanner"]
     tags = {
-        "Manufacturer": "vaelib phantom",
-        "ManufacturerModelName": scanner.model,
-        "StationName": scanner.station,
-        "ConvolutionKernel": scanner.kernel,
-        "SeriesDescription": "SYNTHETIC portal venous abdomen",
+        "Manufacturer": "vaelib phantom", "ManufacturerModelName": scanner.model, "StationName": scanner.station,
+        "ConvolutionKernel": scanner.kernel, "SeriesDescription": "SYNTHETIC portal venous abdomen",
         "StudyDescription": "SYNTHETIC abdomen",
-    }
+    }  # fmt: skip
     grid = {"spacing": patient.spacing, "origin": patient.facts["origin"]}
     with atomic_write(folder / name, keep=Path.exists) as half:
         study = half / make_uid(uid, "study")

@@ -1,9 +1,12 @@
 """Paint one axial slice of an `Anatomy`: body wall, spine and ribs, organs, vessels; back to front."""
 
+from typing import Any
+
 import numpy as np
 
-from vaelib.phantom.anatomy import Anatomy, Part
-from vaelib.phantom.shapes import Box, Canvas, blend
+from vaelib.phantom.anatomy import Anatomy
+from vaelib.phantom.body import Part
+from vaelib.phantom.shapes import FAR, Box, Canvas, blend
 
 ALL = (slice(None), slice(None))
 
@@ -13,19 +16,17 @@ def paint(canvas: Canvas, body: Anatomy) -> np.ndarray:
     torso(canvas, body)
     mask = np.zeros(canvas.hu.shape, bool)
     for part in body.parts:
-        found = part.shape.distance(canvas)
+        found = part.shape.near(canvas)
         if part.kind == "pancreas":
-            extra = part.more["uncinate"].distance(canvas)
-            if found or extra:
-                pancreas(canvas, body, part, [f for f in (found, extra) if f], mask)
+            pancreas(canvas, body, part, found + part.more["uncinate"].near(canvas), mask)
         elif found:
-            PAINTERS.get(part.kind, solid)(canvas, body, part, *found)
+            PAINTERS.get(part.kind, solid)(canvas, body, part, *found[0])
     bones(canvas, body)
     return mask & canvas.among(ALL, "pancreas")
 
 
 def torso(c: Canvas, body: Anatomy) -> None:
-    """Skin, subcutaneous fat, the ring of muscle and the fat inside; sets `c.wall`."""
+    """Paint skin, subcutaneous fat, the ring of muscle and the fat inside; sets `c.wall`."""
     side, thick = body.width + 8, body.muscle * 1.4 + body.subcutaneous * 1.25 + 8
     box = c.box(-side - thick, side + thick, -body.front * 1.25 - thick, body.back + 25 + thick)
     X, Y = c.X[box], c.Y[box]
@@ -34,7 +35,6 @@ def torso(c: Canvas, body: Anatomy) -> None:
     front, width = body.front * (1 - 0.9 * lift * body.fat - 0.3 * lift), body.width * (1 - 0.25 * lift)
     u, v = (X / np.float32(width)) ** 2, (Y / np.where(Y > 0, np.float32(body.back), np.float32(front))) ** 2
     wall = rho * (1 - (u**1.2 + v**1.2 + np.float32(1e-6)) ** np.float32(-1 / 2.4))
-    c.wall = np.full(c.X.shape, 99, np.float32)
     c.wall[box] = wall
     cos, sin = X / rho, Y / rho  # sin < 0 in front
     lateral, behind = cos * cos, np.clip(sin, 0, 1) ** 2
@@ -62,31 +62,31 @@ def torso(c: Canvas, body: Anatomy) -> None:
         seam = np.abs(wall - muscle * depth) - 0.5
         c.paint(box, seam, fat, strength=0.75 * lateral**2 * (np.abs(sin) < 0.75))
     c.paint(box, wall, fat + 4 * mid + 5 * ripple, "fat")
-    st = body.stature
-    for side in (-1, 1):  # muscles behind the cavity
-        for x, y, a, b in ((34, 76, 33, 21), (66, 63, 20, 8)):
-            dx, dy = (X - side * x * st) / a, (Y - y * st) / b
-            d = (np.sqrt(dx * dx + dy * dy) - 1) * b
-            c.paint(box, d - 1.2, fat, strength=0.6)
-            c.paint(box, d, flesh, "muscle")
+    back(c, body, box, flesh)
     if c.z > 58:  # the lung's base, in the recess behind liver and spleen
         depth = np.clip((c.z - 58 - 25 * body.phase) * 0.5, -9, 22) + 9
         lung = np.maximum(wall + 2.5, 9 - depth * np.clip(1.4 * sin + 0.15, 0, 1) - wall)
         c.paint(box, lung, -840 + 25 * fine, "lung", edge=3)
 
 
+def back(c: Canvas, body: Anatomy, box: Box, flesh: np.ndarray) -> None:
+    """Paint the muscles behind the cavity, each in a film of fat."""
+    for side in (-1, 1):
+        for x, y, a, b in ((34, 76, 33, 21), (66, 63, 20, 8)):
+            dx, dy = (c.X[box] - side * x * body.stature) / a, (c.Y[box] - y * body.stature) / b
+            d = (np.sqrt(dx * dx + dy * dy) - 1) * b
+            c.paint(box, d - 1.2, body.hu["fat"], strength=0.6)
+            c.paint(box, d, flesh, "muscle")
+
+
 def bones(c: Canvas, body: Anatomy) -> None:
-    """Ribs in section, and the vertebra that this slice meets: body or disc, ring, processes."""
+    """Paint ribs in section, and the vertebra that this slice meets: body or disc, ring, processes."""
     st, fine = body.stature, body.fields[9]
     for rib, bony in body.ribs:
-        found = rib.distance(c)
-        if found:
-            box, d = found
+        for box, d in rib.near(c):
+            c.paint(box, d, 520.0 if bony else 105.0, "bone")
             if bony:
-                c.paint(box, d, 520.0, "bone")
                 c.paint(box, d + 1.7, 170 + 40 * c.waves(fine, box))
-            else:
-                c.paint(box, d, 105.0, "bone")
     t = (c.z / body.period + body.phase) % 1  # 0 at the lower plate, 0.78 at the upper, then the disc
     box = c.box(-50 * st, 50 * st, 10 * st, 104 * st)
     X, Y = c.X[box] / np.float32(st), c.Y[box] / np.float32(st)
@@ -117,29 +117,28 @@ def bones(c: Canvas, body: Anatomy) -> None:
 
 
 def solid(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """An organ of one tissue, kept inside the wall; all but vessels with a slightly uneven surface."""
+    """Paint an organ of one tissue, kept inside the wall; all but vessels with a slightly uneven surface."""
     if part.name not in ("vessel", "portal"):
         d = d + 0.9 * c.waves(body.fields[24], box)
     c.paint(box, np.maximum(d, c.wall[box] + 2), part.hu + 2 * c.waves(body.fields[45], box), part.name)
 
 
 def flat(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """The vena cava, pressed a little flat by waves of long wavelength."""
+    """Paint the vena cava, pressed a little flat by waves of long wavelength."""
     c.paint(box, d + 1.6 * c.waves(body.fields[45], box), part.hu + 5 * c.waves(body.fields[14], box), "cava")
 
 
 def in_liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """A vessel that shows only inside the liver."""
+    """Paint a vessel that shows only inside the liver."""
     c.paint(box, d, part.hu, "portal", strength=0.85 * c.among(box, "liver"))
 
 
 def liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """Both lobes in one, with the fissure of the round ligament and the fat of the hilum."""
-    left = part.more["left"].distance(c)
-    if left:
-        both = [np.full(c.hu.shape, 99, np.float32) for _ in range(2)]
+    """Paint both lobes in one, with the fissure of the round ligament and the fat of the hilum."""
+    for left in part.more["left"].near(c):
+        both = [np.full(c.hu.shape, FAR), np.full(c.hu.shape, FAR)]
         both[0][box], both[1][left[0]] = d, left[1]
-        box, d = ALL, blend(*both, 18)
+        box, d = ALL, blend(both[0], both[1], 18)
     spine = 47 - np.sqrt((c.X[box] + 6) ** 2 + (c.Y[box] - 46) ** 2)  # crus and vertebra keep the liver off
     d = -blend(-d, -spine, 8)
     solid(c, body, part, box, d)
@@ -154,8 +153,9 @@ def liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None
 
 
 def kidney(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """Perirenal fat, cortex, pyramids, and the sinus that opens forward and inward."""
-    e, side = part.shape, part.more["side"]
+    """Paint perirenal fat, cortex, pyramids, and the sinus that opens forward and inward."""
+    e: Any = part.shape  # an Ellipsoid
+    side = part.more["side"]
     d = d + 0.8 * c.waves(body.fields[24], box)
     halo = np.where(c.among(box, "liver"), 1 + 2 * body.fat, 3 + 6 * body.fat)
     halo = halo * np.clip((e.radii[2] - abs(c.z - e.centre[2])) / 12, 0, 1)  # none above the pole
@@ -175,7 +175,7 @@ def kidney(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> Non
 
 
 def gut(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """A hollow organ: wall, folds, what fills it (fluid, contrast, faeces) and gas in front of its level."""
+    """Paint a hollow organ: wall, folds, what fills it (fluid, contrast, faeces) and gas in front of its level."""
     more, label = part.more, part.name
     fine = c.waves(body.fields[9], box)
     d = np.maximum(d + 0.7 * c.waves(body.fields[14], box), c.wall[box] + 1.5)
@@ -191,11 +191,14 @@ def gut(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
         c.paint(box, np.maximum(lumen, c.Y[box] - more["gas"]), -950.0, label)
 
 
-def pancreas(c, body, part, found, mask):
-    """The gland: lobulated margin, clefts of fat, and a film of fat that parts it from some neighbours."""
-    boxes = [f[0] for f in found]
-    box = tuple(slice(min(b[k].start for b in boxes), max(b[k].stop for b in boxes)) for k in (0, 1))
-    d = np.full(c.hu[box].shape, 99, np.float32)
+def pancreas(c: Canvas, body: Anatomy, part: Part, found: list[tuple[Box, np.ndarray]], mask: np.ndarray) -> None:
+    """Paint the gland: lobulated margin, clefts of fat, and a film of fat that parts it from some neighbours."""
+    if not found:
+        return
+    boxes = [box for box, _ in found]
+    rows, columns = (slice(min(b[k].start for b in boxes), max(b[k].stop for b in boxes)) for k in (0, 1))
+    box = rows, columns
+    d = np.full(c.hu[box].shape, FAR)
     for b, part_d in found:
         inner = tuple(slice(b[k].start - box[k].start, b[k].stop - box[k].start) for k in (0, 1))
         d[inner] = blend(d[inner], part_d, 5) if len(found) > 1 else part_d

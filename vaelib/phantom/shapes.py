@@ -5,7 +5,6 @@ origin between the vertebra and the mesenteric vessels. A distance is negative i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,12 +59,12 @@ class Canvas:
         self.wall = np.full(self.X.shape, FAR)
         self.fields: dict[int, np.ndarray] = {}
 
-    def box(self, x0: float, x1: float, y0: float, y1: float) -> Box | None:
-        """Find the (rows, columns) slices that cover x0..x1 by y0..y1 mm, with room for the warp; or None."""
+    def box(self, x0: float, x1: float, y0: float, y1: float) -> Box:
+        """Find the (rows, columns) slices that cover x0..x1 by y0..y1 mm, with room for the warp; they may be empty."""
         pad = 12
         j0, j1 = np.searchsorted(self.x, (x0 - pad, x1 + pad))
         i0, i1 = np.searchsorted(self.y, (y0 - pad, y1 + pad))
-        return (slice(i0, i1), slice(j0, j1)) if i1 > i0 and j1 > j0 else None
+        return slice(i0, i1), slice(j0, j1)
 
     def waves(self, field: Waves, box: Box) -> np.ndarray:
         """Return a field of waves over the box; each field is computed once a slice."""
@@ -89,13 +88,6 @@ class Canvas:
     def among(self, box: Box, label: str) -> np.ndarray:
         """Tell which pixels of the box have a label."""
         return self.labels[box] == LABEL[label]
-
-
-class Shape(Protocol):
-    """What can be painted: it knows how far each pixel of a slice is from it."""
-
-    def distance(self, canvas: Canvas) -> tuple[Box, np.ndarray] | None:
-        """Compute (box, distance in mm) on a slice, or None where the shape doesn't come near it."""
 
 
 class Tube:
@@ -122,19 +114,15 @@ class Tube:
         """Return the point (3,) at a fraction 0..1 of the tube."""
         return self.points[int(round(fraction * (len(self.points) - 1)))]
 
-    def distance(self, canvas: Canvas) -> tuple[Box, np.ndarray] | None:
-        """Compute (box, distance) on this slice, or None where the tube doesn't come near it."""
-        if not self.span[0] < canvas.z < self.span[1]:
-            return None
+    def near(self, canvas: Canvas) -> list[tuple[Box, np.ndarray]]:
+        """Compute the distance on this slice, as one pair (box, distance), or none where the tube isn't near it."""
         dz = (self.points[:, 2] - canvas.z) / self.stretch
         near = np.abs(dz) < self.radii + 2
-        if not near.any():
-            return None
+        if not self.span[0] < canvas.z < self.span[1] or not near.any():
+            return []
         px, py, r, dz2 = self.points[near, 0], self.points[near, 1], self.radii[near], dz[near] ** 2
         pad = r.max() + 2
         box = canvas.box(px.min() - pad, px.max() + pad, py.min() - pad, py.max() + pad)
-        if box is None:
-            return None
         X, Y = canvas.X[box], canvas.Y[box]
         d = np.full(X.shape, FAR, np.float32)
         x, y = canvas.x[box[1]], canvas.y[box[0]]
@@ -145,7 +133,7 @@ class Tube:
             b = slice(i0[n], i1[n]), slice(j0[n], j1[n])
             ball = np.sqrt((X[b] - px[n]) ** 2 + (Y[b] - py[n]) ** 2 + dz2[n]) - r[n]
             np.minimum(d[b], ball, out=d[b])
-        return box, d
+        return [(box, d)]
 
 
 class Ellipsoid:
@@ -160,15 +148,13 @@ class Ellipsoid:
         self.centre, self.radii = np.asarray(centre, float), np.asarray(radii, float)
         self.axes = Rotation.from_euler("xyz", tilt, degrees=True).as_matrix().T
 
-    def distance(self, canvas: Canvas) -> tuple[Box, np.ndarray] | None:
-        """Compute (box, distance to first order) on this slice, or None where it doesn't come near it."""
+    def near(self, canvas: Canvas) -> list[tuple[Box, np.ndarray]]:
+        """Compute the distance, to first order, as `Tube.near` does."""
         half = np.sqrt(((self.axes * self.radii[:, None]) ** 2).sum(0)) + 6  # of its bounding box
         (cx, cy, _), dz = self.centre, canvas.z - self.centre[2]
         if abs(dz) > half[2]:
-            return None
+            return []
         box = canvas.box(cx - half[0], cx + half[0], cy - half[1], cy + half[1])
-        if box is None:
-            return None
         dx, dy = canvas.X[box] - np.float32(cx), canvas.Y[box] - np.float32(cy)
         q, g = np.zeros_like(dx), np.zeros_like(dx)
         for axis, radius in zip(self.axes, self.radii, strict=True):
@@ -176,10 +162,13 @@ class Ellipsoid:
             q += u * u
             g += (u / np.float32(radius)) ** 2
         q = np.sqrt(q)
-        return box, q * (q - 1) / np.sqrt(g + 1e-9)
+        return [(box, q * (q - 1) / np.sqrt(g + 1e-9))]
 
 
 def blend(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
     """Compute the union of two distances, its seam rounded over `k` mm (polynomial smooth minimum)."""
     h = np.clip(0.5 + 0.5 * (b - a) / k, 0, 1)
     return b + (a - b) * h - k * h * (1 - h)
+
+
+Shape = Tube | Ellipsoid

@@ -83,7 +83,7 @@ def shifted(
     case, number = rescan.open_drawn(patient, shards, level, seed)
     if name in ("none", "missing slice"):
         left = np.arange(len(case.images)) % LOST != 2 if name != "none" else slice(None)
-        return case.images[left].astype(np.float32), case.masks[left].astype(np.float32)
+        return case.images[left].astype(np.float32), np.asarray(case.masks)[left].astype(np.float32)
     scan = make_patient(seed, number, size=rescan.SIZE, **RESCANNED.get(name, {}))
     hu = changed(name, scan.hu, scan.spacing[2], np.random.default_rng([seed, number, 2]))
     return rescan.images_of(hu, case, level), downscale(scan.mask, level)
