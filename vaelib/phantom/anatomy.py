@@ -122,10 +122,8 @@ class Anatomy(Body):
         t1, t2 = over + (end - over) * 0.38, over + (end - over) * 0.72
         t1, t2 = t1 + (0, 1 + n(0, 2), n(0, 3)), t2 + (0, 1 + n(0, 2), n(0, 3))  # bent around the kidney's front
         path = np.stack([low, mid, 0.45 * mid + 0.55 * neck + (0, 2, 2), neck, over, t1, t2, end])
-        radii = (
-            np.array([head * 0.8, head, head * 0.8, middle * 0.95, middle, (middle + tail) / 2, tail, tail * 0.75]) / 2
-        )
-        main = Tube(path, radii, 1.6)
+        thick = np.array([head * 0.8, head, head * 0.8, middle * 0.95, middle, (middle + tail) / 2, tail, tail * 0.75])
+        main = Tube(path, thick / 2, 1.6)
         hook = self.confluence + (-3, 14, -24 + n(0, 4))  # the uncinate process, behind the vein
         uncinate = Tube([low + (2, 2, 4), 0.5 * (low + hook) + (0, 2, 0), hook], [8 * g, 7 * g, 5 * g], 1.4)
         lobulated = bool(rng.random() < 0.2)

@@ -131,4 +131,4 @@ def stack_staged(
     They are kept beside the shards and read from there the next time.
     """
     about = ANOMALIES.get(name, "")
-    return rescan.keep_staged(staged, name, patients, shards, level, seed, workers, about)[:2]
+    return rescan.keep_staged(staged, name, patients, Path(shards), level, seed, workers, about)[:2]

@@ -17,6 +17,7 @@ from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, Painter, Scanner, scan
 
+Numbers = Sequence[int]  # of patients, from 1
 NOTE = Path(__file__).with_name("SYNTHETIC.md")
 
 
@@ -95,18 +96,12 @@ def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
         write_ct(patient.hu[::-1, ::-1], series, **grid, patient_id=name, uid=uid, tags=tags)
         # for this orientation read_ct keeps the stored order: from head to feet, from back to front
         mask = image_like(patient.mask[::-1, ::-1], read_ct(series))
-        write_seg(
-            mask, series, seg / f"{make_uid(uid, 'seg')}.dcm", uid=uid, description="Pancreas of a synthetic patient"
-        )
+        file = seg / f"{make_uid(uid, 'seg')}.dcm"
+        write_seg(mask, series, file, uid=uid, description="Pancreas of a synthetic patient")
 
 
 def make_cohort(
-    folder: str | Path,
-    *,
-    patients: int | Sequence[int] = 48,
-    seed: int = 2026,
-    workers: int | None = None,
-    size: int = 512,
+    folder: str | Path, *, patients: int | Numbers = 48, seed: int = 2026, workers: int | None = None, size: int = 512
 ) -> Path:
     """Write synthetic patients as DICOM: a CT series each, and beside it the pancreas as DICOM SEG.
 

@@ -50,14 +50,12 @@ def torso(c: Canvas, body: Anatomy) -> None:
     bed = Y - (body.back + body.muscle + 19 + 0.8 * body.subcutaneous)  # the back lies flat on the table
     outline = -blend(-outline, -bed, 14)
     c.paint(box, outline, 25.0)
-    inside = outline + 2.2
     fine, mid = c.waves(body.fields[9], box), c.waves(body.fields[24], box)
     fat = body.hu["fat"]
-    c.paint(box, inside, fat + 3 * mid, "fat")
+    c.paint(box, outline + 2.2, fat + 3 * mid, "fat")
     marbling = np.clip(1 - np.abs(c.waves(body.fields[14], box)) * 3.5, 0, 1)  # fat along a field's zeros
     flesh = body.hu["muscle"] + 3 * mid - marbling * behind * (35 + 70 * body.fat)
-    ring = wall - muscle
-    c.paint(box, ring, flesh, "muscle")
+    c.paint(box, wall - muscle, flesh, "muscle")
     for depth in (0.36, 0.68):  # fat between the flat muscles of the flank
         seam = np.abs(wall - muscle * depth) - 0.5
         c.paint(box, seam, fat, strength=0.75 * lateral**2 * (np.abs(sin) < 0.75))

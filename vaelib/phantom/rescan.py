@@ -47,14 +47,7 @@ def images_of(hu: np.ndarray, case: Shard, level: int) -> np.ndarray:
 
 
 def keep_staged(
-    work: Callable,
-    name: str,
-    patients: Names,
-    shards: str | Path,
-    level: int,
-    seed: int,
-    workers: int | None,
-    about: str,
+    work: Callable, name: str, patients: Names, shards: Path, level: int, seed: int, workers: int | None, about: str
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Stage one change in several patients, in processes; or read what was kept beside the shards the last time.
 
@@ -86,5 +79,5 @@ def keep_staged(
         both = {"images": np.concatenate(images).astype(np.float16), "others": np.concatenate(others)}
         return both | {"counts": [len(array) for array in images]}
 
-    made = kept(Path(shards).parent / "staged" / f"{name.replace(' ', '-')}_{level}_{few}.safetensors", made_by, make)
+    made = kept(shards.parent / "staged" / f"{name.replace(' ', '-')}_{level}_{few}.safetensors", made_by, make)
     return made["images"].astype(np.float32), made["others"], made["counts"]

@@ -114,6 +114,6 @@ def stack_shifted(
         From `shifted`.
     """
     about = SHIFTS.get(name, "")
-    images, masks, counts = rescan.keep_staged(shifted, name, patients, shards, level, seed, workers, about)
+    images, masks, counts = rescan.keep_staged(shifted, name, patients, Path(shards), level, seed, workers, about)
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Slices(images[:, None], masks[:, None], np.repeat(np.asarray(patients), counts), position)
