@@ -147,3 +147,31 @@ def test_a_whole_job_from_an_empty_folder_by_the_default_paths(call, python):
     assert (here / "data" / "models").is_dir() and (here / "data" / "cache" / "synthetic").is_dir()
     installed = [p for p in Path(python).parents[1].rglob("data") if p.is_dir() and "vaelib" in p.parts]
     assert not installed, "data lies beside the installed package"
+
+
+SETUP = """
+import sys, nbformat
+cell = next(cell for cell in nbformat.read(sys.argv[1], 4).cells if cell.cell_type == "code")
+assert cell.source.startswith("# Setup")
+exec(compile(cell.source, sys.argv[1], "exec"))
+from vaelib.cohorts.layout import cache_folder, data_folder, models_folder
+print(data_folder(), cache_folder(data_folder()), models_folder(), sep="|")
+"""
+
+
+@pytest.mark.parametrize("where", ["notebooks", "build/notebooks", "somewhere/vaelib/notebooks"])
+def test_a_lesson_finds_its_data_wherever_it_is_started(where, tmp_path):
+    top = ROOT
+    if where.startswith("somewhere"):  # as on Colab and Binder: a clone, its data made in it, a kernel in notebooks/
+        top = tmp_path / "somewhere" / "vaelib"
+        (top / "data").mkdir(parents=True)
+        (top / "data" / "synthetic").symlink_to(ROOT / "data" / "synthetic")
+    here = (tmp_path if top != ROOT else ROOT) / where
+    here.mkdir(parents=True, exist_ok=True)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("VAELIB")}
+    command = [sys.executable, "-c", SETUP, ROOT / "notebooks" / "01_loading.ipynb"]
+    done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data, cache, models = (Path(path).absolute() for path in done.stdout.splitlines()[-1].split("|"))
+    assert data == top / "data" / "synthetic" and cache == top / "data" / "cache" / "synthetic"
+    assert models.is_relative_to(top / "data" / "models")
