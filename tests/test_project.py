@@ -154,6 +154,13 @@ def test_the_version_is_one():
     assert f"## {vaelib.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_badges_are_shown_only_where_an_address_is_set():
+    before, _, rest = (ROOT / "README.md").read_text().partition("<!-- badges -->\n")
+    badges, _, after = rest.partition("<!-- end of badges -->")
+    assert bool(badges.strip()) == bool(PROJECT.get("urls", {}).get("Repository"))
+    assert not re.search(r"colab|mybinder", before + after, re.IGNORECASE)
+
+
 def test_a_release_brings_what_a_doi_needs():
     zenodo, citation = (
         json.loads((ROOT / ".zenodo.json").read_text()),
