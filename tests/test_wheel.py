@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import house
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,26 +28,6 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 """
 
 
-def needed(lines):
-    """The distributions that some requirements bring, with what those need in turn."""
-    found, left = set(), [Requirement(line) for line in lines]
-    while left:
-        need = left.pop()
-        if need.marker and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *need.extras)):
-            continue
-        for extra in ("", *need.extras):
-            key = (canonicalize_name(need.name), extra)
-            if key not in found:
-                found.add(key)
-                try:
-                    lines = requires(need.name) or []
-                except PackageNotFoundError:  # of another platform
-                    lines = []
-                more = map(Requirement, lines)
-                left += [r for r in more if not r.marker or r.marker.evaluate({"extra": extra})]
-    return {name for name, _ in found}
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """The Python of an environment with the wheel, and an empty folder beside it."""
@@ -61,7 +41,7 @@ def python(tmp_path_factory):
     subprocess.run([*pip, "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
-    core = needed(CORE)
+    core = house.needed(CORE)
     hidden = {
         name for name, dists in packages_distributions().items() if not {canonicalize_name(d) for d in dists} & core
     }
