@@ -38,8 +38,7 @@ MEMORY = {
 }
 ENV = {name: str(ROOT / VENV / "var" / folder) for name, folder in MEMORY.items()}
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
-THREADS = "1"
-ENV["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", THREADS)
+ENV["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 
 
 class Step(NamedTuple):

@@ -84,6 +84,13 @@ def test_the_lock_pins_every_package_and_nothing_but_packages():
         assert name in pins and wanted.contains(pins[name]), f"{name}{wanted}: pinned {pins.get(name)}; run `make lock`"
 
 
+@pytest.mark.skipif("VAELIB_CANARY" in os.environ, reason="newer packages may need others")
+def test_the_lock_pins_what_its_packages_need_in_turn():
+    brought = re.compile(r"nvidia-|cuda-|triton$|pip$")  # by torch on some platforms; by Python
+    needed = house.needed(PROJECT["dependencies"] + sum((PROJECT["optional-dependencies"][e] for e in LOCKED), []))
+    assert not {name for name in needed - {*ranges(LOCK)} if not brought.match(name)}, "run `make lock`"
+
+
 @pytest.mark.skipif("VAELIB_CANARY" in os.environ, reason="make canary takes the newest packages, not the lock's")
 def test_what_is_installed_is_what_is_locked():
     other = []
@@ -152,6 +159,13 @@ def test_the_version_is_one():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == vaelib.__version__
     assert f"## {vaelib.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_badges_are_shown_only_where_an_address_is_set():
+    before, _, rest = (ROOT / "README.md").read_text().partition("<!-- badges -->\n")
+    badges, _, after = rest.partition("<!-- end of badges -->")
+    assert bool(badges.strip()) == bool(PROJECT.get("urls", {}).get("Repository"))
+    assert not re.search(r"colab|mybinder", before + after, re.IGNORECASE)
 
 
 def test_a_release_brings_what_a_doi_needs():

@@ -15,14 +15,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import noxfile
 from course import checks, teaching
 from course.places import read_notebook
 from vaelib import InputError
 from vaelib.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PAGE = teaching.PAGE.read_text()
 LESSONS = teaching.lessons()
 TIMES = json.loads(teaching.TIMES.read_text())
@@ -147,12 +145,7 @@ def test_the_page_shows_the_cell_for_colab_as_it_is():
     assert block("colab") == f"```python\n{(ROOT / 'binder' / 'colab.py').read_text()}```"
 
 
-def needed_by_lessons():
-    """What the core asks for, and the extra for notebooks."""
-    return PROJECT["dependencies"] + PROJECT["optional-dependencies"]["notebooks"]
-
-
-def test_binder_asks_for_what_the_lessons_need():
+def test_binder_asks_for_what_the_package_needs():
     conda = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
     assert conda["channels"] == ["conda-forge"]
     *lines, last = conda["dependencies"]
@@ -162,8 +155,9 @@ def test_binder_asks_for_what_the_lessons_need():
         name = canonicalize_name(need.name)
         assert name not in found, f"{name} comes twice"
         found[called.get(name, name)] = need.specifier
-    wanted = {canonicalize_name(need.name): need.specifier for need in map(Requirement, needed_by_lessons())}
-    python = Requirement(f"python{PROJECT['requires-python']}").specifier
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {canonicalize_name(need.name): need.specifier for need in map(Requirement, project["dependencies"])}
+    python = Requirement(f"python{project['requires-python']}").specifier
     assert found == wanted | {"python": python, "pip": Requirement("pip").specifier}
 
 
@@ -192,11 +186,12 @@ def test_binder_builds_the_package_and_then_the_cohort(tmp_path):
         assert line.split()[1] in app
 
 
-def test_binder_starts_with_the_threads_of_the_tasks():
+def test_binder_starts_with_the_threads_of_make():
     said = subprocess.run(
         [ROOT / "binder" / "start", "sh", "-c", "echo $OMP_NUM_THREADS $0", "kept"], capture_output=True, text=True
     )
-    assert (said.returncode, said.stdout) == (0, f"{noxfile.THREADS} kept\n")
+    threads = re.search(r"^export OMP_NUM_THREADS \?= (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert (said.returncode, said.stdout) == (0, f"{threads} kept\n")
 
 
 @pytest.fixture
@@ -237,7 +232,8 @@ def test_the_cell_for_colab_brings_a_machine_to_the_first_lesson(colab, tmp_path
     assert done.stdout.strip() == f"{home / 'vaelib' / '__init__.py'}|{home / 'notebooks'}"
     needs, itself = (tmp_path / "pip").read_text().splitlines()[:2]
     found = {canonicalize_name(Requirement(word).name) for word in needs.split()[2:]}
-    assert {canonicalize_name(Requirement(line).name) for line in needed_by_lessons()} - found == {
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {canonicalize_name(Requirement(line).name) for line in wanted} - found == {
         "torch", "ipython", "ipywidgets", "jupyterlab"
     }  # fmt: skip
     assert itself == f"install --quiet --no-deps --editable {home}"
