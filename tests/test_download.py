@@ -194,6 +194,15 @@ def test_it_says_no_more_than_it_should(bucket, tmp_path):
     assert "still to come" in rest and str(tmp_path) in end
 
 
+@pytest.mark.parametrize("lost", ["idc_index_data", "pandas"])
+def test_without_what_a_download_needs_the_command_names_the_extra(lost):
+    run = "from vaelib.cli import main; sys.exit(main(['download', '--dry-run']))"
+    code = f"import sys; sys.modules[{lost!r}] = None; {run}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{lost} is not installed" in done.stderr and "pip install 'vaelib[download]'" in done.stderr
+
+
 @pytest.mark.parametrize("way", ["power cut", "kill -9", "Ctrl-C"])
 def test_an_interrupted_download_goes_on(way, bucket, tmp_path):
     come, held = bucket.ct[PATIENTS[1]][:3], bucket.ct[PATIENTS[1]][3:] + bucket.seg[PATIENTS[1]]
