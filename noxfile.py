@@ -387,7 +387,7 @@ TASKS = {
             module("pip --disable-pip-version-check install --progress-bar=off --editable", f".[{','.join(EXTRAS)}]",
                    venv=CANARY),
             call(mark_canary),
-            module("nox -s test", env={"VAELIB_VENV": str(CANARY), "VAELIB_CANARY": "1"}, venv=CANARY),
+            module("nox -s test", env={"VAELIB_VENV": CANARY.as_posix(), "VAELIB_CANARY": "1"}, venv=CANARY),
         ),
     ),
     "clean": Task("remove build/ and the caches of the tools", (call(clean),)),
