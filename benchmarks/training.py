@@ -230,7 +230,7 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
     watch, steps = Watch(val), []
     vae, _ = recipes.train_vae(train, val, epochs=epochs, seed=seed)
     mask = MaskDecoder(**vae.config, prevalence=recipes.mean(train.masks))
-    pairs = latent.encode_copies(vae, train.images, train.masks, copies, seed)
+    pairs = training.encode_copies(vae, train.images, train.masks, copies, seed)
     z = latent.encode(vae, val.images)[0]
 
     def step(model, batch, progress):

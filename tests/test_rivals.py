@@ -11,10 +11,10 @@ from vaelib import recipes, rivals
 from vaelib.cohort import Cohort, Slices
 from vaelib.engine.checkpoints import kept, load, save
 from vaelib.engine.rows import Rows
-from vaelib.latent import copies_of, decode, encode
+from vaelib.latent import decode, encode
 from vaelib.rivals import Cut, UNet
 from vaelib.spatial import neighbours
-from vaelib.training import fit, mask_step
+from vaelib.training import copies_of, fit, mask_step
 from vaelib.vae import VAE, MaskDecoder
 
 SHORT = {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 2, "mask_epochs": 1}

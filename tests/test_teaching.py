@@ -145,6 +145,14 @@ def test_the_page_shows_the_cell_for_colab_as_it_is():
     assert block("colab") == f"```python\n{(ROOT / 'binder' / 'colab.py').read_text()}```"
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def needs():
+    """What the library and the lessons need, as `pyproject.toml` says."""
+    return PROJECT["dependencies"] + PROJECT["optional-dependencies"]["notebooks"]
+
+
 def test_binder_asks_for_what_the_package_needs():
     conda = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
     assert conda["channels"] == ["conda-forge"]
@@ -155,9 +163,8 @@ def test_binder_asks_for_what_the_package_needs():
         name = canonicalize_name(need.name)
         assert name not in found, f"{name} comes twice"
         found[called.get(name, name)] = need.specifier
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {canonicalize_name(need.name): need.specifier for need in map(Requirement, project["dependencies"])}
-    python = Requirement(f"python{project['requires-python']}").specifier
+    wanted = {canonicalize_name(need.name): need.specifier for need in map(Requirement, needs())}
+    python = Requirement(f"python{PROJECT['requires-python']}").specifier
     assert found == wanted | {"python": python, "pip": Requirement("pip").specifier}
 
 
@@ -186,11 +193,11 @@ def test_binder_builds_the_package_and_then_the_cohort(tmp_path):
         assert line.split()[1] in app
 
 
-def test_binder_starts_with_the_threads_of_make():
+def test_binder_starts_with_the_threads_of_the_tasks():
     said = subprocess.run(
         [ROOT / "binder" / "start", "sh", "-c", "echo $OMP_NUM_THREADS $0", "kept"], capture_output=True, text=True
     )
-    threads = re.search(r"^export OMP_NUM_THREADS \?= (\d+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    threads = re.search(r'environ\.get\("OMP_NUM_THREADS", "(\d+)"\)', (ROOT / "noxfile.py").read_text())[1]
     assert (said.returncode, said.stdout) == (0, f"{threads} kept\n")
 
 
@@ -230,10 +237,9 @@ def test_the_cell_for_colab_brings_a_machine_to_the_first_lesson(colab, tmp_path
         assert done.returncode == 0, done.stderr
     home = tmp_path / "home" / "vaelib"
     assert done.stdout.strip() == f"{home / 'vaelib' / '__init__.py'}|{home / 'notebooks'}"
-    needs, itself = (tmp_path / "pip").read_text().splitlines()[:2]
-    found = {canonicalize_name(Requirement(word).name) for word in needs.split()[2:]}
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert {canonicalize_name(Requirement(line).name) for line in wanted} - found == {
+    lines, itself = (tmp_path / "pip").read_text().splitlines()[:2]
+    found = {canonicalize_name(Requirement(word).name) for word in lines.split()[2:]}
+    assert {canonicalize_name(Requirement(line).name) for line in needs()} - found == {
         "torch", "ipython", "ipywidgets", "jupyterlab"
     }  # fmt: skip
     assert itself == f"install --quiet --no-deps --editable {home}"

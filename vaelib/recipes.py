@@ -35,9 +35,9 @@ from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.rows import Rows, mean
 from vaelib.engine.shards import keys_of, meta_of
 from vaelib.engine.states import left_of, look_over, states_of
-from vaelib.latent import copies_of, decode, encode
+from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
-from vaelib.training import augment, fit, mask_step, vae_step
+from vaelib.training import augment, copies_of, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct
 
