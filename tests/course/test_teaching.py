@@ -20,7 +20,7 @@ from course.places import read_notebook
 from vaelib import InputError
 from vaelib.cli import app
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = teaching.PAGE.read_text()
 LESSONS = teaching.lessons()
 TIMES = json.loads(teaching.TIMES.read_text())
