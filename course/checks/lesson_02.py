@@ -3,14 +3,13 @@
 import numpy as np
 
 from course.checks import Answer, attempt, expect, number
-from vaelib import metrics
-from vaelib.levels import downscale
+from vaelib import levels, metrics
 
 
 def exercise_1(halve: Answer) -> None:
     """A block has four pixels: image[::2, ::2] is the first of each, image[1::2, ::2] the next. Average all four."""
     image = np.random.default_rng(0).random((8, 16))
-    found, wanted = np.asarray(attempt(halve, image)), halve(image)
+    found, wanted = np.asarray(attempt(halve, image)), levels.halve(image)
     expect(found.shape == (4, 8), f"of (8, 16) pixels it makes {found.shape}: half of each side is wanted")
     corners = [image[a::2, b::2] for a in (0, 1) for b in (0, 1)]
     expect(not any(np.allclose(found, c) for c in corners), "one pixel of each block is kept: three in four go unseen")
@@ -62,7 +61,7 @@ def ball() -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:128, :128] - 63.0
     radius = 34 + 6 * np.sin(3 * np.arctan2(y, x))
     truth = np.stack([np.hypot(x, y) < radius - 3 * k for k in range(4)])
-    return downscale(truth, 4), truth
+    return levels.downscale(truth, 4), truth
 
 
 def repeat(maps: np.ndarray, size: int) -> np.ndarray:
