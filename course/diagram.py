@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
     layers: tuple[str, ...]
     shape: tuple[int, ...]
-    parameters: int
+    parameters: int | None
 
 
 class Trace(NamedTuple):
@@ -45,15 +45,17 @@ def trace(net: nn.Module, x: Tensor) -> Trace:
 
     Layers without weights join the block before them, so that an activation or a reshaping is no block of its own.
     """
-    blocks, skips, opened = [], [], []
+    blocks: list[Block] = []
+    skips: list[tuple[int, int]] = []
+    opened: list[int] = []
 
-    def layer(module, _, out):
+    def layer(module: nn.Module, _: Any, out: Tensor) -> None:
         count, shape = sum(p.numel() for p in module.parameters()), tuple(out.shape[1:])
         last = blocks[-1] if blocks else None
         if isinstance(module, nn.Unflatten):
-            blocks[-1] = last._replace(shape=shape)
+            blocks[-1] = blocks[-1]._replace(shape=shape)
         elif count and last and last.shape == shape:
-            blocks[-1] = Block((*last.layers, type(module).__name__), shape, last.parameters + count)
+            blocks[-1] = Block((*last.layers, type(module).__name__), shape, (last.parameters or 0) + count)
         elif count:
             blocks.append(Block((type(module).__name__,), shape, count))
 
@@ -131,7 +133,7 @@ def summary(name: str, blocks: list[Block]) -> str:
     """Write a line such as ``encoder: 4 Conv2d, 2 Linear; 434,560 weights``."""
     kinds = Counter(kind for block in blocks for kind in block.layers)
     layers = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    return f"{name}: {layers}; {sum(b.parameters for b in blocks):,} weights"
+    return f"{name}: {layers}; {sum(b.parameters or 0 for b in blocks):,} weights"
 
 
 def vae_and_mask(vae: nn.Module, mask: nn.Module, title: str) -> Figure:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import studies
 from vaelib import metrics, recipes
@@ -31,7 +31,7 @@ from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import json_ready
 from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
-from vaelib.latent import decode, encode
+from vaelib.latent import augmented_latents, decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
 from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
@@ -100,14 +100,8 @@ def train(
     step = vae_step(BETA * (size / 64) ** 2)
     seen = spend(FOR_VAE * minutes, vae, step, [slices.images], seed, images.get("VAE"), augment)
     mask = mask_decoder_of(vae, mean(slices.masks))
-
-    def encoded(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        x, m = augment(x, m)
-        with torch.no_grad():
-            return vae.encoder(x)[0], m
-
-    both = [slices.images, slices.masks]
-    read = spend((1 - FOR_VAE) * minutes, mask, mask_step, both, seed, images.get("mask"), encoded)
+    both, left = [slices.images, slices.masks], (1 - FOR_VAE) * minutes
+    read = spend(left, mask, mask_step, both, seed, images.get("mask"), augmented_latents(vae))
     return {"vae": vae, "mask": mask}, {"VAE": seen, "mask": read}
 
 
@@ -135,7 +129,7 @@ def cell(
 ) -> dict:  # fmt: skip
     """Return the scores of one cell of the table, which is trained unless it is kept; committed where `published`."""
     level, kind, numbers = at
-    size, coarse = 2**level, lab.at(6)
+    size, coarse = 2**level, lab if lab.level == 6 else lab.at(6)
     with torch.device("meta"):
         config = build(kind, size, numbers).config
     made_by = {

@@ -1,13 +1,16 @@
+"""What is trained is kept, found again, and trained anew when anything that made it changes."""
+
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small import make_patients
 
-from studies import ladder
 from vaelib import recipes
-from vaelib.cohort import Slices
+from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import load
 from vaelib.engine.rows import Rows
 
@@ -33,20 +36,75 @@ def quick(monkeypatch):
     monkeypatch.setitem(recipes.RECIPE, "mask_epochs", 2)
 
 
-def test_a_checkpoint_is_used_again_until_data_or_recipe_change(tmp_path, quick, monkeypatch):
-    path, (train, val) = tmp_path / "m.safetensors", (people(["a", "b"]), people(["c"], 1))
-    (vae,) = recipes.trained(train, val, path, "vae")
+@pytest.fixture
+def lab_of(tmp_path, monkeypatch):
+    """Make a cohort of slices whose models are kept in a folder of the test."""
+    monkeypatch.setattr(recipes, "models_folder", lambda folder: tmp_path)
+
+    def made(train, val):
+        lab = Cohort(Path(), {}, 5)
+        lab.train, lab.val = train, val
+        return lab
+
+    return made
+
+
+def same(one, two):
+    """Whether two networks have the same weights."""
+    return all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_a_checkpoint_is_used_again_until_data_or_recipe_change(tmp_path, quick, lab_of, monkeypatch):
+    path, lab = tmp_path / "vae32.safetensors", lab_of(people(["a", "b"]), people(["c"], 1))
+    vae = recipes.trained_vae(lab)
     made = path.stat().st_mtime_ns
-    (again,) = recipes.trained(train, val, path, "vae")
+    again = recipes.trained_vae(lab)
     assert path.stat().st_mtime_ns == made and torch.equal(again.encoder.mu.weight, vae.encoder.mu.weight)
-    kept, mask = recipes.trained(train, val, path, "vae", "mask")  # adds the decoder, keeps the encoder
+    kept, mask = recipes.trained(lab)  # adds the decoder, keeps the encoder
     assert torch.equal(kept.encoder.mu.weight, vae.encoder.mu.weight) and not mask.training
-    assert set(load(path)[0]) == {"vae", "mask"}
-    (other,) = recipes.trained(people(["a", "b"], seed=9), val, path, "vae")
+    assert path.stat().st_mtime_ns == made and set(load(tmp_path / "mask32.safetensors")[0]) == {"mask"}
+    changed = lab_of(people(["a", "b"], seed=9), lab.val)
+    other = recipes.trained_vae(changed)
     assert not torch.equal(other.encoder.mu.weight, vae.encoder.mu.weight)
     monkeypatch.setitem(recipes.RECIPE, "beta", 1.0)
-    (dear,) = recipes.trained(people(["a", "b"], seed=9), val, path, "vae")
+    dear = recipes.trained_vae(changed)
     assert not torch.equal(dear.encoder.mu.weight, other.encoder.mu.weight)
+
+
+@pytest.mark.parametrize(("part", "value"), [("latent", 5), ("beta", 1.0), ("epochs", 1)])
+def test_each_part_of_the_recipe_of_the_vae_makes_both_networks_anew(part, value, quick, lab_of, monkeypatch):
+    lab = lab_of(people(["a", "b"]), people(["c"], 1))
+    vae, mask = recipes.trained(lab)
+    monkeypatch.setitem(recipes.RECIPE, part, value)
+    other, its_mask = recipes.trained(lab)
+    shapes = [[p.shape for p in net.parameters()] for net in (vae, other)]
+    assert shapes[0] != shapes[1] or not (same(vae, other) or same(mask, its_mask))
+
+
+@pytest.mark.parametrize(("part", "value"), [("copies", 1), ("mask_epochs", 1)])
+def test_each_part_of_the_recipe_of_the_mask_decoder_makes_it_alone_anew(part, value, quick, lab_of, monkeypatch):
+    lab = lab_of(people(["a", "b"]), people(["c"], 1))
+    vae, mask = recipes.trained(lab)
+    monkeypatch.setitem(recipes.RECIPE, part, value)
+    again, its_mask = recipes.trained(lab)
+    assert same(vae, again) and not same(mask, its_mask)
+
+
+def test_a_vae_that_a_lesson_trained_is_found_and_its_mask_decoder_is_its_own(tmp_path, quick, lab_of):
+    lab = lab_of(people(["a", "b"]), people(["c"], 1))
+    _, mask = recipes.trained(lab)
+    vae, history = recipes.train_vae(lab.train, lab.val, seed=1, **recipes.recipe("latent", "beta", "epochs"))
+    path = recipes.keep_vae(lab, vae, history)
+    assert path == tmp_path / "vae32.safetensors" and load(path, "vae")[1]["history"] == history
+    assert same(recipes.trained_vae(lab), vae)
+    again, other = recipes.trained(lab)  # the parent's weights are others, so the decoder is made anew
+    assert same(again, vae) and not same(mask, other)
+
+
+def test_models_of_a_cohort_lie_together(tmp_path):
+    lab = Cohort(tmp_path, {}, 6, tmp_path / "mine")
+    lab.train, lab.val = people(["a"]), people(["b"])
+    assert recipes._vae_of(lab)[0] == models_folder(tmp_path / "mine") / "vae64.safetensors"
 
 
 def test_training_the_mask_decoder_leaves_the_vae_as_it_was(quick):
@@ -55,15 +113,6 @@ def test_training_the_mask_decoder_leaves_the_vae_as_it_was(quick):
     before = {k: v.clone() for k, v in vae.state_dict().items()}
     recipes.train_mask(vae, train, val, copies=2, mask_epochs=1)
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
-
-
-def test_the_ladder_gives_every_rung_the_same_decoder(quick):
-    train, val, test = people(["a", "b", "c"]), people(["d"], 1), people(["e"], 2)
-    rungs = ladder.rungs(train, val, test)
-    assert len(rungs) == 5 and recipes.DETACHED in rungs
-    for on_val, on_test in rungs.values():
-        assert on_val.shape == val.masks.shape and on_test.shape == test.masks.shape
-        assert 0 <= on_test.min() and on_test.max() <= 1
 
 
 def test_numbers_that_json_cannot_hold_become_null():
@@ -85,7 +134,7 @@ def test_slices_read_as_they_are_asked_for_train_the_same_vae(quick):
         one.encoder.mu.weight, two.encoder.mu.weight, atol=1e-4
     )  # they start from a mean summed otherwise
     assert h1[-1]["val/total"] == pytest.approx(h2[-1]["val/total"], rel=1e-4)
-    assert recipes.fingerprint(train, val) == recipes.fingerprint(lazily(train), lazily(val))
+    assert fingerprint(train, val) == fingerprint(lazily(train), lazily(val))
     mask, _ = recipes.train_mask(one, train, val, copies=2, mask_epochs=2)
     np.testing.assert_allclose(
         recipes.predicted(one, mask, lazily(val))[3:9], recipes.predicted(one, mask, val)[3:9], atol=1e-6
@@ -108,7 +157,7 @@ def test_what_an_interrupted_run_left_is_resumed_by_its_own_settings_only(tmp_pa
         raise KeyboardInterrupt
 
     make_patients(tmp_path / "cohort", range(1, 7))
-    monkeypatch.setattr(recipes, "cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
     run = partial(recipes.train, tmp_path / "cohort", out=tmp_path / "m.safetensors", level=5, latent=2, epochs=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(recipes, "train_mask", stop)

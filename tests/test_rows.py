@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaelib.engine.rows import chunks, mean, of_files
+from vaelib.engine.rows import Rows, chunks, mean, of_files
 
 
 @pytest.fixture
@@ -37,3 +37,11 @@ def test_the_mean_needs_no_more_than_a_chunk_at_once(parts):
     rows = of_files(parts)
     assert mean(rows) == pytest.approx(mean(rows[:]), abs=1e-7)
     assert [len(c) for c in chunks(rows, 4)] == [4, 4, 1]
+
+
+def test_rows_have_the_shape_and_type_that_their_array_would_have(parts):
+    rows = of_files(parts)
+    assert rows.shape == (9, 1, 4, 6) and rows.dtype == np.float32
+    small = rows.then(lambda x: x[..., 0] > 0.5)
+    assert small.shape == (9, 1, 4) and small.dtype == bool
+    assert Rows(0, lambda rows: np.zeros((len(rows), 2), np.int8)).shape == (0, 2)

@@ -121,8 +121,8 @@ def build(site: Path) -> None:
     work = site.parent / f"{site.name}-work"
     lay_out(work / "source")
     shutil.rmtree(work / "pages", ignore_errors=True)
-    options = ["-W", "--keep-going", "-q", "-j", "2", "-c", HERE, "-d", work / "trees", "-E"]
-    sphinx = [sys.executable, "-m", "sphinx", *options, work / "source", work / "pages"]
+    options = ["-W", "--keep-going", "-q", "-j", "2", "-E", "-c", str(HERE), "-d", str(work / "trees")]
+    sphinx = [sys.executable, "-m", "sphinx", *options, str(work / "source"), str(work / "pages")]
     if subprocess.run(sphinx, cwd=ROOT).returncode:
         raise SystemExit("site: Sphinx warned, see above; nothing was published")
     target = work / "pages" / "_static" / "mathjax"
@@ -134,4 +134,4 @@ def build(site: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(*sys.argv[1:2] or [ROOT / "build" / "site"]).resolve())
+    build(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "site").resolve())

@@ -35,7 +35,7 @@ class Page(HTMLParser):
         if tag in ("a", "area") and found.get("href"):
             self.links.append(found["href"])
         if tag == "a" and {"left-prev", "right-next"} & set((found.get("class") or "").split()):
-            self.relations |= set(found["class"].split())
+            self.relations |= set((found["class"] or "").split())
         if tag == "link" and FETCHED & set((found.get("rel") or "").split()):
             self.loads.append(found.get("href", ""))
         if tag in LOADS and found.get("src"):

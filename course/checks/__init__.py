@@ -93,7 +93,7 @@ def check(name: str, *answer: Answer) -> None:
         look = getattr(importlib.import_module(f"course.checks.lesson_{lesson}"), f"exercise_{number}")
     except (ModuleNotFoundError, AttributeError) as error:
         raise InputError(f"{name!r}: no such exercise; names are like '03.2', the second of notebook 03") from error
-    first = " ".join(inspect.getdoc(look).split())
+    first = " ".join((inspect.getdoc(look) or "").split())
     try:
         expect(not any(part is None or part is ... for part in answer), first)
         look(*answer)

@@ -116,7 +116,7 @@ def exercise_4(best_sigma: Answer) -> None:
     for given in (noisy_tubes(0.5, 0.16), noisy_tubes(0, 0.12)):  # organs that move from slice to slice, and straight
         found = attempt(best_sigma, *given, SIGMAS)
         expect(np.ndim(found) == 0 and float(found) in SIGMAS, f"it returns {found}; one of the sigmas is asked for")
-        right, fixed, joined = (max(by, key=by.get) for by in (
+        right, fixed, joined = (max(by, key=by.__getitem__) for by in (
             scores(*given), scores(*given, thresholds=[0.5]), scores(*given, apart=False)
         ))  # fmt: skip
         expect(found != fixed, f"it takes {found}: is the threshold chosen anew for each sigma, or left at 0.5?")

@@ -110,6 +110,6 @@ def explore(folder: str | Path | None, *, out: Path, checkpoint: Path | None = N
     networks, meta = ({}, {}) if checkpoint is None else load(checkpoint, "vae", "mask")
     level = networks["vae"].config["size"].bit_length() - 1 if networks else 6
     lab = open_cohort(folder, level=level, fold=meta.get("fold"))
-    pair = (networks["vae"], networks["mask"]) if networks else recipes.trained(lab)
+    vae, mask = (networks["vae"], networks["mask"]) if networks else recipes.trained(lab)
     synthetic = {meta_of(lab.shards, patient)["layout"] for patient in lab.parts["test"]} == {"synthetic"}
-    return write_explorer(out, *pair, lab.train, lab.test, note=SYNTHETIC if synthetic else REAL)
+    return write_explorer(out, vae, mask, lab.train, lab.test, note=SYNTHETIC if synthetic else REAL)

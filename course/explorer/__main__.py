@@ -9,12 +9,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from course.explorer import RUNTIME, explore
 from vaelib.engine.errors import InputError
 
 
-def _say(message: Warning | str, *_: object) -> None:
+def _say(message: Any, *_: Any, **__: Any) -> None:
     print("explorer: warning:", " ".join(str(message).split()), file=sys.stderr)
 
 
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _say
             explore(asked.folder, out=asked.out, checkpoint=asked.checkpoint)
     except (InputError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename  # not its number
-        message = f"{error.filename}: {error.strerror}" if named else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}"  # not its number
         print("explorer: error:", " ".join(message.split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Whom a scan shows: what of its headers may travel with a mask, and what in it deserves a warning.
 
-Which attributes these are is listed in `identity.toml`. They are named, their values never handed on. Nothing can show that a scan identifies nobody: a face, a rare implant, a private tag may.
+Which attributes these are is listed in `identity.toml`. They are named, their values never handed on. Nothing can
+show that a scan identifies nobody: a face, a rare implant, a private tag may.
 """
 
 import re

@@ -32,9 +32,7 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.peak: int = 0
-        self._alive: dict[StorageWeakRef, int] = {}
-        self._older: set[StorageWeakRef] = set()
+        self.peak, self._alive, self._older = 0, {}, set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self._older |= {s for s in _storages((args, kwargs)) if s not in self._alive}

@@ -63,15 +63,15 @@ class Part(NamedTuple):
     tensors: list[Tensor]
     rows: Tensor
     weight: float
-    count: int  # images that are this process's own: a row that weighs nothing is another's
+    images: int  # that are this process's own: a row that weighs nothing is another's
 
 
 class Batch(NamedTuple):
-    """The images of one step, in `count` parts, and how far training has come (`progress`, from 0 to 1)."""
+    """The images of one step, in `n_parts` parts, and how far training has come (`progress`, from 0 to 1)."""
 
     name: str
     progress: float
-    count: int
+    n_parts: int
     parts: Iterator[Part]
 
 
@@ -150,7 +150,7 @@ class Run(ExitStack):
 
     def stop_if_not_finite(self, batch: Batch) -> None:
         """Raise `NotFinite` at NaN or Inf in a batch, its loss or its gradients; no weight has been touched yet."""
-        seen = self._seen[-batch.count :]
+        seen = self._seen[-batch.n_parts :]
         if fault := finite.find_fault(self.fabric, self.unwrapped, [losses["total"] for _, losses in seen]):
             stopped = self._stopped(batch.name, seen, "data", self.unwrapped if fault == "gradient" else None)
             self.optimizer.zero_grad(set_to_none=True)
@@ -195,8 +195,8 @@ class Run(ExitStack):
 
     def _mean(self, prefix: str, seen: list[tuple[Part, dict]]) -> dict[str, float]:
         """Average over all images, and over all processes, what the steps found."""
-        sums = {name: sum(float(losses[name]) * part.count for part, losses in seen) for name in seen[0][1]}
-        sums = parallel.sum_over_processes(self.fabric, sums | {"n": sum(part.count for part, _ in seen)})
+        sums = {name: sum(float(losses[name]) * part.images for part, losses in seen) for name in seen[0][1]}
+        sums = parallel.sum_over_processes(self.fabric, sums | {"n": sum(part.images for part, _ in seen)})
         return {f"{prefix}/{name}": value / sums["n"] for name, value in sums.items() if name != "n"}
 
     def finish(self) -> list[dict]:
@@ -243,9 +243,8 @@ class Run(ExitStack):
 
     def _read(self, data: Sequence, share: list[tuple[Tensor, float]]) -> Iterator[Part]:
         """Read part by part; what comes from disk is read while the part before it is worked on."""
-        reads = (_take(data, rows) for rows, _ in share)
-        reads = reads if all(isinstance(t, Tensor) for t in data) else _ahead(reads)
-        for (rows, weight), tensors in zip(share, reads, strict=True):
+        on_disk, reads = not all(isinstance(t, Tensor) for t in data), (_take(data, rows) for rows, _ in share)
+        for (rows, weight), tensors in zip(share, _ahead(reads) if on_disk else reads, strict=True):
             yield Part(self.fabric.to_device(tensors), rows, weight, len(rows) if weight else 0)
 
 

@@ -77,5 +77,10 @@ def map_in_processes(
 
 def _end_with_parent() -> None:
     """Let a worker end where the process that started it is gone: one that is killed can tell nobody."""
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

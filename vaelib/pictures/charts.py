@@ -1,7 +1,7 @@
 """Charts: curves, scatters, bars, and scores with their intervals."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,9 +16,9 @@ from vaelib.pictures.style import BLUE, CYCLE, DPI, GREY, MARKERS, VERMILLION, W
 PALE, RULE = "#B0B0B0", "#E4E4E4"  # greys: of what stands behind the rest, and of lines that part
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # places for a legend
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-Groups = ArrayLike | Mapping[str, ArrayLike]  # one series, or several by name
-Runs = Sequence[dict] | Mapping[str, Sequence[dict]]
-Range = tuple[float, float]
+Groups: TypeAlias = ArrayLike | Mapping[str, ArrayLike]  # one series, or several by name
+Runs: TypeAlias = Sequence[dict] | Mapping[str, Sequence[dict]]
+Range: TypeAlias = tuple[float, float]
 HU = (-200, 400)  # what a histogram shows
 
 
@@ -61,8 +61,9 @@ def histogram(
         strip[0].plot(np.broadcast_to(mark, 2), [row, row], "o-", color=BLUE, lw=6, ms=6, mew=0)
     if marks:
         strip[0].set(ylim=(len(marks) - 0.5, -0.5), yticks=range(len(marks)), yticklabels=list(marks))
-    for axes in (ax, *strip) if window else ():
-        axes.axvspan(*window, color=YELLOW, alpha=0.2, lw=0, zorder=0, label=f"window {window[0]} to {window[1]}")
+    if window:
+        for axes in (ax, *strip):
+            axes.axvspan(*window, color=YELLOW, alpha=0.2, lw=0, zorder=0, label=f"window {window[0]} to {window[1]}")
     if window or any(groups):
         ax.legend(loc="best")
     ax.set(ylabel="% of voxels per bin", xlim=limits)

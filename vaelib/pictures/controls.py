@@ -8,7 +8,7 @@ pressed in a list are taken for commands to the notebook.
 import html
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ipywidgets as ui
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +19,7 @@ from vaelib.pictures.style import png
 
 LOOK = {"layout": ui.Layout(width="440px"), "style": {"description_width": "130px"}}
 SQUARE = '<span style="display: inline-block; width: 1em; height: 1em; border: 1px solid; background: {}"></span>'
-Named = dict[str, Any] | None
+Named: TypeAlias = dict[str, Any] | None
 SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
@@ -55,8 +55,8 @@ class Board(ui.VBox):
         self.caption = ui.HTML()
         words = "&emsp;".join(f"{SQUARE.format(colour)} {html.escape(name)}" for name, colour in (key or {}).items())
         self.buttons = {name: ui.Button(description=name, tooltip=name) for name in buttons or {}}
-        for name, button in self.buttons.items():
-            button.on_click(lambda _, values=buttons[name]: self.set(**values()))
+        for name, values in (buttons or {}).items():
+            self.buttons[name].on_click(lambda _, values=values: self.set(**values()))
         for control in controls.values():
             control.observe(self.redraw, "value")
         self.add_class("vaelib-board")

@@ -6,7 +6,7 @@ changes its input; a shape that does not fit is an `InputError`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,9 +21,9 @@ from vaelib.pictures.style import DPI, GREEN, VERMILLION, WIDTH, YELLOW, as_numb
 if TYPE_CHECKING:
     from vaelib.cohorts.survey import Row
 
-Images = ArrayLike | Sequence[ArrayLike]
-Names = Sequence[str] | None
-Triple = tuple[float, float, float] | np.ndarray
+Images: TypeAlias = ArrayLike | Sequence[ArrayLike]
+Names: TypeAlias = Sequence[str] | None
+Triple: TypeAlias = tuple[float, float, float] | np.ndarray
 
 
 def _slices(values: Images, name: str, like: list[np.ndarray] | None = None) -> list[np.ndarray]:
@@ -114,7 +114,7 @@ def planes(
     mask = mask if mask is None else as_numbers(mask, "planes: mask", volume.shape)
     if at is None:
         at = np.argwhere(mask).mean(axis=0) if mask is not None and mask.any() else np.divide(volume.shape, 2)
-    at = np.asarray(at).astype(int)
+    place = np.asarray(at).astype(int)
     deep, tall, wide = np.multiply(volume.shape, spacing)
     gap = 0.06 * wide
     width, height = wide + gap + max(wide, tall), max(tall, 2 * (deep + gap)) + gap
@@ -124,11 +124,13 @@ def planes(
         axis, (down, across), letters = PLANES[name]
         size = np.multiply(volume.shape, spacing)[[across, down]]
         ax = fig.add_axes((left / width, bottom / height, size[0] / width, size[1] / height))
-        views = [None if array is None else cut(array, name, at[axis]) for array in (volume, mask)]
-        look = {"title": f"{name}, {('slice', 'row', 'column')[axis]} {at[axis]}", "letters": letters}
+        views = [None if array is None else cut(array, name, place[axis]) for array in (volume, mask)]
+        look = {"title": f"{name}, {('slice', 'row', 'column')[axis]} {place[axis]}", "letters": letters}
         Panel(ax, window=window, line=1).draw(*views, aspect=spacing[down] / spacing[across], **look)
-        ax.axhline(at[down] if name == "axial" else len(volume) - 1 - at[down], color="white", lw=0.7, ls=(0, (4, 6)))
-        ax.axvline(at[across], color="white", lw=0.7, ls=(0, (4, 6)))
+        ax.axhline(
+            place[down] if name == "axial" else len(volume) - 1 - place[down], color="white", lw=0.7, ls=(0, (4, 6))
+        )
+        ax.axvline(place[across], color="white", lw=0.7, ls=(0, (4, 6)))
     return fig
 
 

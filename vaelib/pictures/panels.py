@@ -6,7 +6,7 @@ is a yellow outline, a prediction an orange-red fill: they differ in grey too.
 """
 
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,10 +23,10 @@ VERDICTS = {"found (true positive)": GREEN, "invented (false positive)": PREDICT
 WINDOW = (-160, 240)  # HU, as in `levels.window`
 # name: (axis that is cut, axes shown as rows and columns, letters at left, right, top and bottom)
 PLANES = {"axial": (0, (1, 2), "RLAP"), "coronal": (1, (0, 2), "RLSI"), "sagittal": (2, (0, 1), "APSI")}
-PLACES = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))  # of those letters in the axes
-PLACES += ((0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom"))
-Layer = np.ndarray | None
-Range = tuple[float, float]
+PLACES = [(0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center")]  # of those letters in the axes
+PLACES += [(0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom")]
+Layer: TypeAlias = np.ndarray | None
+Range: TypeAlias = tuple[float, float]
 
 
 def cut(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
@@ -127,7 +127,7 @@ class Panel:
         self.image.set(data=np.asarray(image, np.float32), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
         box = None if fill is None else bounding_box(fill)
         self.fill.set_visible(box is not None)
-        if box is not None:  # only the part that has colour: resampling is what a slider waits for
+        if fill is not None and box is not None:  # only the part that has colour: resampling is what a slider waits for
             down, across = box
             extent = (across.start - 0.5, across.stop - 0.5, down.stop - 0.5, down.start - 0.5)
             self.fill.set(data=np.asarray(fill[box], np.float32), extent=extent)

@@ -68,7 +68,7 @@ def mesh(values: np.ndarray, threshold: float, spacing: Point, origin: Point = (
     InputError
         If nothing reaches the threshold, or the array is not (S, H, W), or not finite.
     """
-    values, spacing = np.asarray(values, float), np.asarray(spacing, float)
+    values, pitch = np.asarray(values, float), np.asarray(spacing, float)
     if values.ndim != 3:
         raise InputError(f"mesh: found the shape {values.shape}; pass a volume (S, H, W)")
     finite.refuse(values, "mesh", "slices")
@@ -76,18 +76,18 @@ def mesh(values: np.ndarray, threshold: float, spacing: Point, origin: Point = (
         raise InputError(f"mesh: no voxel reaches {threshold:g}, the highest is {values.max(initial=0):g}: there is no "
                          "surface; lower the threshold")  # fmt: skip
     inside = np.argwhere(values >= threshold)
-    margin = np.ceil(4 * smooth / spacing).astype(int) + 2  # as far as the smoothing reaches
+    margin = np.ceil(4 * smooth / pitch).astype(int) + 2  # as far as the smoothing reaches
     low, high = (inside.min(0) - margin).clip(0), (inside.max(0) + margin + 1).clip(None, values.shape)
-    air = np.ceil(2 * smooth / spacing).astype(int).clip(2)  # around it, for the surface to close in
+    air = np.ceil(2 * smooth / pitch).astype(int).clip(2)  # around it, for the surface to close in
     part = np.pad(values[tuple(map(slice, low, high))], [(n, n) for n in air])
-    count = np.rint((np.array(part.shape) - 1) * spacing / np.minimum(STEP_MM, spacing)).astype(int) + 1
+    count = np.rint((np.array(part.shape) - 1) * pitch / np.minimum(STEP_MM, pitch)).astype(int) + 1
     fine = zoom(part, count / part.shape, order=1)
-    step = (np.array(part.shape) - 1) * spacing / (np.array(fine.shape) - 1)
+    step = (np.array(part.shape) - 1) * pitch / (np.array(fine.shape) - 1)
     fine = gaussian_filter(fine, smooth / step, mode="constant")
-    count = round((values >= threshold).sum() * np.prod(spacing) / np.prod(step))
+    count = round((values >= threshold).sum() * np.prod(pitch) / np.prod(step))
     level = np.sort(fine, axis=None)[-count - 1 :][:2].mean()  # the smoothing alone would shrink what is round
     found, faces, *_ = marching_cubes(fine, min(level, 0.999 * fine.max()), spacing=tuple(step))
-    found = found + (low - air) * spacing
+    found = found + (low - air) * pitch
     return Mesh(found[:, ::-1] + np.asarray(origin, float), faces)
 
 
