@@ -38,8 +38,7 @@ MEMORY = {
 }
 ENV = {name: str(ROOT / VENV / "var" / folder) for name, folder in MEMORY.items()}
 # Sums are rounded in an order that depends on the number of threads: the same everywhere, the same results.
-THREADS = "1"
-ENV["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", THREADS)
+ENV["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 
 
 class Step(NamedTuple):
@@ -388,7 +387,7 @@ TASKS = {
             module("pip --disable-pip-version-check install --progress-bar=off --editable", f".[{','.join(EXTRAS)}]",
                    venv=CANARY),
             call(mark_canary),
-            module("nox -s test", env={"VAELIB_VENV": str(CANARY), "VAELIB_CANARY": "1"}, venv=CANARY),
+            module("nox -s test", env={"VAELIB_VENV": CANARY.as_posix(), "VAELIB_CANARY": "1"}, venv=CANARY),
         ),
     ),
     "clean": Task("remove build/ and the caches of the tools", (call(clean),)),

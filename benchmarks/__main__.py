@@ -11,15 +11,16 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
 from benchmarks import timing
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.files import write_file
 
+ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("starting", "loading", "segmenting", "training")
-RESULTS = REPOSITORY / "benchmarks" / "results.json"
+RESULTS = ROOT / "benchmarks" / "results.json"
 PEERS = ("torch", "pythae", "monai", "torchio", "pytorch-ignite", "itk", "nibabel", "lightning-fabric")
 FALL = 0.15
 
@@ -33,14 +34,14 @@ def machine() -> dict:
 
 def measured(module: str) -> dict:
     """The rows of a module, from a process of its own."""
-    said = subprocess.run([sys.executable, "-m", f"benchmarks.{module}"], cwd=REPOSITORY, check=True, text=True,
+    said = subprocess.run([sys.executable, "-m", f"benchmarks.{module}"], cwd=ROOT, check=True, text=True,
                           stdout=subprocess.PIPE).stdout  # fmt: skip
     return json.loads(said[said.index("{") :])
 
 
 def committed() -> dict:
     """The rows as they were committed last; none where there is no git, or no such commit."""
-    said = subprocess.run(["git", "show", f"HEAD:{RESULTS.relative_to(REPOSITORY)}"], cwd=REPOSITORY, text=True,
+    said = subprocess.run(["git", "show", f"HEAD:{RESULTS.relative_to(ROOT)}"], cwd=ROOT, text=True,
                           capture_output=True)  # fmt: skip
     return json.loads(said.stdout)["rows"] if said.returncode == 0 else {}
 

@@ -8,10 +8,11 @@ counts, since they go on at the same time.
 """
 
 import json
+from pathlib import Path
 
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.recipes import RECIPE
 
+ROOT = Path(__file__).resolve().parents[1]
 SLICES = 18_942  # of Pancreas-CT, by the index of the Imaging Data Commons
 PASSES = {"vae": RECIPE["epochs"], "mask": RECIPE["copies"] * RECIPE["mask_epochs"]}
 PEAK = {"TFLOP/s": 495, "TB/s": 3.35}  # H100 SXM: TF32 without sparsity, and its memory; NVIDIA's data sheet
@@ -51,13 +52,13 @@ def cpu_hours(step: dict, images: int) -> float:
 
 def _measured(kind: str) -> float:
     """Minutes of the steps on one GPU, as `benchmarks.on_gpu` timed them; reading is not in it."""
-    rate = json.loads((REPOSITORY / "benchmarks" / "gpu.json").read_text())["rows"][kind]["32-true"]
+    rate = json.loads((ROOT / "benchmarks" / "gpu.json").read_text())["rows"][kind]["32-true"]
     return sum(SLICES * passes / rate[name] for name, passes in PASSES.items()) / 60
 
 
 def table() -> str:
     """Markdown: by network, hours on one thread, and minutes on one GPU and on eight with what limits them."""
-    growth, results = (json.loads((REPOSITORY / "benchmarks" / f"{n}.json").read_text()) for n in ("growth", "results"))
+    growth, results = (json.loads((ROOT / "benchmarks" / f"{n}.json").read_text()) for n in ("growth", "results"))
     rate = results["rows"][READING]["ours"]
     lines = [
         "| network at 512 x 512 | one thread here | one H100 | eight | one H100, measured |",

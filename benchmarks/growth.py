@@ -13,6 +13,7 @@ import resource
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -23,7 +24,6 @@ from benchmarks.growth_chart import growth
 from studies import read, sizes
 from vaelib import metrics, pictures, recipes
 from vaelib.cohort import Cohort, open_cohort
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.memory import step_bytes
 from vaelib.levels import FULL
@@ -32,7 +32,8 @@ from vaelib.spatial import ResidualVAE
 from vaelib.training import mask_step, vae_step
 from vaelib.vae import VAE
 
-HERE = REPOSITORY / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+HERE = ROOT / "benchmarks"
 SIDES = (32, 64, 128, 256, 512)
 IMAGES = 8  # in a step, at every side: as many as the table of sizes has at 512
 KINDS = ("plain", "plain, 16 channels", "residual", "residual, 16 channels")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import timing
-from vaelib.cohorts.layout import REPOSITORY
 
-ROOM = REPOSITORY / "build" / "bench" / "loading"
+ROOT = Path(__file__).resolve().parents[1]
+ROOM = ROOT / "build" / "bench" / "loading"
 SLICES = {"raw": 120, "JPEG-LS": 60, "RLE": 12}  # GDCM, which two of the peers decode with, is slow at RLE
 PATIENTS, BATCH, BATCHES = 3, 8, 20
 WINDOW = dict(a_min=-160, a_max=240, b_min=0, b_max=1, clip=True)

@@ -15,14 +15,16 @@ import resource
 import shutil
 import time
 from functools import partial
+from pathlib import Path
 
 from benchmarks import patients, timing
-from vaelib.cohorts.layout import REPOSITORY, find_cases
+from vaelib.cohorts.layout import find_cases
 from vaelib.engine.files import write_file
 from vaelib.engine.shards import prepare
 from vaelib.engine.workers import map_in_processes
 
-ROOM = REPOSITORY / "build" / "bench" / "prepare"
+ROOT = Path(__file__).resolve().parents[1]
+ROOM = ROOT / "build" / "bench" / "prepare"
 UNLIKE = 8  # patients with files of their own
 COUNTS = {1: (1, 2, 5, 10, 20, 40, 80), 2: (2, 10, 80)}  # patients, by the number of workers
 
@@ -75,7 +77,7 @@ def main():
         out = {"machine": timing.machine(), "slices": asked.slices}
         out["prepare"] = [measure(*way) for way in ways]
         print(json.dumps(out, indent=1))
-        write_file(REPOSITORY / "benchmarks" / "prepare.json", json.dumps(out, indent=1) + "\n")
+        write_file(ROOT / "benchmarks" / "prepare.json", json.dumps(out, indent=1) + "\n")
     finally:
         shutil.rmtree(ROOM, ignore_errors=True)
 

@@ -22,9 +22,9 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import timing
-from vaelib.cohorts.layout import REPOSITORY
 
-ROOM = REPOSITORY / "build" / "bench" / "segmenting"
+ROOT = Path(__file__).resolve().parents[1]
+ROOM = ROOT / "build" / "bench" / "segmenting"
 SLICES, PASSES = 240, 30
 STAGES = {  # the functions that `recipes.segment` calls, and "encode and decode" are two
     "load": "load the networks", "read_ct": "read", "images_at": "downscale", "encode": "encode and decode",

@@ -13,6 +13,7 @@ import shutil
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,11 +22,11 @@ from torch import nn
 from benchmarks import peers, timing
 from vaelib import latent, metrics, recipes, training
 from vaelib.cohort import open_cohort
-from vaelib.cohorts.layout import REPOSITORY
 from vaelib.losses import mask_loss, vae_loss
 from vaelib.vae import VAE, MaskDecoder
 
-ROOM = REPOSITORY / "build" / "bench" / "training"
+ROOT = Path(__file__).resolve().parents[1]
+ROOM = ROOT / "build" / "bench" / "training"
 COUNT, PASSES, BETA = 1024, 3, 0.01
 PLAIN, PYTHAE, MONAI, BARE = "plain loop", "pythae", "MONAI", "the bare step"
 GOALS = {PLAIN: 1.5, PYTHAE: 1.3, BARE: 0.9}
@@ -229,7 +230,7 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
     watch, steps = Watch(val), []
     vae, _ = recipes.train_vae(train, val, epochs=epochs, seed=seed)
     mask = MaskDecoder(**vae.config, prevalence=recipes.mean(train.masks))
-    pairs = latent.encode_copies(vae, train.images, train.masks, copies, seed)
+    pairs = training.encode_copies(vae, train.images, train.masks, copies, seed)
     z = latent.encode(vae, val.images)[0]
 
     def step(model, batch, progress):
@@ -246,7 +247,7 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
 
 def until_there(times: int = 3) -> dict[str, dict]:
     """Seconds until the held-out Dice is 95% of what the plain loop ends with, with as many seeds."""
-    lab = open_cohort(REPOSITORY / "data" / "synthetic")
+    lab = open_cohort(ROOT / "data" / "synthetic")
     train, val = lab.train, lab.val
     found, last, goal = {"ours": [], PLAIN: []}, {"ours": [], PLAIN: []}, []
     for seed in range(times):

@@ -29,7 +29,7 @@ from small import SPACING, blob_volume, make_patients  # noqa: E402
 
 from vaelib import cohort as opening
 from vaelib import recipes
-from vaelib.cohorts import download, labels
+from vaelib.cohorts import download, labels, transfer
 from vaelib.dicom import export
 from vaelib.engine import checkpoints
 from vaelib.phantom import cohort
@@ -69,7 +69,7 @@ def _networks(path, seed):
 
 
 def listen(folder: Path) -> int:
-    """Start the bucket in a process of its own, direct the client to it, and return the number of the process."""
+    """Start the bucket in a process of its own, direct the download to it, and return the number of the process."""
     ready = folder / "address"
     if not (pid := os.fork()):
         from bucket import Bucket, make_index
@@ -85,7 +85,7 @@ def listen(folder: Path) -> int:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         os.environ.pop(name, None)
     idc_index_data.IDC_INDEX_PARQUET_FILEPATH = folder / "bucket" / "index.parquet"
-    download.idc().aws_endpoint_url = ready.read_text()
+    transfer.ENDPOINT = ready.read_text()
     return pid
 
 

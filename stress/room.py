@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from course import onnx
+from course.explorer.__main__ import main as explorer
 from stress.jobs import _painted, given
 from stress.kill import JOBS, child, finish, hidden, start, tree
 from vaelib import InputError
@@ -65,8 +66,9 @@ def say(words, inputs, largest, top):
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        status = command([str(word).replace("TOP", str(top)) for word in words])
-    return status, [line for line in said.getvalue().splitlines() if "vaelib: warning" not in line]
+        run, rest = (explorer, words[1:]) if words[0] == "explorer" else (command, words)
+        status = run([str(word).replace("TOP", str(top)) for word in rest])
+    return status, [line for line in said.getvalue().splitlines() if ": warning: " not in line]
 
 
 @contextlib.contextmanager

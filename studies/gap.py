@@ -6,13 +6,14 @@ the *validation* patients; the test patients are scored for the record.
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.losses import DiceLoss
-from torch import nn
+from torch import Tensor, nn
 
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, fingerprint
@@ -29,14 +30,14 @@ BASE = SPATIAL | {"epochs": 8, "passes": 6, "jitter": False}
 FREE_BITS, EDGES, OVERLAP = 0.02, 2.0, 20.0  # nats a number; weights of the gradient term and of the Dice loss
 
 
-def free_bits_step(model, batch, progress) -> dict:
+def free_bits_step(model: nn.Module, batch: Sequence[Tensor], progress: float) -> dict:
     """Give each number of the latent a budget of nats, free of charge (Kingma et al. 2016, arXiv:1606.04934)."""
     out = model(batch[0])
     recon, budgeted = l2(out.recon, batch[-1]), kl_per_unit(out.mu, out.logvar).clamp(min=FREE_BITS)
     return {"total": recon + beta_at(progress, BASE["beta"]) * budgeted.sum(), "recon": recon}
 
 
-def edges_step(model, batch, progress) -> dict:
+def edges_step(model: nn.Module, batch: Sequence[Tensor], progress: float) -> dict:
     """Ask for the steps from pixel to pixel to be reconstructed too (Mathieu et al. 2016, arXiv:1511.05440)."""
     out, x = model(batch[0]), batch[-1]
     parts = vae_loss(out, x, beta_at(progress, BASE["beta"]))._asdict()
@@ -44,7 +45,7 @@ def edges_step(model, batch, progress) -> dict:
     return parts | {"total": parts["total"] + EDGES * edges}
 
 
-def overlap_step(model, batch, progress) -> dict:
+def overlap_step(model: nn.Module, batch: Sequence[Tensor], progress: float) -> dict:
     """Add the Dice loss over the whole batch to the cross-entropy (Milletari et al. 2016, arXiv:1606.04797)."""
     logits = model(batch[0])
     overlap = DiceLoss(sigmoid=True, batch=True)(logits, batch[1])

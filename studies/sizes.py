@@ -31,11 +31,11 @@ from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import json_ready
 from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
-from vaelib.latent import augmented_latents, decode, encode
+from vaelib.latent import decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
 from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
-from vaelib.training import Step, augment, fit, mask_step, vae_step
+from vaelib.training import Step, augment, augmented_latents, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
 MINUTES, FOR_VAE = 1.5, 0.6  # CPU minutes a cell, and the VAE's share of them

@@ -61,7 +61,9 @@ def by_slices(lab: Cohort, seed: int) -> dict[str, nn.Module]:
     return contestant(recipes.DETACHED, lab, seed, None if lab.level == LEVEL else models_folder() / "volumes").networks
 
 
-def trained(name: str, seed: int, lab: Cohort, recipe: dict, make: Callable[[], dict], vae: nn.Module | None = None):
+def trained(
+    name: str, seed: int, lab: Cohort, recipe: dict, make: Callable[[], dict], vae: nn.Module | None = None
+) -> dict[str, nn.Module]:
     """Train the networks of an arm, or load them if this recipe made them of these slices, and of this `vae`."""
     made_by = {"arm": name, "seed": seed, "data": fingerprint(lab.train, lab.val), "recipe": recipe,
                "vae": vae and fingerprint_of(vae)}  # fmt: skip

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import browser
 import pytest
+from filelock import FileLock
 from small import OBLIQUE, make_series
 
 from course.book import build
@@ -43,9 +44,11 @@ def any_series(request, tmp_path):
 
 @pytest.fixture(scope="session")
 def npm():
-    """Folder of the packages that the site takes from npm."""
+    """Folder of the packages that the site takes from npm: one worker fetches them, another waits for it."""
+    build.NPM.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return build.packages()
+        with FileLock(build.NPM.with_suffix(".lock")):
+            return build.packages()
     except SystemExit as why:
         pytest.skip(str(why))
 

@@ -1,11 +1,15 @@
-"""The tree as the tests of the house read it: its files, what each imports, and how many lines of code it holds."""
+"""The tree as the tests of the house read it: files, imports, lines of code; and what packages need in turn."""
 
 import ast
 import io
 import tokenize
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_CODE = {
@@ -91,3 +95,23 @@ def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunc
                 yield from inside([*node.body, *node.orelse], above)
 
     yield from inside(tree(path).body, "")
+
+
+def needed(lines: list[str]) -> set[str]:
+    """Name the distributions that some requirements bring, with what those need in turn."""
+    found, left = set(), [Requirement(line) for line in lines]
+    while left:
+        need = left.pop()
+        if need.marker and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *need.extras)):
+            continue
+        for extra in ("", *need.extras):
+            key = (canonicalize_name(need.name), extra)
+            if key not in found:
+                found.add(key)
+                try:
+                    lines = requires(need.name) or []
+                except PackageNotFoundError:  # of another platform
+                    lines = []
+                more = map(Requirement, lines)
+                left += [r for r in more if not r.marker or r.marker.evaluate({"extra": extra})]
+    return {name for name, _ in found}

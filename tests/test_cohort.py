@@ -1,11 +1,14 @@
 """Cases are found in each layout, paired by patient, and split by patient."""
 
+from pathlib import Path
+
 import pytest
 
 from vaelib import InputError
 from vaelib.cohort import folds, split
-from vaelib.cohorts.layout import REPOSITORY, cache_folder, data_folder, find_cases
+from vaelib.cohorts.layout import cache_folder, data_folder, find_cases, home, models_folder
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"PANCREAS_{n:04d}" for n in range(1, 25)]
 
 
@@ -84,21 +87,78 @@ def test_split_needs_a_patient_for_each_set():
 
 
 def test_each_cohort_has_a_cache_of_its_own(tmp_path):
-    assert cache_folder(REPOSITORY / "data" / "synthetic") == REPOSITORY / "data" / "cache" / "synthetic"
+    assert cache_folder(ROOT / "data" / "synthetic") == ROOT / "data" / "cache" / "synthetic"
     one, two = cache_folder(tmp_path / "a" / "pancreas_ct"), cache_folder(tmp_path / "b" / "pancreas_ct")
     assert one != two and one.name.startswith("pancreas_ct-")
 
 
 def test_data_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("VAELIB_DATA", raising=False)
-    assert data_folder() == REPOSITORY / "data" / "synthetic"
+    assert data_folder() == ROOT / "data" / "synthetic"
     monkeypatch.setenv("VAELIB_DATA", "~/scans")
     assert data_folder().is_absolute() and data_folder().name == "scans"
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VAELIB_DATA", "data/mine")
-    assert data_folder() == REPOSITORY / "data" / "mine"
+    assert data_folder() == ROOT / "data" / "mine"
+    monkeypatch.chdir(tmp_path)
+    assert data_folder().resolve() == (tmp_path / "data" / "mine").resolve()
     (tmp_path / "data" / "mine").mkdir(parents=True)
     assert data_folder().resolve() == (tmp_path / "data" / "mine").resolve()
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A folder as the repository is: data, and two folders of lessons below it."""
+    monkeypatch.delenv("VAELIB_DATA", raising=False)
+    for name in ("data/synthetic", "notebooks", "build/notebooks"):
+        (tmp_path / "house" / name).mkdir(parents=True)
+    return tmp_path / "house"
+
+
+@pytest.mark.parametrize("inside", [".", "notebooks", "build/notebooks", "data", "data/synthetic"])
+def test_data_and_models_lie_in_the_nearest_folder_upwards_that_holds_data(inside, house, monkeypatch):
+    monkeypatch.chdir(house / inside)
+    assert home() == house
+    assert data_folder() == house / "data" / "synthetic"
+    assert cache_folder() == house / "data" / "cache" / "synthetic"
+    assert models_folder() == house / "data" / "models" / "synthetic"
+    (house / "notebooks" / "data").mkdir()
+    assert home() == (house / "notebooks" if inside == "notebooks" else house), "the nearest counts"
+
+
+def test_where_there_is_no_data_it_is_the_current_folder_and_never_the_package_s(tmp_path, monkeypatch):
+    monkeypatch.delenv("VAELIB_DATA", raising=False)
+    (tmp_path / "data").write_text("a file is no folder")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert home() == tmp_path / "empty"
+    assert {data_folder().parents[1], cache_folder().parents[2], models_folder().parents[2]} == {home()}
+    assert not list(home().iterdir()), "to ask makes no folder"
+
+
+def test_vaelib_data_names_a_cohort_from_here_from_home_or_anywhere(house, tmp_path, monkeypatch):
+    monkeypatch.chdir(house / "notebooks")
+    for told in ("data/synthetic", "./data/synthetic"):
+        monkeypatch.setenv("VAELIB_DATA", told)
+        assert data_folder().resolve() == house / "data" / "synthetic"
+    monkeypatch.setenv("VAELIB_DATA", "../data/synthetic")
+    assert data_folder().resolve() == house / "data" / "synthetic"
+    assert cache_folder() == house / "data" / "cache" / "synthetic", "the same cohort, however it is named"
+    monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "elsewhere" / "scans"))
+    assert data_folder() == tmp_path / "elsewhere" / "scans"
+    assert cache_folder().parent == house / "data" / "cache" and cache_folder().name.startswith("scans-")
+    assert models_folder() == house / "data" / "models" / cache_folder().name
+
+
+@pytest.mark.parametrize("told", ["x" * 5000, "~nobody-of-that-name/scans"])
+def test_a_vaelib_data_that_names_no_folder_is_one_line(told, house, monkeypatch):
+    monkeypatch.chdir(house)
+    monkeypatch.setenv("VAELIB_DATA", told)
+    for ask in (data_folder, cache_folder, models_folder):
+        with pytest.raises(InputError, match="VAELIB_DATA='.*: names no folder .*; name the cohort's"):
+            ask()
+    monkeypatch.setenv("VAELIB_DATA", "nowhere")
+    with pytest.raises(InputError, match=f"{house}/nowhere: no such folder"):
+        find_cases(data_folder())
 
 
 def test_the_withdrawn_cases_are_left_out_and_named(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelib import latent
+from vaelib import latent, training
 from vaelib.vae import VAE, MaskDecoder
 
 
@@ -30,7 +30,7 @@ def test_decoding_gives_grey_values_and_probabilities(vae):
 
 def test_copies_are_the_original_first_and_pair_with_their_masks(vae):
     x = torch.rand(4, 1, 32, 32)
-    z, m = latent.encode_copies(vae, x, (x > 0.5).float(), copies=3)
+    z, m = training.encode_copies(vae, x, (x > 0.5).float(), copies=3)
     assert z.shape == (12, 6) and m.shape == (12, 1, 32, 32)
     np.testing.assert_array_equal(z[:4], latent.encode(vae, x)[0])
     assert torch.equal(m[:4], (x > 0.5).float()) and not torch.equal(m[4:8], m[:4])

@@ -65,6 +65,7 @@ def planned(task, **env):
 
 
 WANTED = of(*LOCKED)
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 
 
 def test_conda_opens_the_same_door():
@@ -82,6 +83,13 @@ def test_the_lock_pins_every_package_and_nothing_but_packages():
     assert len(pins) == len(LOCK)
     for name, wanted in WANTED.items():
         assert name in pins and wanted.contains(pins[name]), f"{name}{wanted}: pinned {pins.get(name)}; run `make lock`"
+
+
+@pytest.mark.skipif("VAELIB_CANARY" in os.environ, reason="newer packages may need others")
+def test_the_lock_pins_what_its_packages_need_in_turn():
+    brought = re.compile(r"nvidia-|cuda-|triton$|pip$")  # by torch on some platforms; by Python
+    needed = house.needed(PROJECT["dependencies"] + sum((PROJECT["optional-dependencies"][e] for e in LOCKED), []))
+    assert not {name for name in needed - {*ranges(LOCK)} if not brought.match(name)}, "run `make lock`"
 
 
 @pytest.mark.skipif("VAELIB_CANARY" in os.environ, reason="make canary takes the newest packages, not the lock's")
@@ -120,13 +128,13 @@ def test_lower_bounds_keep_known_faults_out_and_are_asked_for():
 
 
 def test_the_canary_runs_the_test_command_on_the_newest_in_an_environment_of_its_own():
-    said = planned("canary")
+    said, python = planned("canary"), noxfile.python_of(Path("build/canary")).as_posix()
     install, _, tests = said.partition("VAELIB_CANARY=1")
-    assert "build/canary/bin/python -m pip" in install and f".[{','.join(LOCKED)}]" in install
-    assert tests.split() == ["build/canary/bin/python", "-m", "nox", "-s", "test"]
+    assert f"{python} -m pip" in install and f".[{','.join(LOCKED)}]" in install
+    assert tests.split() == [python, "-m", "nox", "-s", "test"]
     assert "VAELIB_VENV=build/canary" in install
     tests = planned("test", VAELIB_VENV="build/canary")
-    assert "build/canary/bin/python -m pytest --durations" in tests and "--nbval" in tests
+    assert f"{python} -m pytest --durations" in tests and "--nbval" in tests
     assert ".venv" not in said + tests
 
 
@@ -152,6 +160,13 @@ def test_the_version_is_one():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == vaelib.__version__
     assert f"## {vaelib.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_badges_are_shown_only_where_an_address_is_set():
+    before, _, rest = (ROOT / "README.md").read_text().partition("<!-- badges -->\n")
+    badges, _, after = rest.partition("<!-- end of badges -->")
+    assert bool(badges.strip()) == bool(PROJECT.get("urls", {}).get("Repository"))
+    assert not re.search(r"colab|mybinder", before + after, re.IGNORECASE)
 
 
 def test_a_release_brings_what_a_doi_needs():
@@ -199,6 +214,7 @@ def test_the_tasks_read_the_cohort_that_is_named():
     assert "vaelib phantom" in planned("test", VAELIB_DATA="elsewhere")  # the outputs are of the synthetic one
 
 
+@needs_make
 def test_make_is_a_door_to_the_tasks_and_has_no_steps_of_its_own():
     for task in noxfile.TASKS:
         command = ["make", "-n", "--always-make", task]
@@ -241,6 +257,7 @@ def test_the_workflow_runs_the_test_command_on_three_systems_and_three_pythons()
     assert any(step.get("run") == "nox --session test" for step in job["steps"])
 
 
+@needs_make
 def test_make_says_what_an_old_python_lacks(tmp_path):
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
@@ -276,7 +293,7 @@ def missing(used, extras):
         "benchmarks",
         "stress",
         "noxfile",
-        *(p.stem for p in (ROOT / "tests").glob("*.py")),
+        *(p.stem for p in (ROOT / "tests").rglob("*.py")),
     }
     declared = {*of(*extras)}
     foreign = used - {*sys.stdlib_module_names} - own

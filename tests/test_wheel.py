@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import house
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,26 +28,6 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 """
 
 
-def needed(lines):
-    """The distributions that some requirements bring, with what those need in turn."""
-    found, left = set(), [Requirement(line) for line in lines]
-    while left:
-        need = left.pop()
-        if need.marker and not any(need.marker.evaluate({"extra": extra}) for extra in ("", *need.extras)):
-            continue
-        for extra in ("", *need.extras):
-            key = (canonicalize_name(need.name), extra)
-            if key not in found:
-                found.add(key)
-                try:
-                    lines = requires(need.name) or []
-                except PackageNotFoundError:  # of another platform
-                    lines = []
-                more = map(Requirement, lines)
-                left += [r for r in more if not r.marker or r.marker.evaluate({"extra": extra})]
-    return {name for name, _ in found}
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """The Python of an environment with the wheel, and an empty folder beside it."""
@@ -61,7 +41,7 @@ def python(tmp_path_factory):
     subprocess.run([*pip, "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
-    core = needed(CORE)
+    core = house.needed(CORE)
     hidden = {
         name for name, dists in packages_distributions().items() if not {canonicalize_name(d) for d in dists} & core
     }
@@ -147,3 +127,31 @@ def test_a_whole_job_from_an_empty_folder_by_the_default_paths(call, python):
     assert (here / "data" / "models").is_dir() and (here / "data" / "cache" / "synthetic").is_dir()
     installed = [p for p in Path(python).parents[1].rglob("data") if p.is_dir() and "vaelib" in p.parts]
     assert not installed, "data lies beside the installed package"
+
+
+SETUP = """
+import sys, nbformat
+cell = next(cell for cell in nbformat.read(sys.argv[1], 4).cells if cell.cell_type == "code")
+assert cell.source.startswith("# Setup")
+exec(compile(cell.source, sys.argv[1], "exec"))
+from vaelib.cohorts.layout import cache_folder, data_folder, models_folder
+print(data_folder(), cache_folder(data_folder()), models_folder(), sep="|")
+"""
+
+
+@pytest.mark.parametrize("where", ["notebooks", "build/notebooks", "somewhere/vaelib/notebooks"])
+def test_a_lesson_finds_its_data_wherever_it_is_started(where, tmp_path):
+    top = ROOT
+    if where.startswith("somewhere"):  # as on Colab and Binder: a clone, its data made in it, a kernel in notebooks/
+        top = tmp_path / "somewhere" / "vaelib"
+        (top / "data").mkdir(parents=True)
+        (top / "data" / "synthetic").symlink_to(ROOT / "data" / "synthetic")
+    here = (tmp_path if top != ROOT else ROOT) / where
+    here.mkdir(parents=True, exist_ok=True)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("VAELIB")}
+    command = [sys.executable, "-c", SETUP, ROOT / "notebooks" / "01_loading.ipynb"]
+    done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    data, cache, models = (Path(path).absolute() for path in done.stdout.splitlines()[-1].split("|"))
+    assert data == top / "data" / "synthetic" and cache == top / "data" / "cache" / "synthetic"
+    assert models.is_relative_to(top / "data" / "models")

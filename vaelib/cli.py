@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -119,13 +120,9 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
 
 @app.command(sort_key=4)
 def prepare(
-    folder: Path | None = None,
-    *,
-    cache: Path | None = None,
-    patient: list[str] | None = None,
-    reorient: str | None = None,
-    workers: int | None = None,
-) -> None:
+    folder: Path | None = None, *, cache: Path | None = None, patient: list[str] | None = None,
+    reorient: str | None = None, workers: int | None = None,
+) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.
 
     Parameters
@@ -191,8 +188,8 @@ def train(
     from vaelib import recipes
 
     out = _checkpoint(out, folder)
-    options = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed, fold=fold, resume=resume)
-    made = recipes.train(folder, out=out, batch_size=batch_size, precision=precision, **options)
+    how: dict[str, Any] = dict(batch_size=batch_size, precision=precision, seed=seed, fold=fold, resume=resume)
+    made = recipes.train(folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, **how)
     if made:  # else another process has the word
         cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
         print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
@@ -289,7 +286,7 @@ def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:
     return given or models_folder(folder) / "trained.safetensors"
 
 
-def _say(message: Warning | str, *_: object) -> None:
+def _say(message: Any, *_: Any, **__: Any) -> None:
     print("vaelib: warning:", " ".join(str(message).split()), file=sys.stderr)
 
 
@@ -300,8 +297,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _say
             app(argv, exit_on_error=False, print_error=False, result_action="return_none")
     except (InputError, CycloptsError, OSError) as error:
-        named = isinstance(error, OSError) and error.filename  # not its number
-        message = f"{error.filename}: {error.strerror}" if named else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}"  # not its number
         print("vaelib: error:", " ".join(message.split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

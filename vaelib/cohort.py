@@ -187,6 +187,10 @@ def fingerprint(*several: Slices) -> str:
     return digest.hexdigest()
 
 
+def _part(name: str) -> "cached_property[Slices]":
+    return cached_property(lambda lab: load_slices(lab.shards, lab.parts[name], lab.level))
+
+
 @dataclass
 class Cohort:
     """A cohort that is prepared and split by patient; slices are loaded when they are first asked for.
@@ -200,7 +204,9 @@ class Cohort:
     level : int
         Slices are 2^level pixels a side.
     folder : Path, optional
-        The cohort itself, beside whose name its models are kept; None is `data_folder()`.
+        The cohort itself, by whose name its models are kept; None is `data_folder()`.
+    train, val, test : Slices
+        What networks learn from, what thresholds are chosen on, and what everything is scored on.
     """
 
     shards: Path
@@ -208,20 +214,7 @@ class Cohort:
     level: int = 6
     folder: Path | None = None
 
-    @cached_property
-    def train(self) -> Slices:
-        """The slices that networks learn from."""
-        return load_slices(self.shards, self.parts["train"], self.level)
-
-    @cached_property
-    def val(self) -> Slices:
-        """The slices that thresholds are chosen on."""
-        return load_slices(self.shards, self.parts["val"], self.level)
-
-    @cached_property
-    def test(self) -> Slices:
-        """The slices that everything is scored on."""
-        return load_slices(self.shards, self.parts["test"], self.level)
+    train, val, test = _part("train"), _part("val"), _part("test")
 
     def at(self, level: int) -> "Cohort":
         """Take the same patients, split the same way, at another level."""

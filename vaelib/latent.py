@@ -1,6 +1,6 @@
 """Tools for the latent space: encode, decode, traverse, interpolate, sample, principal directions, active units."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from vaelib.engine import finite
 from vaelib.engine.rows import Rows, chunks
-from vaelib.training import augment
 from vaelib.vae import VAE
 
 Array: TypeAlias = np.ndarray | Tensor
@@ -43,48 +42,6 @@ def decode(decoder: nn.Module, z: Array, batch_size: int = 256) -> np.ndarray:
     out = torch.cat([torch.sigmoid(decoder(b.to(device))).cpu() for b in z.split(batch_size)]).numpy()
     finite.refuse(out, "what the latents decode to", "rows")
     return out
-
-
-def copies_of(images: Array, masks: Array, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
-    """Pair images with masks (N, 1, H, W) as they are and, moved together, `copies` - 1 times augmented."""
-    x, m = torch.as_tensor(images), torch.as_tensor(masks)
-    generator = torch.Generator().manual_seed(seed)
-    return [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
-
-
-def encode_copies(vae: VAE, images: Array, masks: Array, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
-
-    Since the latent is detached, the encoder never changes while the mask decoder learns: its work can be
-    done once, and the decoder trained on pairs of latent and mask alone.
-
-    Parameters
-    ----------
-    images, masks : array, (N, 1, H, W)
-
-    Returns
-    -------
-    z : Tensor, (copies * N, latent)
-    masks : Tensor, (copies * N, 1, H, W)
-    """
-    pairs = copies_of(images, masks, copies, seed)
-    z = torch.cat([torch.from_numpy(encode(vae, moved)[0]) for moved, _ in pairs])
-    return z, torch.cat([mask for _, mask in pairs])
-
-
-def augmented_latents(vae: VAE, move: Callable = augment) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Make the augmentation of a mask decoder: it moves images with their masks, and encodes what it moved.
-
-    For slices that are too many to be encoded in advance; see `encode_copies`.
-    """
-    vae.eval()
-
-    @torch.no_grad()
-    def augmentation(x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        x, masks = move(x, masks)
-        return vae.to(x.device).encoder(x)[0], masks
-
-    return augmentation
 
 
 def traverse(z: np.ndarray, direction: np.ndarray, steps: Sequence[float] | np.ndarray) -> np.ndarray:

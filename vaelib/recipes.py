@@ -12,10 +12,8 @@ folder upwards that holds ``data/``, or else of the current one.
 ==================================  =================================================================================
 """
 
-import glob
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,13 +34,14 @@ from vaelib.engine.errors import InputError
 from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.rows import Rows, mean
 from vaelib.engine.shards import keys_of, meta_of
-from vaelib.latent import copies_of, decode, encode
+from vaelib.engine.states import left_of, look_over, states_of
+from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
-from vaelib.training import augment, fit, mask_step, vae_step
+from vaelib.training import augment, copies_of, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct
 
-TRAINED, KEY = ("vae", "mask"), 12  # the networks of a run, and the letters of a hash in the names of their states
+TRAINED = "vae", "mask"  # the networks of a run
 DETACHED = "VAE, detached decoder"
 RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
 Scores = tuple[np.ndarray | Rows, dict[str, float]]  # a method's probabilities, and its threshold at each side
@@ -101,7 +100,7 @@ def train_on_codes(
         x, m = augment(x, m)
         return torch.as_tensor(code(x)).to(x.device), m
 
-    run = partial(fit, mask, mask_step, seed=seed, label="mask decoder", **how)
+    run: Callable[..., list[dict]] = partial(fit, mask, mask_step, seed=seed, label="mask decoder", **how)
     if not train.in_memory:
         return run([train.images, train.masks], epochs=copies * mask_epochs, augmentation=moved)
     pairs = copies_of(train.images, train.masks, copies, seed)
@@ -155,10 +154,10 @@ def train(
     with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
-        states = _states(out, hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:KEY])
+        states = states_of(out, TRAINED, _hash(made_of))
         if parallel.is_first():
-            _look_at_states(out, states, resume)
-    how = dict(seed=seed, batch_size=batch_size, precision=precision)
+            look_over(out, TRAINED, states, resume)
+    how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision)
     vae, h = train_vae(lab.train, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
     mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
     if not parallel.is_first():
@@ -170,29 +169,9 @@ def train(
         thresholds=metrics.best_thresholds(lab.shards, on_val, level),
     )  # fmt: skip
     save(out, {"vae": vae, "mask": mask}, **meta)
-    for path in _states(out):
+    for path in left_of(out, TRAINED):
         path.unlink(missing_ok=True)
     return meta
-
-
-def _states(out: Path, key: str = "") -> list[Path]:
-    """List the states of the run `key` of a checkpoint, there or not; or else all that interrupted runs of it left.
-
-    None is of another checkpoint whose name only begins alike.
-    """
-    if key:
-        return [out.with_suffix(f".{name}.{key}.state") for name in TRAINED]
-    names = [f"{glob.escape(out.stem)}.{name}.{'?' * KEY}.state" for name in TRAINED]
-    return sorted(path for name in names for path in out.parent.glob(name))
-
-
-def _look_at_states(out: Path, states: list[Path], resume: bool) -> None:
-    """Remove what interrupted runs have left where nothing is to be resumed; else name what is of another run."""
-    for path in _states(out):
-        if not resume:
-            path.unlink(missing_ok=True)
-        elif path not in states:
-            warnings.warn(f"{path}: belongs to a run on other data, or with another beta; it is not used", stacklevel=3)
 
 
 def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:
@@ -303,8 +282,7 @@ def cross_validate(
     for k in range(FOLDS) if only is None else [only]:
         lab = open_cohort(folder, fold=k)
         keys = keys_of(lab.shards, sorted(sum(lab.parts.values(), [])))  # what the shards of all patients are made from
-        data = hashlib.sha256(json.dumps(keys).encode()).hexdigest()
-        made_by = {"fold": k} | training | {"data": data}
+        made_by = {"fold": k} | training | {"data": _hash(keys)}
         if _finished(made[k], made_by):
             continue
         checkpoint = made[k].with_suffix(".safetensors")
@@ -316,6 +294,10 @@ def cross_validate(
     board = fold_report([json.loads(path.read_text()) for path in made])
     write_file(Path(out) / "report.json", json.dumps(board, indent=1))
     return board
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _finished(scores: Path, made_by: dict) -> bool:

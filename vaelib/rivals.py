@@ -110,7 +110,7 @@ class Method:
     ----------
     networks : dict of str to nn.Module
     meta : dict
-        What else was made with them: the threshold that is best on validation, CPU seconds, the arrays of a code.
+        What else was made with them: the threshold that is best on validation, CPU seconds, the code that is read.
     """
 
     parts: tuple[str, ...] = ("vae", "mask")
@@ -151,28 +151,12 @@ class Detached(Method):
 
 
 class Coded(Method):
-    """A mask decoder that reads a code of the picture: what an encoder gives, each number scaled to variance 1."""
-
-    def code(self, images: np.ndarray | Tensor) -> np.ndarray:
-        """Code images (N, 1, H, W) as they are: (N, latent)."""
-        return encode(self.networks["vae"], images)[0]
-
-    def scaled(self, images: np.ndarray | Tensor) -> np.ndarray:
-        """Code images (N, 1, H, W) and scale each number by the training slices: (N, latent) float32."""
-        return ((self.code(images) - self.meta["mean"]) / self.meta["deviation"]).astype(np.float32)
+    """A mask decoder that reads any code of the picture."""
 
     def predict(self, slices: Slices) -> np.ndarray | Rows:
         """Predict probabilities (N, 1, H, W), as every `Method`."""
-        return slices.computed(lambda rows: decode(self.networks["mask"], self.scaled(slices.images[rows])))
-
-
-class LinearlyCoded(Coded):
-    """The same, where the code is what principal components have of the picture."""
-
-    def code(self, images: np.ndarray | Tensor) -> np.ndarray:
-        """Project images (N, 1, H, W) onto the components: (N, latent)."""
-        x, across = torch.as_tensor(images).cpu().numpy().reshape(len(images), -1), self.meta["components"].T
-        return x @ across - self.meta["centre"][None] @ across
+        code = self.meta["code"]  # from images to (N, latent)
+        return slices.computed(lambda rows: decode(self.networks["mask"], code(slices.images[rows])))
 
 
 class Arm(NamedTuple):
@@ -183,7 +167,7 @@ class Arm(NamedTuple):
     recipe: dict
 
     def fit(self, lab: Cohort, seed: int) -> dict:
-        """Train it on a cohort: its networks by name, and any arrays that belong to them, for `method`."""
+        """Train it on a cohort: its networks by name, and what else belongs to them, for `method`."""
         return self.train(lab, seed, self.recipe)
 
 
@@ -204,7 +188,7 @@ def from_labels(make: Callable[..., nn.Module], lab: Cohort, seed: int, recipe: 
     net = make(lab.train.size, prevalence=mean(lab.train.masks), **recipe["network"])
     data = [_with_neighbours(net, lab.train), lab.train.masks]
     how = dict(epochs=recipe["passes"], lr=recipe["lr"], seed=seed, label=type(net).__name__)
-    fit(net, mask_step, data, augmentation=_moved_and_jittered if recipe["jitter"] else augment, **how)
+    fit(net, mask_step, data, augmentation=partial(_moved, recipe["jitter"]), **how)
     return {"net": net}
 
 
@@ -239,6 +223,11 @@ def spatial_mask(
     return mask
 
 
+def _moved(jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    x, masks = augment(x, masks)
+    return (jitter(x) if jittered else x), masks
+
+
 def _seen_and_meant(jittered: bool, x: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
     (x,) = augment(x)
     return (jitter(x) if jittered else x), x
@@ -247,15 +236,9 @@ def _seen_and_meant(jittered: bool, x: Tensor, _: Tensor) -> tuple[Tensor, Tenso
 @torch.no_grad()
 def _moved_latents(vae: nn.Module, jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Move each slice and its neighbours (N, K, H, W) as one, and encode them one by one."""
-    x, masks = augment(x, masks)
-    x = jitter(x) if jittered else x
+    x, masks = _moved(jittered, x, masks)
     z = vae.encoder(x.flatten(0, 1)[:, None])[0]  # (N * K, latent, grid, grid)
     return z.reshape(len(x), -1, *z.shape[2:]), masks
-
-
-def _moved_and_jittered(x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    x, masks = augment(x, masks)
-    return jitter(x), masks
 
 
 def _near(s: Slices, reach: int) -> np.ndarray:
@@ -269,38 +252,46 @@ def _with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
     return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
 
 
-def coded(
-    make: Callable[[Cohort, int, dict], dict], method: type[Coded], lab: Cohort, seed: int, recipe: dict
-) -> dict[str, Any]:
-    """Make a code of the picture, learn its scale, and train the mask decoder that reads it."""
-    made, train = make(lab, seed, recipe), lab.train
-    code, whole = method(made).code, len(train.images) if train.in_memory else 256
+Code = Callable[[Any], np.ndarray]  # from images (N, 1, H, W), array or tensor, to (N, latent)
+
+
+def from_code(make: Callable[[Cohort, int, dict], Code], lab: Cohort, seed: int, recipe: dict) -> dict[str, Any]:
+    """Make a code of the picture, scale each of its numbers to variance 1 over the training slices, and have it read.
+
+    So no code suffers from its scale. The mask decoder has as many passes as that of this series.
+    """
+    code, train = make(lab, seed, recipe), lab.train
+    whole = len(train.images) if train.in_memory else 256
     first = np.concatenate([code(x) for x in chunks(train.images, whole)])
-    made |= {"mean": first.mean(0), "deviation": first.std(0) + 1e-6}
+    centre, spread = first.mean(0), first.std(0) + 1e-6
+    scaled = lambda x: ((code(x) - centre) / spread).astype(np.float32)  # noqa: E731
     torch.manual_seed(seed)
-    made["mask"] = MaskDecoder(train.size, latent=first.shape[1], prevalence=mean(train.masks))
-    how = recipes.recipe("copies", "mask_epochs", of=recipe)
-    recipes.train_on_codes(made["mask"], method(made).scaled, train, seed=seed, **how)
-    return made
+    mask = MaskDecoder(train.size, latent=first.shape[1], prevalence=mean(train.masks))
+    recipes.train_on_codes(mask, scaled, train, seed=seed, **recipes.recipe("copies", "mask_epochs", of=recipe))
+    return {"code": scaled, "mask": mask}
 
 
-def _principal(lab: Cohort, seed: int, recipe: dict) -> dict[str, np.ndarray]:
-    """Fit principal components; of slices that are not in memory, to 2,048 of them, evenly spaced."""
+def components(lab: Cohort, seed: int, recipe: dict) -> Code:
+    """Fit principal components to the pictures; where these are not in memory, to 2,048 of them, evenly spaced."""
     from sklearn.decomposition import PCA  # takes a second to import
 
     images = lab.train.images[:: 1 if lab.train.in_memory else -(-len(lab.train.images) // 2048)]
     fitted = PCA(recipe["latent"], svd_solver="randomized", random_state=seed).fit(images.reshape(len(images), -1))
-    return {"components": fitted.components_, "centre": fitted.mean_}
+    return lambda x: fitted.transform(torch.as_tensor(x).cpu().numpy().reshape(len(x), -1))
 
 
-def _untrained(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+def random_encoder(lab: Cohort, seed: int, recipe: dict) -> Code:
+    """Draw the weights of an encoder, and leave them as they are."""
     torch.manual_seed(seed)
-    return {"vae": VAE(lab.train.size, latent=recipe["latent"])}
+    vae = VAE(lab.train.size, latent=recipe["latent"])
+    return lambda x: encode(vae, x)[0]
 
 
-def _autoencoder(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
+def autoencoder(lab: Cohort, seed: int, recipe: dict) -> Code:
+    """Train an autoencoder: the VAE of this series without its prior."""
     how = recipes.recipe("latent", "epochs", of=recipe)
-    return {"vae": recipes.train_vae(lab.train, lab.val, beta=0.0, seed=seed, **how)[0]}
+    vae, _ = recipes.train_vae(lab.train, lab.val, beta=0.0, seed=seed, **how)
+    return lambda x: encode(vae, x)[0]
 
 
 def _unet(size: int, **options: Any) -> UNet:
@@ -318,9 +309,9 @@ ARMS: dict[str, Arm] = {
     "spatial VAE, detached": Arm(spatial, Detached, SPATIAL),
 }
 CODES: dict[str, Arm] = {
-    "PCA, 64 components": Arm(partial(coded, _principal, LinearlyCoded), LinearlyCoded, RECIPE),
-    "random encoder": Arm(partial(coded, _untrained, Coded), Coded, RECIPE),
-    "autoencoder, detached": Arm(partial(coded, _autoencoder, Coded), Coded, RECIPE),
+    "PCA, 64 components": Arm(partial(from_code, components), Coded, RECIPE),
+    "random encoder": Arm(partial(from_code, random_encoder), Coded, RECIPE),
+    "autoencoder, detached": Arm(partial(from_code, autoencoder), Coded, RECIPE),
 }
 
 
@@ -338,7 +329,7 @@ def contestant(name: str, lab: Cohort, seed: int, folder: Path | None = None) ->
         Its weights as the file holds them, in half precision; ``meta`` has the ``threshold`` that is best on the
         validation patients, and the ``cpu seconds`` of its training.
     """
-    arm = (ARMS | CODES)[name]
+    arm = ARMS[name]
 
     def make() -> dict:
         began = time.process_time()

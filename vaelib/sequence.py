@@ -23,10 +23,10 @@ from torch.nn.utils.rnn import pack_sequence, pad_sequence, unpack_sequence
 from vaelib.cohort import Slices
 from vaelib.engine.errors import InputError
 from vaelib.engine.rows import mean
-from vaelib.latent import augmented_latents, decode, encode
+from vaelib.latent import decode, encode
 from vaelib.losses import mask_loss
 from vaelib.metrics import per_patient
-from vaelib.training import augment, fit, mask_step, vae_step
+from vaelib.training import augment, augmented_latents, fit, mask_step, vae_step
 from vaelib.vae import VAE, Decoder, MaskDecoder, widths
 
 

@@ -15,7 +15,9 @@ from torch import Generator, Tensor, nn
 
 from vaelib.engine.memory import explain_out_of_memory
 from vaelib.engine.run import Data, Plan, Run, Step
+from vaelib.latent import Array, encode
 from vaelib.losses import beta_at, mask_loss, vae_loss
+from vaelib.vae import VAE
 
 
 def augment(
@@ -161,3 +163,45 @@ def fit(
                 run.optimizer.zero_grad(set_to_none=True)
             run.close_epoch(epoch, step)  # means, validation, best weights, state
         return run.finish()
+
+
+def copies_of(images: Array, masks: Array, copies: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Pair images with masks (N, 1, H, W) as they are and, moved together, `copies` - 1 times augmented."""
+    x, m = torch.as_tensor(images), torch.as_tensor(masks)
+    generator = torch.Generator().manual_seed(seed)
+    return [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
+
+
+def encode_copies(vae: VAE, images: Array, masks: Array, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
+
+    Since the latent is detached, the encoder never changes while the mask decoder learns: its work can be
+    done once, and the decoder trained on pairs of latent and mask alone.
+
+    Parameters
+    ----------
+    images, masks : array, (N, 1, H, W)
+
+    Returns
+    -------
+    z : Tensor, (copies * N, latent)
+    masks : Tensor, (copies * N, 1, H, W)
+    """
+    pairs = copies_of(images, masks, copies, seed)
+    z = torch.cat([torch.from_numpy(encode(vae, moved)[0]) for moved, _ in pairs])
+    return z, torch.cat([mask for _, mask in pairs])
+
+
+def augmented_latents(vae: VAE, move: Callable = augment) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Make the augmentation of a mask decoder: it moves images with their masks, and encodes what it moved.
+
+    For slices that are too many to be encoded in advance; see `encode_copies`.
+    """
+    vae.eval()
+
+    @torch.no_grad()
+    def augmentation(x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        x, masks = move(x, masks)
+        return vae.to(x.device).encoder(x)[0], masks
+
+    return augmentation

@@ -3,14 +3,14 @@
 import numpy as np
 
 from course.checks import Answer, attempt, expect, number
-from vaelib import metrics
+from vaelib import levels, metrics
 from vaelib.levels import downscale
 
 
 def exercise_1(halve: Answer) -> None:
     """A block has four pixels: image[::2, ::2] is the first of each, image[1::2, ::2] the next. Average all four."""
     image = np.random.default_rng(0).random((8, 16))
-    found, wanted = np.asarray(attempt(halve, image)), halve(image)
+    found, wanted = np.asarray(attempt(halve, image)), levels.halve(image)
     expect(found.shape == (4, 8), f"of (8, 16) pixels it makes {found.shape}: half of each side is wanted")
     corners = [image[a::2, b::2] for a in (0, 1) for b in (0, 1)]
     expect(not any(np.allclose(found, c) for c in corners), "one pixel of each block is kept: three in four go unseen")

@@ -1,55 +1,43 @@
-"""Download Pancreas-CT from Imaging Data Commons (IDC) with its client `idc-index`; a second run goes on.
+"""Download Pancreas-CT from Imaging Data Commons (IDC); a second run goes on where the first one stopped.
 
-The client copies with s5cmd, which ends well even where nothing arrived. So what counts is what lies in the
-folder, compared with the index inside the client's package. A patient is fetched into the hidden folder
-`.incoming`, checked, and only then renamed into place: what is in place is whole.
+What to fetch stands in the index that IDC publishes as the package `idc-index-data`. The program that copies ends well
+even where nothing arrived, so what counts is what lies in the folder, compared with the index. A patient is fetched
+into the hidden folder `.incoming`, checked, and only then renamed into place: what is in place is whole.
 """
 
-import logging
 import os
 import re
 import shutil
 import warnings
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import idc_index_data
-import pandas as pd
 import pydicom
 
-from vaelib.cohorts.client import AGAIN, alone, end_s5cmd, idc, reach, scratch
+from vaelib.cohorts.transfer import AGAIN, alone, fetch, reach
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 from vaelib.engine.workers import progress_bar
 
+try:
+    import idc_index_data
+    import pandas as pd
+except ImportError as error:
+    needed = f"{error.name} is not installed; install what a download needs"
+    raise InputError(f"{needed}: pip install 'vaelib[download]'") from None
+
 COLLECTION, RESULT = "pancreas_ct", "pancreas_ct_seg"
-TEMPLATE = "%StudyInstanceUID/%Modality_%SeriesInstanceUID"  # in a patient's folder: the layout `find_cases` knows
 STAGING = ".incoming"
 MARGIN = 500_000_000  # bytes to leave free: twice the largest patient
-COLUMNS = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "instanceCount", "series_size_MB",
-           "license_short_name", "source_DOI", "aws_bucket", "crdc_series_uuid"]  # fmt: skip
-ATTRIBUTION = """\
-# Pancreas-CT
-
-From the collection `pancreas_ct` of Imaging Data Commons, unchanged; the scans come from The Cancer Imaging Archive.
-The licences ask for credit. Whoever publishes something made with these files cites:
-
-- the CT, CC BY 3.0: Roth H, Farag A, Turkbey EB, Lu L, Liu J, Summers RM. Data From Pancreas-CT.
-  The Cancer Imaging Archive, 2016. https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU
-- the DICOM SEG (analysis result `pancreas_ct_seg`), CC BY 4.0: https://doi.org/10.5281/zenodo.12130275
-- Roth HR, Lu L, Farag A, Shin HC, Liu J, Turkbey EB, Summers RM. DeepOrgan: Multi-level Deep Convolutional Networks
-  for Automated Pancreas Segmentation. MICCAI 2015, LNCS 9349, 556-564.
-- Clark K, Vendt B, Smith K, et al. The Cancer Imaging Archive (TCIA): Maintaining and Operating a Public Information
-  Repository. Journal of Digital Imaging 26(6), 2013, 1045-1057.
-
-Licences: https://creativecommons.org/licenses/by/3.0/ and https://creativecommons.org/licenses/by/4.0/
-Trying to find out who the patients are is forbidden.
-"""
+COLUMNS = """PatientID StudyInstanceUID SeriesInstanceUID Modality instanceCount series_size_MB license_short_name
+source_DOI aws_bucket crdc_series_uuid""".split()
+ATTRIBUTION = Path(__file__).with_name("ATTRIBUTION.md")
 
 
-def plan(patients=None):
-    """What there is to download, from the index inside the package `idc_index_data`; no network is needed.
+def plan(patients: str | None = None) -> pd.DataFrame:
+    """List what there is to download, from the index in the package `idc_index_data`; no network is needed.
 
     Parameters
     ----------
@@ -70,35 +58,36 @@ def plan(patients=None):
     try:
         rows = pd.read_parquet(path, columns=[*COLUMNS, "analysis_result_id"], filters=what)
     except (OSError, ValueError) as error:  # a column that is gone is a ValueError
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); install idc-index anew") from None
+        why = str(error).splitlines()[0]
+        raise InputError(f"{path}: cannot be read ({why}); install idc-index-data anew") from None
     ct = (rows["Modality"] == "CT") & rows["analysis_result_id"].isna()
     seg = (rows["Modality"] == "SEG") & (rows["analysis_result_id"] == RESULT)
     for kind, name in ((ct, f"CT of {COLLECTION}"), (seg, f"SEG of {RESULT}")):
         if not kind.any():
-            raise InputError(f"{path}: lists no {name}; update idc-index, and report it if that does not help")
+            raise InputError(f"{path}: lists no {name}; update idc-index-data, and report it if that does not help")
     rows = rows.loc[ct | seg, COLUMNS].sort_values(["PatientID", "Modality"], ignore_index=True)
     return rows if patients is None else _choose(rows, patients)
 
 
-def _choose(rows, patients):
-    """The rows of the patients that the text `patients` numbers."""
-    asked, numbers = set(), rows["PatientID"].str.extract(r"(\d+)$")[0].astype(int)
+def _choose(rows: pd.DataFrame, patients: str) -> pd.DataFrame:
+    """Keep the rows of the patients that the text `patients` numbers."""
+    asked, there = set(), rows["PatientID"].str.extract(r"(\d+)$")[0].astype(int)
     for part in patients.split(","):
         span = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part)
-        first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
-        if first > last:
+        numbers = range(int(span[1]), int(span[2] or span[1]) + 1) if span else ()
+        if not numbers:
             raise InputError(f"patients {patients!r}: cannot read {part!r}; give numbers, such as 1-4,7")
-        asked |= {*range(first, last + 1)}
-    if not asked & {*numbers}:
-        raise InputError(f"patients {patients!r}: {COLLECTION} has none of them; its numbers go up to {max(numbers)}")
-    if gone := sorted(asked - {*numbers}):
+        asked.update(numbers)
+    if not asked & {*there}:
+        raise InputError(f"patients {patients!r}: {COLLECTION} has none of them; its numbers go up to {max(there)}")
+    if gone := sorted(asked - {*there}):
         names = ", ".join(map(str, gone[:9])) + " ..." * (len(gone) > 9)
         warnings.warn(f"patients {patients!r}: left out {names}: not in {COLLECTION} of IDC", stacklevel=3)
-    return rows[numbers.isin(asked)].reset_index(drop=True)
+    return rows[there.isin(asked)].reset_index(drop=True)
 
 
-def summary(plan):
-    """What `plan` brings, as lines of text: patients and size, then each modality with its licence and DOI."""
+def summary(plan: pd.DataFrame) -> str:
+    """Say in a few lines what `plan` brings: patients and size, then each modality with its licence and DOI."""
     release, count = idc_index_data.__version__.split(".")[0], plan["PatientID"].nunique()
     size = _size(plan["series_size_MB"].sum() * 1e6)
     lines = [f"{COLLECTION} of Imaging Data Commons, release {release}: {count} patient(s), {size}"]
@@ -110,7 +99,7 @@ def summary(plan):
     return "\n".join(lines)
 
 
-def download(folder, patients=None, *, dry_run=False):
+def download(folder: str | Path, patients: str | None = None, *, dry_run: bool = False) -> None:
     """Download the collection into `folder`, as `find_cases` reads it; whole series that are there are kept.
 
     Parameters
@@ -139,87 +128,66 @@ def download(folder, patients=None, *, dry_run=False):
     if dry_run:
         return
     if lacking:
-        reach(lacking[0])
+        reach(lacking[0].aws_bucket, lacking[0].crdc_series_uuid)
     with alone(folder):
-        write_file(folder / "ATTRIBUTION.md", ATTRIBUTION)
-        if lacking:
-            _transfer(folder, wanted, lacking)
+        write_file(folder / "ATTRIBUTION.md", ATTRIBUTION.read_text(encoding="utf-8"))
+        faults = _bring(folder, lacking, sum(map(_bytes, wanted.itertuples())))
+    if faults:
+        whole = wanted["PatientID"].nunique() - len(faults)
+        again = f"run the same command again: {whole} whole patient(s) are kept; if it stays so, update idc-index-data"
+        raise InputError(f"{folder}: incomplete: {'; '.join(faults)}; {again}")
     print(f"{folder}: {wanted['PatientID'].nunique()} patient(s) are here, whole")
 
 
-def _transfer(folder, wanted, lacking):
-    """Bring the series in `lacking`, patient by patient, and raise one InputError for all that stay incomplete."""
-    staging, faults, groups = folder / STAGING, {}, {}
+def _bring(folder: Path, lacking: list, total: int) -> list[str]:
+    """Fetch series patient by patient, `total` bytes with what is here, and return what is wrong with some."""
+    faults, patients = [], defaultdict(list)
     for row in lacking:
-        _recall(folder / _path(row), staging / _path(row))
-        groups.setdefault(row.PatientID, []).append(row)
-    total = sum(map(_bytes, wanted.itertuples()))
-    options = {"total": total, "initial": total - _missing(folder, lacking), "unit": "B", "unit_scale": True}
-    with progress_bar(desc="reading the index", **options) as bar, scratch():
-        client = idc().IDCClient()  # takes some seconds and, for a moment, 2 GB
-        client.index = client.index[client.index["collection_id"] == COLLECTION]  # of a million rows: 5 s a patient
-        for patient, rows in groups.items():
+        _recall(folder / _path(row), folder / STAGING / _path(row))
+        patients[row.PatientID].append(row)
+    here = total - _missing(folder, lacking)
+    with progress_bar(total=total, initial=here, unit="B", unit_scale=True) as bar:
+        for patient, rows in patients.items():
             bar.set_description(patient)
-            why = _fetch(client, folder, rows, bar)
-            if wrong := [fault for row in rows if (fault := _fault(staging / _path(row), row))]:
-                faults[patient] = "; ".join(wrong) + why
-                reach(rows[0])
+            _check_space(folder, rows, MARGIN // 2)
+            if fault := _bring_patient(folder, rows, bar):
+                faults.append(f"{patient}: {fault}")
+                reach(rows[0].aws_bucket, rows[0].crdc_series_uuid)
                 _check_space(folder, rows, MARGIN // 2)
-                continue
-            for row in reversed(rows):  # SEG first, since a CT without one is a patient without a mask
-                place, staged = folder / _path(row), staging / _path(row)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(staged, place)
-                with suppress(OSError):  # the next series is still in there
-                    os.removedirs(staged.parent)
-    if faults:
-        named = "; ".join(f"{patient}: {fault}" for patient, fault in faults.items())
-        kept = wanted["PatientID"].nunique() - len(faults)
-        again = f"run the same command again: {kept} whole patient(s) are kept; if it stays so, update idc-index"
-        raise InputError(f"{folder}: incomplete: {named}; {again}")
+    return faults
 
 
-def _fetch(client, folder, rows, bar):
-    """Let the client bring a patient in a thread, while the bar follows the bytes; return why s5cmd failed, if it did.
-
-    What is raised meanwhile, such as Ctrl-C, ends s5cmd too.
-    """
-    left, said, heard = _missing(folder, rows), [], logging.Handler()
-    heard.emit = lambda record: said.extend(re.findall(r'(?m)^ERROR .*": (.*)$', record.getMessage()))
-    logging.getLogger("idc_index").addHandler(heard)
-    options = {"dirTemplate": TEMPLATE, "quiet": True, "show_progress_bar": False, "use_s5cmd_sync": True}
-    options["seriesInstanceUID"] = [row.SeriesInstanceUID for row in rows]
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(client.download_from_selection, str(folder / STAGING / rows[0].PatientID), **options)
-        try:
-            working = True
-            while working:
-                working = not wait([job], timeout=0.2).done
-                bar.update(left - (left := _missing(folder, rows)))
-        finally:
-            logging.getLogger("idc_index").removeHandler(heard)
-            while not job.done():  # only where something was raised above
-                end_s5cmd()
-                wait([job], timeout=0.1)
-    if job.exception() and not isinstance(job.exception(), idc().IDCClientInsufficientDiskSpaceError):
-        raise job.exception()  # a full disk is told by `_check_space`, with what to do about it
-    return f" ({said[0]})" if said else ""
+def _bring_patient(folder: Path, rows: list, bar: Any) -> str:
+    """Fetch the series of one patient and put them in place, unless something is wrong; return what."""
+    staged = {folder / STAGING / _path(row): row for row in rows}
+    sources = {path: f"s3://{row.aws_bucket}/{row.crdc_series_uuid}/*" for path, row in staged.items()}
+    end = bar.n + _missing(folder, rows)
+    why = fetch(sources, lambda: bar.update(end - _missing(folder, rows) - bar.n))
+    if wrong := [fault for path, row in staged.items() if (fault := _fault(path, row))]:
+        return "; ".join(wrong) + f" ({why})" * bool(why)
+    for path, row in reversed(staged.items()):  # SEG first, since a CT without one is a patient without a mask
+        place = folder / _path(row)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
+        with suppress(OSError):  # the next series is still in there
+            os.removedirs(path.parent)
+    return ""
 
 
-def _path(row):
+def _path(row: Any) -> Path:
     return Path(row.PatientID, row.StudyInstanceUID, f"{row.Modality}_{row.SeriesInstanceUID}")
 
 
-def _bytes(row):
+def _bytes(row: Any) -> int:
     return round(row.series_size_MB * 1e6)
 
 
-def _size(count):
+def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _held(series):
-    """Number of files and bytes of a series in the folder `series`; s5cmd adds digits to the name of a part."""
+def _held(series: Path) -> tuple[int, int]:
+    """Count the files and bytes of a series in the folder `series`; s5cmd adds digits to the name of a part."""
     sizes = []
     with suppress(FileNotFoundError):  # no such folder
         for name in os.listdir(series):
@@ -229,13 +197,13 @@ def _held(series):
     return len(sizes), sum(sizes)
 
 
-def _missing(folder, rows):
-    """Bytes of these series that are still to come."""
+def _missing(folder: Path, rows: list) -> int:
+    """Count the bytes of these series that are still to come."""
     here = (_held(folder / _path(row))[1] + _held(folder / STAGING / _path(row))[1] for row in rows)
     return sum(max(0, _bytes(row) - held) for row, held in zip(rows, here, strict=True))
 
 
-def _check_space(folder, rows, margin):
+def _check_space(folder: Path, rows: list, margin: int) -> None:
     """Raise InputError unless what is missing of these series fits on the disk."""
     need = _missing(folder, rows)
     free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free
@@ -244,7 +212,7 @@ def _check_space(folder, rows, margin):
         raise InputError(f"{folder}: too little room: {needed}, but only {_size(free)} are; make room, {AGAIN}")
 
 
-def _recall(place, staged):
+def _recall(place: Path, staged: Path) -> None:
     """Move what lies half in place back to where it is completed, and drop the parts of files left by s5cmd."""
     if place.is_dir():
         staged.mkdir(parents=True, exist_ok=True)
@@ -255,8 +223,8 @@ def _recall(place, staged):
         part.unlink(missing_ok=True)
 
 
-def _fault(series, row):
-    """What is wrong with a series that was fetched, or None; damaged files are removed, to be fetched again."""
+def _fault(series: Path, row: Any) -> str:
+    """Say what is wrong with a series that was fetched, or ""; damaged files are removed, to be fetched again."""
     uids, notes = set(), []
     for path in sorted(series.glob("*.dcm")):
         try:
@@ -276,5 +244,6 @@ def _fault(series, row):
     count, size = _held(series)
     if count == row.instanceCount and size != _bytes(row):
         notes.append(f"{size} of {_bytes(row)} bytes")
-    if notes or count != row.instanceCount:
-        return ", ".join([f"{row.Modality}_{row.SeriesInstanceUID}: {count} of {row.instanceCount} files", *notes])
+    if not notes and count == row.instanceCount:
+        return ""
+    return ", ".join([f"{row.Modality}_{row.SeriesInstanceUID}: {count} of {row.instanceCount} files", *notes])

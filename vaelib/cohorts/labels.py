@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.cohorts.layout import WITHDRAWN
-from vaelib.cohorts.quality import MARGIN, flips
-from vaelib.dicom.geometry import index_map
+from vaelib.cohorts.layout import WITHDRAWN, Case
+from vaelib.cohorts.quality import MARGIN, flips, lead
+from vaelib.dicom.geometry import index_map, matching_axes
 from vaelib.dicom.masks import header_of
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import FULL, atomic_write
@@ -48,7 +48,7 @@ class Placement(NamedTuple):
 # the zip
 
 
-def unpack(archive, folder):
+def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
     """Unpack TCIA's zip of labels below `folder`, where `find_cases` pairs them with the scans by number.
 
     Only `label0001.nii.gz` and its like are written, whatever folders the zip keeps them in, and all of them
@@ -83,7 +83,7 @@ def unpack(archive, folder):
     return [target / name for name in members]
 
 
-def _open(archive):
+def _open(archive: Path) -> zipfile.ZipFile:
     """Open the zip, and warn where it is not the one that this was written for."""
     if not archive.is_file():
         raise InputError(f"{archive}: no such file; download the labels from TCIA's page of Pancreas-CT")
@@ -101,9 +101,10 @@ def _open(archive):
     return bundle
 
 
-def _members(bundle, archive):
-    """The labels to unpack, as a dict from name to ZipInfo, once the whole zip is known to be harmless."""
-    labels, odd = {}, []
+def _members(bundle: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:
+    """Return the labels to unpack, by name, once the whole zip is known to be harmless."""
+    labels: dict[int, zipfile.ZipInfo] = {}
+    odd = []
     for info in bundle.infolist():
         name, *above = re.split(r"[/\\]", info.filename)[::-1]
         rooted = above[-1:] == [""] or re.match("[A-Za-z]:", info.filename)
@@ -130,7 +131,7 @@ def _members(bundle, archive):
     return {re.split(r"[/\\]", info.filename)[-1]: info for info in wanted}
 
 
-def _extract(bundle, info, path, archive):
+def _extract(bundle: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, archive: Path) -> None:
     """Write one label, and see that it is whole and unfolds to no more than a label can be."""
     room = LARGEST
     try:
@@ -144,15 +145,14 @@ def _extract(bundle, info, path, archive):
         if getattr(error, "errno", None) in FULL:
             raise  # the zip is not to blame
         why = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{archive}: {path.name} cannot be unpacked ({why}): damaged? download the labels again"
-        ) from None
+        what = f"{path.name} cannot be unpacked ({why})"
+        raise InputError(f"{archive}: {what}: damaged? download the labels again") from None
     if room < 0:
         raise InputError(f"{archive}: {path.name} unfolds to over {LARGEST >> 20} MiB, which is no label")
 
 
-def _alike(half, target, archive):
-    """Whether the labels that are there are those of the archive; an InputError names one that is not."""
+def _alike(half: Path, target: Path, archive: Path) -> bool:
+    """Tell whether the labels that are there are those of the archive; an InputError names one that is not."""
     mine, theirs = ({p.name for p in folder.iterdir() if MEMBER.fullmatch(p.name)} for folder in (half, target))
     _, unlike, unread = filecmp.cmpfiles(half, target, mine & theirs, shallow=False)
     if other := min([*(mine ^ theirs), *unlike, *unread], default=""):
@@ -163,7 +163,7 @@ def _alike(half, target, archive):
 # the rule
 
 
-def mask_of(case, scan, reorient=None):
+def mask_of(case: Case, scan: sitk.Image, reorient: str | None = None) -> tuple[sitk.Image, Placement]:
     """Read the mask of a case onto its scan, and say how it was placed and whether that was verified.
 
     A NIfTI label goes by the rule of `place`. A DICOM SEG says where its frames lie and is believed, and so is
@@ -189,6 +189,8 @@ def mask_of(case, scan, reorient=None):
     InputError
         As `read_mask` and `place`.
     """
+    if case.mask is None:
+        raise InputError(f"{case.ct}: {case.patient} has no mask; leave this case out")
     nifti = case.mask.name.lower().endswith((".nii", ".nii.gz"))
     if nifti and reorient is None:
         return place(case.mask, scan)
@@ -200,7 +202,7 @@ def mask_of(case, scan, reorient=None):
     return mask, _reported(case.mask, Placement(reorient or "header", off, verified), said)
 
 
-def place(path, scan):
+def place(path: str | Path, scan: sitk.Image) -> tuple[sitk.Image, Placement]:
     """Place a NIfTI label on its scan by a rule that is the same for every label, and verify the outcome.
 
     1. "header": where the header fits the scan (see `read_mask`), it is believed.
@@ -241,34 +243,28 @@ def place(path, scan):
     return mask, _reported(path, Placement(rule, off, verified), said)
 
 
-def _axes(header, scan, rule):
-    """Which axis of the label runs along each of the scan's under a rule, (3,), and which of them backward, (3,)."""
+def _axes(header: sitk.ImageFileReader, scan: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return which axis of the label runs along each of the scan's by a rule, (3,), and which run backward, (3,)."""
     if rule in ("header", "axes"):
-        cosines = _cosines(header, scan)
-        along = np.abs(cosines).argmax(1)
-        return along, cosines[range(3), along] < 0
+        along, _, backward = matching_axes(header, scan)
+        return along, backward
     return np.arange(3), np.array([rule != "index" and axis in rule.removeprefix("flip-") for axis in "xyz"])
 
 
-def _cosines(header, scan):
-    """Between the axes of the scan (rows) and those of the label (columns), (3, 3)."""
-    return np.reshape(scan.GetDirection(), (3, 3)).T @ np.reshape(header.GetDirection(), (3, 3))
-
-
-def _same_box(path, scan):
-    """Whether a label has the scan's shape along axes that are the scan's own, to within 2.5 degrees."""
+def _same_box(path: Path, scan: sitk.Image) -> bool:
+    """Tell whether a label has the scan's shape along axes that are the scan's own, to within 2.5 degrees."""
     try:
         header = header_of(path)
     except InputError:  # no such file, or no image; `read_mask` has the words for it
         return False
     if header.GetDimension() != 3:
         return False
-    shape = np.take(header.GetSize(), _axes(header, scan, "axes")[0])
-    return np.abs(_cosines(header, scan)).max(1).min() > 0.999 and np.array_equal(shape, scan.GetSize())
+    along, cosine, _ = matching_axes(header, scan)
+    return cosine.min() > 0.999 and np.array_equal(np.take(header.GetSize(), along), scan.GetSize())
 
 
-def _off(header, scan, mask, rule):
-    """How far, in mm, the header would have put the mask's centre from where it lies by `rule`."""
+def _off(header: sitk.ImageFileReader, scan: sitk.Image, mask: sitk.Image, rule: str) -> float:
+    """Return how far, in mm, the header would have put the mask's centre from where it lies by `rule`."""
     matrix, shift = index_map(header, scan)
     along, backward = _axes(header, scan, rule)
     here = np.argwhere(sitk.GetArrayViewFromImage(mask)).mean(0)[::-1]
@@ -277,17 +273,16 @@ def _off(header, scan, mask, rule):
     return float(np.linalg.norm((matrix @ there + shift - here) * scan.GetSpacing()))
 
 
-def _verify(scan, mask):
-    """Along which axes the mask seems reversed ("" if along none), whether it clearly is not, and the scores."""
+def _verify(scan: sitk.Image, mask: sitk.Image) -> tuple[str, bool, str]:
+    """Say along which axes the mask seems reversed (or ""), whether it clearly is not, and the scores in words."""
     scores = flips(scan, mask)
-    best = max(filter(None, scores), key=scores.get)
-    lead = scores[""] - scores[best]
-    said = f"{scores['']:.2f} as it lies, {scores[best]:.2f} reversed along {best}"
-    return best if -lead >= MARGIN else "", lead >= MARGIN, said
+    rival, ahead = lead(scores)
+    said = f"{scores['']:.2f} as it lies, {scores[rival]:.2f} reversed along {rival}"
+    return rival if -ahead >= MARGIN else "", ahead >= MARGIN, said
 
 
-def _remedy(header, scan, rule, rival):
-    """What to ask of `read_mask`, so that the mask lies reversed along `rival` from where it lies by `rule`."""
+def _remedy(header: sitk.ImageFileReader, scan: sitk.Image, rule: str, rival: str) -> str:
+    """Say what to ask of `read_mask`, so that the mask lies reversed along `rival` from where it lies by `rule`."""
     along, backward = _axes(header, scan, rule)
     if list(along) != [0, 1, 2] or header.GetSize() != scan.GetSize():
         return "look at the overlay, then mend the label's header or leave this case out"
@@ -295,7 +290,8 @@ def _remedy(header, scan, rule, rival):
     return f"look at the overlay, and if so pass reorient={'flip-' + turned if turned else 'index'!r}"
 
 
-def _reported(path, placement, said):
+def _reported(path: Path, placement: Placement, said: str) -> Placement:
+    """Log how a mask was placed, and warn where that is not verified."""
     rule, off, verified = placement
     words = f"{path}: placed by rule {rule}, its header {off:.1f} mm off, {'' if verified else 'not '}verified ({said})"
     log.info(words)

@@ -1,17 +1,18 @@
-"""Find the cases in a folder, whichever way it is laid out, and split them by patient."""
+"""Where data and models lie, and the cases in a folder, whichever way it is laid out."""
 
 import hashlib
 import os
 import re
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from vaelib.engine.errors import InputError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
+Labels = dict[int | None, list[Path]]  # by number, the files of labels
 WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their labels and older copies still go around
 
 
@@ -27,39 +28,49 @@ class Case:
 
 
 def home() -> Path:
-    """Return the nearest folder upwards from the current one that holds `data/`, else the current one."""
+    """Return the folder whose `data/` is used: the nearest one upwards from here that holds one, else the current one.
+
+    So a notebook, which runs in `notebooks/`, finds what the command line made in the folder above it, and nothing
+    lies beside the installed package.
+    """
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "data").is_dir()), here)
+    return next((folder for folder in (here, *here.parents) if _is_folder(folder / "data")), here)
 
 
-def data_folder():
-    """`$VAELIB_DATA`, else `data/synthetic` of the repository.
+def data_folder() -> Path:
+    """Return the cohort's folder: `$VAELIB_DATA`, else `data/synthetic` below `home()`.
 
-    `~` is the home folder. A relative path is looked for here first, then from the repository's root,
-    so that a notebook, which runs in `notebooks/`, finds what the command line found.
+    `~` is the user's home folder. A relative path is looked for here first, then below `home()`.
+
+    Raises
+    ------
+    InputError
+        `VAELIB_DATA` is no name that a folder can have.
     """
     named = os.environ.get("VAELIB_DATA")
     try:
-        folder = Path(named).expanduser() if named else REPOSITORY / "data" / "synthetic"
-        return folder if folder.exists() or folder.is_absolute() else REPOSITORY / folder
-    except (OSError, RuntimeError) as error:  # a name that is too long, the home of nobody
+        folder = Path(named).expanduser() if named else home() / "data" / "synthetic"
+        return folder if folder.exists() or folder.is_absolute() else home() / folder
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, the home of nobody
         raise InputError(f"VAELIB_DATA={named!r:.80}: names no folder ({error!s:.80}); name the cohort's") from None
 
 
-def cache_folder(folder=None):
-    """Where the levels of the cohort in `folder` are kept: in `data/cache`, a folder of its own for each cohort."""
-    folder, data = Path(folder or data_folder()).expanduser().resolve(), REPOSITORY / "data"
+def cache_folder(folder: str | Path | None = None) -> Path:
+    """Return where the levels of the cohort in `folder` are kept: in `data/cache`, one folder for each cohort."""
+    folder, data = Path(folder or data_folder()).expanduser().resolve(), home() / "data"
     own = "" if folder.parent == data else "-" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return data / "cache" / (folder.name + own)
 
 
-def models_folder(folder=None):
-    """Where the notebooks keep what they train on the cohort in `folder`: in `data/models`, one folder a cohort."""
-    return REPOSITORY / "data" / "models" / cache_folder(folder).name
+def models_folder(folder: str | Path | None = None) -> Path:
+    """Return where models of the cohort in `folder` are kept: in `data/models`, one folder for each cohort."""
+    return home() / "data" / "models" / cache_folder(folder).name
 
 
-def find_cases(folder):
-    """Find every patient below `folder`; no image is opened, so a large cohort takes a moment.
+def find_cases(folder: str | Path) -> list[Case]:
+    """Find every patient below `folder`, and the mask that belongs to each scan.
+
+    No image is opened, so that a large cohort takes a moment.
 
     Three layouts are known (`data/README.md` shows them), up to three folders deep:
     IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
@@ -85,7 +96,8 @@ def find_cases(folder):
         No such folder, no case in it, or a patient with two scans or two masks.
     """
     folder = Path(folder).expanduser()
-    patients, labels = [], {}
+    patients: list[Path] = []
+    labels: Labels = defaultdict(list)
     if _is_folder(folder):
         _walk(folder, 3, patients, labels)
     gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
@@ -93,7 +105,7 @@ def find_cases(folder):
     if not cases:
         what = "no case in it" if _is_folder(folder) else "no such folder"
         raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
-    _name_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
+    _warn_of_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
     cases.sort(key=lambda case: (case.patient, str(case.ct)))
     for one, two in zip(cases, cases[1:], strict=False):
         if one.patient == two.patient:
@@ -101,18 +113,18 @@ def find_cases(folder):
     return cases
 
 
-def _is_folder(path):
+def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except (OSError, ValueError):  # no name that a file can have
         return False
 
 
-def _walk(folder, depth, patients, labels):
+def _walk(folder: Path, depth: int, patients: list[Path], labels: Labels) -> None:
     """Collect the folders of patients and the numbered label files, without entering any series."""
     for path in sorted(folder.iterdir()):
         if label := LABEL.match(path.name):
-            labels.setdefault(int(label[1]), []).append(path)
+            labels[int(label[1])].append(path)
         elif path.name[0] != "." and path.is_dir():
             if PATIENT.match(path.name) or any(path.glob("[!.]*/CT_*")):
                 patients.append(path)
@@ -120,41 +132,40 @@ def _walk(folder, depth, patients, labels):
                 _walk(path, depth - 1, patients, labels)
 
 
-def _number(patient):
+def _number(patient: Path) -> int | None:
     match = PATIENT.match(patient.name)
     return int(match[1]) if match else None
 
 
-def _is_synthetic(patient, top):
+def _is_synthetic(patient: Path, top: Path) -> bool:
     return any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
 
 
-def _name_what_is_left_out(folder, gone, labels, numbers):
+def _warn_of_what_is_left_out(folder: Path, gone: set[Path], labels: Labels, numbers: set[int | None]) -> None:
     if gone:
         names = ", ".join(sorted(p.name for p in gone))
         warnings.warn(f"{folder}: left out {names}: withdrawn by TCIA, being scan 2 cropped", stacklevel=3)
-    spare = [(number, label.name) for number, files in labels.items() for label in files if number not in numbers]
+    spare = [(number, label.name) for number in labels.keys() - numbers for label in labels[number]]
     if spare:
         names = ", ".join(name + " (withdrawn)" * (number in WITHDRAWN) for number, name in sorted(spare))
         warnings.warn(f"{folder}: left out labels without a scan: {names}", stacklevel=3)
 
 
-def _cases(patient, labels, top):
-    """The scans of one patient's folder, each with its mask: one, if all is well."""
+def _cases(patient: Path, labels: Labels, top: Path) -> list[Case]:
+    """Return the scans of one patient's folder, each with its mask: one, if all is well."""
     series = sorted(p for p in patient.glob("[!.]*/[!.]*") if p.is_dir())  # what is hidden may be half written
     scans = [p for p in series if p.name.startswith("CT_")]
+    segs = [p for p in series if p.name.startswith("SEG_")]
     own = labels.get(_number(patient), [])
-    if scans:
-        masks = [m for p in series if p.name.startswith("SEG_") for m in sorted(p.glob("[!.]*.dcm"))]
-        layout = "synthetic" if _is_synthetic(patient, top) else "idc"
-    else:
-        scans, layout, masks = [p for p in series if not p.name.startswith("SEG_")], "tcia", own
+    masks, layout = [mask for seg in segs for mask in sorted(seg.glob("[!.]*.dcm"))], "idc"
+    if not scans:
+        scans, masks, layout = [p for p in series if p not in segs], own, "tcia"
+    elif _is_synthetic(patient, top):
+        layout = "synthetic"
     for found, what in ((masks, "masks"), (own, "labels")):
         if len(found) > 1:
-            raise InputError(
-                f"{found[0]}: is one of {len(found)} {what} of {patient.name}, beside {found[1]}; keep one"
-            )
-    mask, label = (masks or [None])[0], (own or [None])[0]
-    if mask is None:
-        mask = label
-    return [Case(patient.name, scan, mask, layout, label if label != mask else None) for scan in scans]
+            both = f"is one of {len(found)} {what} of {patient.name}, beside {found[1]}"
+            raise InputError(f"{found[0]}: {both}; keep one")
+    mask = next(iter(masks or own), None)
+    second = next((label for label in own if label != mask), None)
+    return [Case(patient.name, scan, mask, layout, second) for scan in scans]

@@ -17,7 +17,7 @@ MARGIN = 0.1  # of `flips`: no true placement of 30 real and 48 synthetic patien
 
 
 class MaskCheck(NamedTuple):
-    """What a mask covers: volume (ml), median HU, fraction in soft tissue, slices, whether at the edge, `best_flip`."""
+    """What a mask covers: volume (ml), median HU, share of soft tissue, slices, whether at the edge, `best_flip`."""
 
     volume_ml: float
     median_hu: float
@@ -27,8 +27,8 @@ class MaskCheck(NamedTuple):
     flip: str
 
 
-def check_mask(scan, mask):
-    """Say what `mask` covers in `scan`, and warn where that can be no pancreas.
+def check_mask(scan: sitk.Image, mask: sitk.Image) -> MaskCheck:
+    """Measure what `mask` covers in `scan`, and warn where that can be no pancreas.
 
     A label flipped inside a right header passes every test of geometry; then `flips` may give it away.
     Look at the overlay all the same.
@@ -50,16 +50,19 @@ def check_mask(scan, mask):
     median = float(np.median(values))
     if not PANCREAS_HU[0] <= median <= PANCREAS_HU[1]:
         warnings.warn(f"median of {median:.0f} HU under the mask: no pancreas; is it flipped, or not HU?", stacklevel=2)
-    soft = float(np.mean((values >= SOFT_TISSUE_HU[0]) & (values <= SOFT_TISSUE_HU[1])))
     edge = any(np.take(inside, end, axis).any() for axis in range(3) for end in (0, -1))
-    volume = inside.sum() * np.prod(scan.GetSpacing()) / 1000
-    flip = best_flip(scan, mask)
-    if flip:
+    volume = float(inside.sum() * np.prod(scan.GetSpacing()) / 1000)
+    if flip := best_flip(scan, mask):
         warnings.warn(f"the mask would lie better reversed in {flip}: look at its overlay", stacklevel=2)
-    return MaskCheck(float(volume), median, soft, int(inside.any((1, 2)).sum()), bool(edge), flip)
+    return MaskCheck(volume, median, soft_share(values), int(inside.any((1, 2)).sum()), bool(edge), flip)
 
 
-def flips(scan, mask):
+def soft_share(hu: np.ndarray) -> float:
+    """Return which share of these HU are soft tissue."""
+    return float(np.mean((hu >= SOFT_TISSUE_HU[0]) & (hu <= SOFT_TISSUE_HU[1])))
+
+
+def flips(scan: sitk.Image, mask: sitk.Image) -> dict[str, float]:
     """Score the mask as it lies, and reversed along x, y, z and their combinations.
 
     The score is the share of soft tissue inside, times how far the HU inside differ from those in a thin shell
@@ -87,33 +90,32 @@ def flips(scan, mask):
     InputError
         The mask is empty.
     """
-    from scipy.ndimage import maximum_filter  # takes half a second to import
+    from scipy.ndimage import find_objects, maximum_filter  # takes half a second to import
 
     hu, array = sitk.GetArrayViewFromImage(scan), sitk.GetArrayViewFromImage(mask)
-    box = _box(array, SHELL[1])
+    whole = find_objects(array > 0, 1)[0]
+    if whole is None:
+        raise InputError("the mask is empty, so it lies nowhere; leave this case out")
+    pads = (0, SHELL[1], SHELL[1])  # around it in its slices
+    box = tuple(slice(max(s.start - pad, 0), s.stop + pad) for s, pad in zip(whole, pads, strict=True))
     near, far = (maximum_filter(array[box], (1, 2 * d + 1, 2 * d + 1)) > 0 for d in SHELL)
     inside, shell = array[box] > 0, far & ~near
     return {name: _score(np.flip(hu, axes)[box], inside, shell) for name, axes in FLIPS.items()}
 
 
-def _box(array, pad):
-    """Slices that hold what is not 0 in `array` (S, H, W), with `pad` pixels around it in each plane."""
-    spans = [np.flatnonzero(array.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not spans[0].size:
-        raise InputError("the mask is empty, so it lies nowhere; leave this case out")
-    return tuple(slice(max(s[0] - p, 0), s[-1] + 1 + p) for s, p in zip(spans, (0, pad, pad), strict=True))
-
-
-def _score(hu, inside, shell):
-    values = hu[inside]
-    soft = np.mean((values >= SOFT_TISSUE_HU[0]) & (values <= SOFT_TISSUE_HU[1]))
-    counts = [np.bincount((np.clip(v, 0, 199) // 10).astype(int), minlength=20) for v in (values, hu[shell])]
+def _score(hu: np.ndarray, inside: np.ndarray, shell: np.ndarray) -> float:
+    counts = [np.bincount((np.clip(hu[part], 0, 199) // 10).astype(int), minlength=20) for part in (inside, shell)]
     here, around = (count / max(count.sum(), 1) for count in counts)
-    return float(soft * np.abs(here - around).sum() / 2)
+    return float(soft_share(hu[inside]) * np.abs(here - around).sum() / 2)
 
 
-def best_flip(scan, mask):
-    """Along which axes the mask would lie better reversed, by `MARGIN` or more in `flips`; "" if along none."""
-    scores = flips(scan, mask)
-    best = max(scores, key=scores.get)
-    return best if scores[best] >= scores[""] + MARGIN else ""
+def lead(scores: dict[str, float]) -> tuple[str, float]:
+    """Return the best way to reverse the mask, by its scores of `flips`, and by how much the mask as it lies leads."""
+    rival = max(filter(None, scores), key=lambda name: scores[name])
+    return rival, scores[""] - scores[rival]
+
+
+def best_flip(scan: sitk.Image, mask: sitk.Image) -> str:
+    """Return the axes along which the mask would lie better reversed, by `MARGIN` or more in `flips`, or ""."""
+    rival, ahead = lead(flips(scan, mask))
+    return rival if -ahead >= MARGIN else ""

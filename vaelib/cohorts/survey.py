@@ -8,23 +8,27 @@ import io
 import os
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
-from typing import NamedTuple
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
 
 from vaelib.cohorts.labels import Placement, mask_of
-from vaelib.cohorts.quality import PANCREAS_HU, SOFT_TISSUE_HU, MaskCheck, check_mask
+from vaelib.cohorts.layout import Case
+from vaelib.cohorts.quality import PANCREAS_HU, MaskCheck, check_mask
+from vaelib.cohorts.twins import fingerprint, twins
 from vaelib.dicom import identity
 from vaelib.dicom.geometry import axes_of
 from vaelib.dicom.headers import series_headers
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import write_file as replace_file
+from vaelib.engine.files import write_file
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import canonical, downscale, window
 from vaelib.metrics import dice
@@ -36,9 +40,7 @@ VOLUME_ML = (20, 200)  # 72 +- 26 ml in 1,886 adults (Saisho et al., Clin Anat 2
 AGREEMENT = 0.9  # Dice of two labels of one scan: the same tracing, stored twice
 OUTLIER, CROWD = 3.5, 8  # modified z-score (Iglewicz and Hoaglin, 1993), and the fewest cases to ask it of
 LEAST_LOG, LEAST_HU = 0.2, 15  # three quarters of Pancreas-CT's spread: a few cases may be alike by chance
-TWIN = 0.2  # share of the smaller scan's fingerprint
 THUMBNAIL = 7  # level: 128 x 128 pixels
-ACROSS, DOWN = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F  # odd and random, for hashing
 
 
 class Row(NamedTuple):
@@ -58,14 +60,14 @@ class Row(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-def survey(cases, *, reorient=None, workers=None):
+def survey(cases: Iterable[Case], *, reorient: str | None = None, workers: int | None = None) -> list[Row]:
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
     Flagged by themselves: what cannot be read, spacing, HU without air, no mask, a mask at the edge of the scan, whose
     volume or median HU can be no pancreas, that would lie better reversed, whose place is not verified, or that differs
     from the second label. So are headers that hold more of the patient than a research ID, private tags or overlays,
     and pixels that may have writing in them (see `identity`). Such a reason names attributes and never their values,
-    for it is printed and kept. Among the others: axes unlike the others', the same scan twice (`fingerprint`), and, in
+    for it is printed and kept. Among the others: axes unlike the others', the same scan twice (`twins`), and, in
     8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and number of
     slices are not compared: they are the protocol's, and vary wherever there is more than one scanner.
 
@@ -82,42 +84,46 @@ def survey(cases, *, reorient=None, workers=None):
     list of Row
         In the order of the cases. A case that cannot be read is a row too, and its error is the reason.
     """
-    rows = list(
-        map_in_processes(partial(_row, reorient=reorient), cases, workers=workers, desc="checking", unit="patient")
-    )
+    look = partial(_row, reorient=reorient)
+    rows = list(map_in_processes(look, cases, workers=workers, desc="checking", unit="patient"))
     reasons = defaultdict(list)
-    for find in (_twins, _odd_axes, _outliers):
-        for k, reason in find(rows):
-            reasons[k].append(reason)
+    for one, two in twins([row.prints for row in rows]):
+        reasons[one].append(f"same scan as {rows[two].patient}")
+        reasons[two].append(f"same scan as {rows[one].patient}")
+    for k, reason in chain(_odd_axes(rows), _outliers(rows)):
+        reasons[k].append(reason)
     return [row._replace(reasons=(*row.reasons, *reasons[k])) for k, row in enumerate(rows)]
 
 
-def _row(case, reorient):
-    row = Row(case.patient)
+def _row(case: Case, reorient: str | None) -> Row:
+    found: dict[str, Any] = {}
+    reasons: list[str] = []
+    mask: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what `check_mask` and `mask_of` warn of becomes a reason
         try:
-            row = row._replace(reasons=tuple(_exposures(case)))
+            reasons += _exposures(case)
             scan = read_ct(case.ct)
-            row = _described(row, scan)
+            found = _described(scan)
             if count := identity.slices_with_writing(sitk.GetArrayViewFromImage(scan)):
-                row = row._replace(reasons=(*row.reasons, f"writing burned into {count} slice(s)?"))
-            mask = None
+                reasons.append(f"writing burned into {count} slice(s)?")
             if case.mask:
                 mask, placement = mask_of(case, scan, reorient)
-                row = row._replace(check=check_mask(scan, mask), placement=placement)
-            row = _pictured(row, scan, mask)
+                found |= {"check": check_mask(scan, mask), "placement": placement}
+            found |= _pictures(scan, mask)
             if case.label:
                 other, _ = mask_of(replace(case, mask=case.label, layout="tcia"), scan, reorient)
-                row = row._replace(agreement=dice(*(sitk.GetArrayViewFromImage(m) > 0 for m in (mask, other))))
+                found["agreement"] = dice(*(sitk.GetArrayViewFromImage(m) > 0 for m in (mask, other)))
         except (InputError, OSError) as error:
-            row = row._replace(reasons=(f"cannot be read: {_shortly(error, case)}", *row.reasons))
-            row = _pictured(row, scan, None) if row.size and row.image is None else row
-    return row._replace(reasons=(*row.reasons, *_oddities(row, case)))
+            reasons.insert(0, f"cannot be read: {_shortly(error, case)}")
+            if found and "image" not in found:
+                found |= _pictures(scan, None)
+    row = Row(case.patient, **found)
+    return row._replace(reasons=(*reasons, *_oddities(row, case)))
 
 
-def _exposures(case):
-    """Reasons that lie in the headers of scan and SEG: what may tell who the patient is."""
+def _exposures(case: Case) -> Iterator[str]:
+    """Find reasons in the headers of scan and SEG: what may tell who the patient is."""
     headers, seg = series_headers(case.ct), None
     if case.mask and case.mask.suffix.lower() == ".dcm" and case.mask.is_file():
         with suppress(Exception):  # pydicom raises many kinds on damaged files, and `mask_of` will say so
@@ -125,67 +131,39 @@ def _exposures(case):
     return identity.reasons(headers, case.patient, seg)
 
 
-def _shortly(error, case):
-    """An error, with the files of a case by what they are: their own names are long, and the patient is known."""
+def _shortly(error: Exception, case: Case) -> str:
+    """Quote an error, with the files of a case by what they are: their own names are long, and the patient is known."""
     said = str(error).replace(f"{case.ct}{os.sep}", "")
     for path, name in ((case.ct, "scan"), (case.mask, "mask"), (case.label, "second label")):
         said = said.replace(str(path), name)
     return said
 
 
-def _described(row, scan):
+def _described(scan: sitk.Image) -> dict[str, Any]:
+    """Return what a row says of a scan."""
     hu = sitk.GetArrayViewFromImage(scan)
     low, high = np.percentile(hu[::2, ::4, ::4], (1, 99))  # of one voxel in 32
-    return row._replace(
-        size=scan.GetSize(), spacing=scan.GetSpacing(), axes=axes_of(scan),
-        hu=tuple(float(v) for v in (hu.min(), low, high, hu.max())), prints=fingerprint(scan),
-    )  # fmt: skip
+    found = {"size": scan.GetSize(), "spacing": scan.GetSpacing(), "axes": axes_of(scan), "prints": fingerprint(scan)}
+    return found | {"hu": tuple(float(v) for v in (hu.min(), low, high, hu.max()))}
 
 
-def _pictured(row, scan, mask):
-    """`row` with its thumbnail: the slice with the most mask, or the middle one."""
-    if mask is None:
-        shown = _slice(scan, scan.GetSize()[2] // 2, -1024)
-    else:
-        most = int(sitk.GetArrayViewFromImage(mask).sum((1, 2), dtype=np.int64).argmax())
-        shown = _slice(scan, most, -1024)
-        row = row._replace(mask=downscale(_slice(mask, most, 0), THUMBNAIL) >= 0.5)
-    return row._replace(image=np.round(255 * downscale(window(shown), THUMBNAIL)).astype(np.uint8))
+def _pictures(scan: sitk.Image, mask: sitk.Image | None) -> dict[str, np.ndarray]:
+    """Return the thumbnails of a row: the slice with the most mask, or the middle one."""
+    shown, found = scan.GetSize()[2] // 2, {}
+    if mask is not None:
+        shown = int(sitk.GetArrayViewFromImage(mask).sum((1, 2), dtype=np.int64).argmax())
+        found["mask"] = downscale(_slice(mask, shown, 0), THUMBNAIL) >= 0.5
+    grey = downscale(window(_slice(scan, shown, -1024)), THUMBNAIL)
+    return found | {"image": np.round(255 * grey).astype(np.uint8)}
 
 
-def _slice(volume, index, fill):
-    """Slice `index` of a scan or mask as canonical array, (512, 512)."""
+def _slice(volume: sitk.Image, index: int, fill: float) -> np.ndarray:
+    """Return slice `index` of a scan or mask as canonical array, (512, 512)."""
     return sitk.GetArrayFromImage(canonical(volume[:, :, index : index + 1], fill=fill))[0]
 
 
-def fingerprint(scan):
-    """Hashes of small windows of a scan, chosen by their content: what a copy or a crop of it has too.
-
-    All 8 x 8 windows whose first pixel is soft tissue are hashed, and one in 4,096 is kept, by its hash. Names, UIDs,
-    the order of slices and mirrored axes do not matter, nor does a crop along any axis. A scan that was resampled,
-    reconstructed anew, compressed with loss or shifted in HU has other windows and goes unseen.
-
-    Returns
-    -------
-    uint64 array, sorted
-        About 20 for each slice of an abdomen. Scans of two patients share none where there is noise (in 1,128 pairs
-        of the synthetic cohort), and 2% at most in real slices kept as JPEG, whose blocks repeat.
-    """
-    kept = [np.empty(0, np.uint64)]
-    upright = sitk.DICOMOrient(scan, "LPS")  # by name: a view does not keep its image alive
-    for hu in sitk.GetArrayViewFromImage(upright):
-        code = hu.astype(np.int64).view(np.uint64)
-        for step in (1, 2, 4):  # windows of 2, 4, then 8 pixels a side
-            code = code[:, :-step] + code[:, step:] * np.uint64(pow(ACROSS, step, 1 << 64))
-            code = code[:-step] + code[step:] * np.uint64(pow(DOWN, step, 1 << 64))
-        first, last = hu[:-7, :-7], hu[7:, 7:]
-        code = code[(first >= SOFT_TISSUE_HU[0]) & (first <= SOFT_TISSUE_HU[1]) & (first != last)]
-        kept.append(code[(code * np.uint64(ACROSS)) >> np.uint64(52) == 0])
-    return np.unique(np.concatenate(kept))
-
-
-def _oddities(row, case):
-    """Reasons that lie in a case itself."""
+def _oddities(row: Row, case: Case) -> Iterator[str]:
+    """Find reasons that lie in a case itself."""
     if row.size:
         dx, dy, dz = row.spacing
         if not all(PIXEL_MM[0] <= d <= PIXEL_MM[1] for d in (dx, dy)):
@@ -196,7 +174,7 @@ def _oddities(row, case):
             yield f"no air (the least value is {row.hu[0]:.0f}): not HU?"
     if case.mask is None:
         yield "no mask"
-    if row.check is None:
+    if row.check is None or row.placement is None:
         return
     if row.check.touches_border:
         yield "mask at the edge of the scan"
@@ -212,21 +190,8 @@ def _oddities(row, case):
         yield f"second label: Dice {row.agreement:.2f}"
 
 
-def _twins(rows):
-    """Cases whose scans share so much of their fingerprints that they are one."""
-    owners = defaultdict(list)
-    for k, row in enumerate(rows):
-        for code in row.prints.tolist():
-            owners[code].append(k)
-    shared = Counter(pair for who in owners.values() for pair in combinations(who, 2))
-    for (one, two), count in sorted(shared.items()):
-        if count >= TWIN * min(len(rows[k].prints) for k in (one, two)):
-            yield one, f"same scan as {rows[two].patient}"
-            yield two, f"same scan as {rows[one].patient}"
-
-
-def _odd_axes(rows):
-    """Cases that lie otherwise than more than half of the cohort does."""
+def _odd_axes(rows: list[Row]) -> Iterator[tuple[int, str]]:
+    """Find cases that lie otherwise than more than half of the cohort does."""
     known = {k: row.axes for k, row in enumerate(rows) if row.axes}
     for usual, count in Counter(known.values()).most_common(1):
         for k, axes in known.items():
@@ -234,8 +199,8 @@ def _odd_axes(rows):
                 yield k, f"axes {axes}, most have {usual}"
 
 
-def _outliers(rows):
-    """Cases far from the median of the cohort, in units of its spread; what `_oddities` names is not named again."""
+def _outliers(rows: list[Row]) -> Iterator[tuple[int, str]]:
+    """Find cases far from the median, in units of the cohort's spread; what `_oddities` names is not named again."""
     checks = {k: row.check for k, row in enumerate(rows) if row.check}
     if len(checks) < CROWD:
         return
@@ -255,41 +220,43 @@ COLUMNS = """patient columns rows slices dx_mm dy_mm dz_mm axes hu_min hu_p1 hu_
 soft_fraction mask_slices touches_edge better_flipped rule off_mm verified second_dice reasons""".split()
 
 
-def _cells(row):
-    """The values of `COLUMNS`, None where unknown."""
+def _cells(row: Row) -> list:
+    """Return the values of `COLUMNS`, None where unknown."""
     check, placed = row.check or (None,) * 6, row.placement or (None,) * 3
     triples = (row.size or (None,) * 3, row.spacing or (None,) * 3, (row.axes or None,), row.hu or (None,) * 4)
-    return [row.patient, *sum(triples, ()), *check, *placed, row.agreement, "; ".join(row.reasons)]
+    return [row.patient, *chain(*triples), *check, *placed, row.agreement, "; ".join(row.reasons)]
 
 
-def write_csv(rows, path):
+def write_csv(rows: Iterable[Row], path: str | Path) -> Path:
     """Write one line a case, the columns of `COLUMNS`, to `path`; it appears whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in rows:
         writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in _cells(row)])
-    return replace_file(path, text.getvalue())
+    return write_file(path, text.getvalue())
 
 
-def table(rows):
-    """The survey as text: a line for each case, flagged ones starred, and below, the reasons."""
-    lines = [("", "patient", "voxels", "mm", "axes", "HU", "   ml", "median", "soft", "placed", "2nd label")]
-    for row in rows:
-        line = ["*" if row.reasons else "", row.patient, "", "", row.axes, "", "", "", "", "", ""]
-        if row.size:
-            line[2:4] = " x ".join(map(str, row.size)), " x ".join(f"{s:.3g}" for s in row.spacing)
-            line[5] = f"{row.hu[0]:.0f} to {row.hu[-1]:.0f}"
-        if row.check:
-            line[6:9] = f"{row.check.volume_ml:5.0f}", f"{row.check.median_hu:6.0f}", f"{row.check.soft_fraction:.2f}"
-            line[9] = row.placement.rule
-        if row.agreement is not None:
-            line[10] = f"{row.agreement:.2f}"
-        lines.append(line)
-    columns = [column for n, column in enumerate(zip(*lines, strict=True)) if n == 0 or any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    lines = zip(*columns, strict=True)
-    text = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines]
+TABLE: dict[str, Callable[[Row], str]] = {
+    "": lambda row: "*" * bool(row.reasons),
+    "patient": lambda row: row.patient,
+    "voxels": lambda row: " x ".join(map(str, row.size)),
+    "mm": lambda row: " x ".join(f"{s:.3g}" for s in row.spacing),
+    "axes": lambda row: row.axes,
+    "HU": lambda row: f"{row.hu[0]:.0f} to {row.hu[-1]:.0f}" if row.hu else "",
+    "   ml": lambda row: f"{row.check.volume_ml:5.0f}" if row.check else "",
+    "median": lambda row: f"{row.check.median_hu:6.0f}" if row.check else "",
+    "soft": lambda row: f"{row.check.soft_fraction:.2f}" if row.check else "",
+    "placed": lambda row: row.placement.rule if row.placement else "",
+    "2nd label": lambda row: "" if row.agreement is None else f"{row.agreement:.2f}",
+}
+
+
+def table(rows: list[Row]) -> str:
+    """Format the survey as text: a line for each case, flagged ones starred, and below, the reasons."""
+    columns = [[head, *map(cell, rows)] for head, cell in TABLE.items()]
+    padded = [[cell.ljust(max(map(len, c))) for cell in c] for c in columns if c[0] == "" or any(c[1:])]
+    text = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
     flagged = [row for row in rows if row.reasons]
     text += ["", f"{len(flagged)} of {len(rows)} to look at" + ":" * bool(flagged)]
     return "\n".join(text + [f"* {row.patient}: {'; '.join(row.reasons)}" for row in flagged])

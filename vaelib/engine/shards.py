@@ -40,8 +40,8 @@ class Shard(NamedTuple):
     meta: dict
 
 
-def identity(case: Case, *made_by) -> str:
-    """The key of a shard: a hash over the source files (name, size, time), the options and the version of the code."""
+def identity(case: Case, *made_by: object) -> str:
+    """Return the key of a shard: a hash over the source files (name, size, time), the options and `VERSION`."""
     files = sorted(p for p in case.ct.iterdir() if p.is_file()) + ([case.mask] if case.mask else [])
     facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     return hashlib.sha256(json.dumps([VERSION, made_by, facts]).encode()).hexdigest()
@@ -178,7 +178,7 @@ def _digest(meta: dict) -> str:
 
 
 def meta_of(shards: str | Path, patient: str) -> dict:
-    """What a patient's shard says of itself: ``window``, ``levels``, ``spacing`` (x, y, z, mm), ``layout``, ``key``.
+    """Read what a shard says of itself: ``window``, ``levels``, ``spacing`` (x, y, z, mm), ``layout``, ``key``.
 
     Raises
     ------
@@ -220,12 +220,12 @@ def open_case(shards: str | Path, patient: str, level: int) -> Shard:
 
 
 def masks_of(shards: str | Path, patient: str, level: int) -> np.ndarray | None:
-    """The masks of `open_case` alone: the images, which are twice as large, are not gone through."""
+    """Open the masks of a patient alone: the images, which are twice as large, are not gone through."""
     return _mapped(Path(shards) / patient, "mask", level, meta_of(shards, patient))
 
 
 def _mapped(folder: Path, name: str, level: int, meta: dict) -> np.ndarray | None:
-    """A file of a shard, memory-mapped; None where the patient has no mask."""
+    """Map a file of a shard into memory; None where the patient has no mask."""
     if level not in meta["levels"]:
         raise InputError(f"{folder}: level {level} is not in the cache; run `vaelib prepare` first")
     if name == "mask" and not meta["has_mask"]:

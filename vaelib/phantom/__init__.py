@@ -3,7 +3,8 @@
 >>> make_cohort("data/synthetic")  # 48 patients, about 1.1 GB
 """
 
-from vaelib.phantom.anatomy import HU, LABEL, LABELS
+from vaelib.phantom.body import HU
 from vaelib.phantom.cohort import Patient, make_cohort, make_patient
+from vaelib.phantom.shapes import LABEL, LABELS
 
 __all__ = ["HU", "LABEL", "LABELS", "Patient", "make_cohort", "make_patient"]

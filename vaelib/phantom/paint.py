@@ -1,31 +1,32 @@
 """Paint one axial slice of an `Anatomy`: body wall, spine and ribs, organs, vessels; back to front."""
 
+from typing import Any
+
 import numpy as np
 
-from vaelib.phantom.anatomy import LABEL
-from vaelib.phantom.shapes import blend
+from vaelib.phantom.anatomy import Anatomy
+from vaelib.phantom.body import Part
+from vaelib.phantom.shapes import FAR, Box, Canvas, blend
 
 ALL = (slice(None), slice(None))
 
 
-def paint(canvas, body):
-    """Paint all of `body` (Anatomy) on `canvas`; returns the pancreas' mask (H, W), bool."""
+def paint(canvas: Canvas, body: Anatomy) -> np.ndarray:
+    """Paint all of a body on a canvas; return the pancreas' mask (H, W), bool."""
     torso(canvas, body)
     mask = np.zeros(canvas.hu.shape, bool)
     for part in body.parts:
-        found = part.shape.distance(canvas)
+        found = part.shape.near(canvas)
         if part.kind == "pancreas":
-            extra = part.more["uncinate"].distance(canvas)
-            if found or extra:
-                pancreas(canvas, body, part, [f for f in (found, extra) if f], mask)
+            pancreas(canvas, body, part, found + part.more["uncinate"].near(canvas), mask)
         elif found:
-            PAINTERS.get(part.kind, solid)(canvas, body, part, *found)
+            PAINTERS.get(part.kind, solid)(canvas, body, part, *found[0])
     bones(canvas, body)
-    return mask & (canvas.labels == LABEL["pancreas"])
+    return mask & canvas.among(ALL, "pancreas")
 
 
-def torso(c, body):
-    """Skin, subcutaneous fat, the ring of muscle and the fat inside; sets `c.wall`."""
+def torso(c: Canvas, body: Anatomy) -> None:
+    """Paint skin, subcutaneous fat, the ring of muscle and the fat inside; sets `c.wall`."""
     side, thick = body.width + 8, body.muscle * 1.4 + body.subcutaneous * 1.25 + 8
     box = c.box(-side - thick, side + thick, -body.front * 1.25 - thick, body.back + 25 + thick)
     X, Y = c.X[box], c.Y[box]
@@ -34,7 +35,6 @@ def torso(c, body):
     front, width = body.front * (1 - 0.9 * lift * body.fat - 0.3 * lift), body.width * (1 - 0.25 * lift)
     u, v = (X / np.float32(width)) ** 2, (Y / np.where(Y > 0, np.float32(body.back), np.float32(front))) ** 2
     wall = rho * (1 - (u**1.2 + v**1.2 + np.float32(1e-6)) ** np.float32(-1 / 2.4))
-    c.wall = np.full(c.X.shape, 99, np.float32)
     c.wall[box] = wall
     cos, sin = X / rho, Y / rho  # sin < 0 in front
     lateral, behind = cos * cos, np.clip(sin, 0, 1) ** 2
@@ -50,43 +50,41 @@ def torso(c, body):
     bed = Y - (body.back + body.muscle + 19 + 0.8 * body.subcutaneous)  # the back lies flat on the table
     outline = -blend(-outline, -bed, 14)
     c.paint(box, outline, 25.0)
-    inside = outline + 2.2
     fine, mid = c.waves(body.fields[9], box), c.waves(body.fields[24], box)
     fat = body.hu["fat"]
-    c.paint(box, inside, fat + 3 * mid, LABEL["fat"])
+    c.paint(box, outline + 2.2, fat + 3 * mid, "fat")
     marbling = np.clip(1 - np.abs(c.waves(body.fields[14], box)) * 3.5, 0, 1)  # fat along a field's zeros
     flesh = body.hu["muscle"] + 3 * mid - marbling * behind * (35 + 70 * body.fat)
-    ring = wall - muscle
-    c.paint(box, ring, flesh, LABEL["muscle"])
+    c.paint(box, wall - muscle, flesh, "muscle")
     for depth in (0.36, 0.68):  # fat between the flat muscles of the flank
         seam = np.abs(wall - muscle * depth) - 0.5
         c.paint(box, seam, fat, strength=0.75 * lateral**2 * (np.abs(sin) < 0.75))
-    c.paint(box, wall, fat + 4 * mid + 5 * ripple, LABEL["fat"])
-    st = body.stature
-    for side in (-1, 1):  # muscles behind the cavity
-        for x, y, a, b in ((34, 76, 33, 21), (66, 63, 20, 8)):
-            dx, dy = (X - side * x * st) / a, (Y - y * st) / b
-            d = (np.sqrt(dx * dx + dy * dy) - 1) * b
-            c.paint(box, d - 1.2, fat, strength=0.6)
-            c.paint(box, d, flesh, LABEL["muscle"])
+    c.paint(box, wall, fat + 4 * mid + 5 * ripple, "fat")
+    back(c, body, box, flesh)
     if c.z > 58:  # the lung's base, in the recess behind liver and spleen
         depth = np.clip((c.z - 58 - 25 * body.phase) * 0.5, -9, 22) + 9
         lung = np.maximum(wall + 2.5, 9 - depth * np.clip(1.4 * sin + 0.15, 0, 1) - wall)
-        c.paint(box, lung, -840 + 25 * fine, LABEL["lung"], edge=3)
+        c.paint(box, lung, -840 + 25 * fine, "lung", edge=3)
 
 
-def bones(c, body):
-    """Ribs in section, and the vertebra that this slice meets: body or disc, ring, processes."""
+def back(c: Canvas, body: Anatomy, box: Box, flesh: np.ndarray) -> None:
+    """Paint the muscles behind the cavity, each in a film of fat."""
+    for side in (-1, 1):
+        for x, y, a, b in ((34, 76, 33, 21), (66, 63, 20, 8)):
+            dx, dy = (c.X[box] - side * x * body.stature) / a, (c.Y[box] - y * body.stature) / b
+            d = (np.sqrt(dx * dx + dy * dy) - 1) * b
+            c.paint(box, d - 1.2, body.hu["fat"], strength=0.6)
+            c.paint(box, d, flesh, "muscle")
+
+
+def bones(c: Canvas, body: Anatomy) -> None:
+    """Paint ribs in section, and the vertebra that this slice meets: body or disc, ring, processes."""
     st, fine = body.stature, body.fields[9]
     for rib, bony in body.ribs:
-        found = rib.distance(c)
-        if found:
-            box, d = found
+        for box, d in rib.near(c):
+            c.paint(box, d, 520.0 if bony else 105.0, "bone")
             if bony:
-                c.paint(box, d, 520.0, LABEL["bone"])
                 c.paint(box, d + 1.7, 170 + 40 * c.waves(fine, box))
-            else:
-                c.paint(box, d, 105.0, LABEL["bone"])
     t = (c.z / body.period + body.phase) % 1  # 0 at the lower plate, 0.78 at the upper, then the disc
     box = c.box(-50 * st, 50 * st, 10 * st, 104 * st)
     X, Y = c.X[box] / np.float32(st), c.Y[box] / np.float32(st)
@@ -106,40 +104,39 @@ def bones(c, body):
     facet = np.abs(np.sqrt((np.abs(X) - 17) ** 2 + (Y - 69) ** 2)) - (6.0 if t > 0.7 or t < 0.2 else 3)
     arch = np.minimum(np.minimum(ring, spine), np.minimum(wings, facet))
     c.paint(box, np.minimum(arch, canal * 10 - 1), body.hu["fat"] + 60)
-    c.paint(box, canal * 10 + 1.5, 32.0, LABEL["fat"])
+    c.paint(box, canal * 10 + 1.5, 32.0, "fat")
     arch = np.maximum(arch, -canal * 10 - 0.5)
-    c.paint(box, arch, 480.0, LABEL["bone"])
+    c.paint(box, arch, 480.0, "bone")
     c.paint(box, arch + 2.2, 230 + 40 * texture)
-    c.paint(box, d, 95.0, LABEL["bone"])
+    c.paint(box, d, 95.0, "bone")
     marrow = 185 + 28 * texture + 330 * np.exp(-np.clip(plate, 0, 9) / 1.2)
-    c.paint(box, np.maximum(d, -plate), 470.0, LABEL["bone"])
+    c.paint(box, np.maximum(d, -plate), 470.0, "bone")
     c.paint(box, np.maximum(d + 1.8, -plate), marrow, edge=2)
 
 
-def solid(c, body, part, box, d):
-    """An organ of one tissue, kept inside the wall; all but vessels with a slightly uneven surface."""
+def solid(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint an organ of one tissue, kept inside the wall; all but vessels with a slightly uneven surface."""
     if part.name not in ("vessel", "portal"):
         d = d + 0.9 * c.waves(body.fields[24], box)
-    c.paint(box, np.maximum(d, c.wall[box] + 2), part.hu + 2 * c.waves(body.fields[45], box), LABEL[part.name])
+    c.paint(box, np.maximum(d, c.wall[box] + 2), part.hu + 2 * c.waves(body.fields[45], box), part.name)
 
 
-def flat(c, body, part, box, d):
-    """The vena cava, pressed a little flat by waves of long wavelength."""
-    c.paint(box, d + 1.6 * c.waves(body.fields[45], box), part.hu + 5 * c.waves(body.fields[14], box), LABEL["cava"])
+def flat(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint the vena cava, pressed a little flat by waves of long wavelength."""
+    c.paint(box, d + 1.6 * c.waves(body.fields[45], box), part.hu + 5 * c.waves(body.fields[14], box), "cava")
 
 
-def in_liver(c, body, part, box, d):
-    """A vessel that shows only inside the liver."""
-    c.paint(box, d, part.hu, LABEL["portal"], within=LABEL["liver"], strength=0.85)
+def in_liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint a vessel that shows only inside the liver."""
+    c.paint(box, d, part.hu, "portal", strength=0.85 * c.among(box, "liver"))
 
 
-def liver(c, body, part, box, d):
-    """Both lobes in one, with the fissure of the round ligament and the fat of the hilum."""
-    left = part.more["left"].distance(c)
-    if left:
-        both = [np.full(c.hu.shape, 99, np.float32) for _ in range(2)]
+def liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint both lobes in one, with the fissure of the round ligament and the fat of the hilum."""
+    for left in part.more["left"].near(c):
+        both = [np.full(c.hu.shape, FAR), np.full(c.hu.shape, FAR)]
         both[0][box], both[1][left[0]] = d, left[1]
-        box, d = ALL, blend(*both, 18)
+        box, d = ALL, blend(both[0], both[1], 18)
     spine = 47 - np.sqrt((c.X[box] + 6) ** 2 + (c.Y[box] - 46) ** 2)  # crus and vertebra keep the liver off
     d = -blend(-d, -spine, 8)
     solid(c, body, part, box, d)
@@ -147,36 +144,37 @@ def liver(c, body, part, box, d):
     line = c.X[box] - x * 0.55 - 0.25 * (c.Y[box] - y) - 2.5 * c.waves(body.fields[24], box)
     slit = np.abs(line) - 1 + max(0, c.z - z - 5) * 0.2 + 0.8 * c.waves(body.fields[14], box)
     slit = np.maximum(slit, np.abs(c.Y[box] - y + 42) - 26)
-    c.paint(box, slit, body.hu["fat"], LABEL["fat"], within=LABEL["liver"], strength=0.9)
+    c.paint(box, slit, body.hu["fat"], "fat", strength=0.9 * c.among(box, "liver"))
     porta = np.sqrt(((c.X[box] - x - 8) / 24) ** 2 + ((c.Y[box] - y) / 9) ** 2 + ((c.z - z) / 16) ** 2) * 9 - 9
     porta = porta + 1.5 * c.waves(body.fields[14], box)
-    c.paint(box, porta, body.hu["fat"], LABEL["fat"], within=LABEL["liver"])
+    c.paint(box, porta, body.hu["fat"], "fat", strength=c.among(box, "liver"))
 
 
-def kidney(c, body, part, box, d):
-    """Perirenal fat, cortex, pyramids, and the sinus that opens forward and inward."""
-    e, side = part.shape, part.more["side"]
+def kidney(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint perirenal fat, cortex, pyramids, and the sinus that opens forward and inward."""
+    e: Any = part.shape  # an Ellipsoid
+    side = part.more["side"]
     d = d + 0.8 * c.waves(body.fields[24], box)
-    halo = np.where(c.labels[box] == LABEL["liver"], 1 + 2 * body.fat, 3 + 6 * body.fat)
+    halo = np.where(c.among(box, "liver"), 1 + 2 * body.fat, 3 + 6 * body.fat)
     halo = halo * np.clip((e.radii[2] - abs(c.z - e.centre[2])) / 12, 0, 1)  # none above the pole
-    c.paint(box, np.maximum(d - halo, c.wall[box] + 3), body.hu["fat"], LABEL["fat"])
+    c.paint(box, np.maximum(d - halo, c.wall[box] + 3), body.hu["fat"], "fat")
     medulla = c.waves(body.fields[14], box) > 0.1
     darker = 38 if body.enhanced else 0
     hu = part.hu + 3 * c.waves(body.fields[24], box) - darker * medulla * np.clip((-d - 5.5) / 2, 0, 1)
-    c.paint(box, d, hu, LABEL["kidney"])
+    c.paint(box, d, hu, "kidney")
     X, Y = c.X[box] - e.centre[0], c.Y[box] - e.centre[1]
     deep = (c.z - e.centre[2]) / (0.5 * e.radii[2])
     along, across = -side * X * 0.84 - Y * 0.54, -side * X * -0.54 - Y * 0.84
     sinus = np.sqrt(((along - 13) / 17) ** 2 + (across / 8.5) ** 2 + deep**2) - 1
     sinus = sinus * 8 + 1.5 * c.waves(body.fields[9], box)
-    c.paint(box, sinus, body.hu["fat"], LABEL["fat"])
+    c.paint(box, sinus, body.hu["fat"], "fat")
     pelvis = (np.sqrt(((along - 10) / 11) ** 2 + (across / 3.5) ** 2 + (deep * 1.3) ** 2) - 1) * 3.5
     c.paint(box, pelvis + c.waves(body.fields[9], box), 22.0)
 
 
-def gut(c, body, part, box, d):
-    """A hollow organ: wall, folds, what fills it (fluid, contrast, faeces) and gas in front of its level."""
-    more, label = part.more, LABEL[part.name]
+def gut(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint a hollow organ: wall, folds, what fills it (fluid, contrast, faeces) and gas in front of its level."""
+    more, label = part.more, part.name
     fine = c.waves(body.fields[9], box)
     d = np.maximum(d + 0.7 * c.waves(body.fields[14], box), c.wall[box] + 1.5)
     c.paint(box, d - 1.2, body.hu["fat"], strength=0.7)  # a little fat parts most neighbours
@@ -191,22 +189,23 @@ def gut(c, body, part, box, d):
         c.paint(box, np.maximum(lumen, c.Y[box] - more["gas"]), -950.0, label)
 
 
-def pancreas(c, body, part, found, mask):
-    """The gland: lobulated margin, clefts of fat, and a film of fat that parts it from some neighbours."""
-    boxes = [f[0] for f in found]
-    box = tuple(slice(min(b[k].start for b in boxes), max(b[k].stop for b in boxes)) for k in (0, 1))
-    d = np.full(c.hu[box].shape, 99, np.float32)
+def pancreas(c: Canvas, body: Anatomy, part: Part, found: list[tuple[Box, np.ndarray]], mask: np.ndarray) -> None:
+    """Paint the gland: lobulated margin, clefts of fat, and a film of fat that parts it from some neighbours."""
+    if not found:
+        return
+    boxes = [box for box, _ in found]
+    rows, columns = (slice(min(b[k].start for b in boxes), max(b[k].stop for b in boxes)) for k in (0, 1))
+    box = rows, columns
+    d = np.full(c.hu[box].shape, FAR)
     for b, part_d in found:
         inner = tuple(slice(b[k].start - box[k].start, b[k].stop - box[k].start) for k in (0, 1))
         d[inner] = blend(d[inner], part_d, 5) if len(found) > 1 else part_d
     fine, mid = c.waves(body.fields[9], box), c.waves(body.fields[14], box)
     d = d + part.more["rough"] * (0.7 * fine + 0.5 * mid)
     film = d - np.clip(part.more["halo"] + 1.3 * c.waves(body.fields[24], box), 0, 4)
-    c.paint(box, film, body.hu["fat"] + 5, LABEL["fat"], strength=0.85)
+    c.paint(box, film, body.hu["fat"] + 5, "fat", strength=0.85)
     hu = part.hu + 4 * mid - part.more["clefts"] * 45 * np.clip(fine - 0.9, 0, 1)
-    mask[box] |= c.paint(box, d, hu, LABEL["pancreas"])
+    mask[box] |= c.paint(box, d, hu, "pancreas")
 
 
-PAINTERS = {
-    "liver": liver, "kidney": kidney, "gut": gut, "in_liver": in_liver, "flat": flat,
-}  # fmt: skip
+PAINTERS = {"liver": liver, "kidney": kidney, "gut": gut, "in_liver": in_liver, "flat": flat}

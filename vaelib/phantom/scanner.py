@@ -1,25 +1,28 @@
 """A scanner: where the patient lies in the field of view, the table, and noise coloured by the kernel."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
 
+from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.shapes import Canvas
+
+Painter = Callable[[Canvas, Anatomy], np.ndarray]  # paints a slice, returns the pancreas' mask in it
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """A make of scanner: its names, noise (HU at the centre of an average patient) and sharpness
-    (cycles per mm at which its kernel lets most noise through), and its kind of table: 1 or 2 curved, 0 flat.
-    """
+    """A make of scanner, by its names and by what it does to the picture."""
 
     model: str
     station: str
     kernel: str
-    noise: float
-    sharpness: float
-    table: int
+    noise: float  # HU at the centre of an average patient
+    sharpness: float  # cycles per mm at which its kernel lets most noise through
+    table: int  # 1 or 2 curved, 0 flat
 
 
 SCANNERS = (
@@ -29,17 +32,16 @@ SCANNERS = (
 )
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """The scan's grid in the patient's mm: `x` (W,), `y` (H,), `z` (S,) from feet to head."""
 
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
-    spacing: tuple  # (dz, dy, dx)
+    spacing: tuple[float, float, float]  # (dz, dy, dx)
 
 
-def plan(body, rng, size, *, scale=1.0, view=1.0):
+def plan(body: Anatomy, rng: np.random.Generator, size: int, *, scale: float = 1.0, view: float = 1.0) -> Grid:
     """Choose field of view, pixel size, slices and the patient's place in the picture.
 
     Every length of the patient is `scale` times that of `body`; the field of view is `view` times the usual one.
@@ -61,8 +63,8 @@ def plan(body, rng, size, *, scale=1.0, view=1.0):
     return Grid(steps + dx, steps + centre + dy, middle + (np.arange(count) - (count - 1) / 2) * dz, (dz, pixel, pixel))
 
 
-def table(canvas, scanner, back, scale=1.0):
-    """The table under the patient: two thin shells, curved up at the sides or flat (`back` mm: its top).
+def table(canvas: Canvas, scanner: Scanner, back: float, scale: float = 1.0) -> None:
+    """Paint the table under the patient: two thin shells, curved up at the sides or flat (`back` mm: its top).
 
     The canvas has the lengths of a patient `scale` times smaller than the one who lies on the table.
     """
@@ -77,8 +79,8 @@ def table(canvas, scanner, back, scale=1.0):
         canvas.paint((slice(None), slice(None)), d / scale, float(hu))
 
 
-def noise(rng, scanner, shape, pixel):
-    """(H, W) noise of unit variance whose spectrum rises with frequency and is cut off by the kernel."""
+def noise(rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int], pixel: float) -> np.ndarray:
+    """Draw noise (H, W) of unit variance whose spectrum rises with frequency and is cut off by the kernel."""
     white = rng.standard_normal(shape, np.float32)
     fy, fx = np.meshgrid(fft.fftfreq(shape[0], pixel), fft.rfftfreq(shape[1], pixel), indexing="ij")
     f = np.sqrt(fx * fx + fy * fy)
@@ -87,10 +89,12 @@ def noise(rng, scanner, shape, pixel):
     return grain / grain.std()
 
 
-def scan(body, rng, scanner, paint, size, *, scale=1.0, view=1.0):
-    """Scan `body` (Anatomy): returns (hu int16 (S, H, W), mask uint8, labels uint8, grid), canonical order.
+def scan(
+    body: Anatomy, rng: np.random.Generator, scanner: Scanner, paint: Painter, size: int, scale: float, view: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Grid]:
+    """Scan a body; return HU int16 (S, H, W), mask and labels uint8, all in canonical order, and the grid.
 
-    `scale` and `view` as in `plan`. A larger patient is painted as himself, on a grid that is smaller by as much.
+    `scale` and `view` are as in `plan`. A larger patient is painted unchanged, on a grid that is smaller by as much.
     """
     grid = plan(body, rng, size, scale=scale, view=view)
     warp = [lambda x, y, z, w=w: w(x, y, z) * np.float32(body.warp_mm) for w in body.warp]

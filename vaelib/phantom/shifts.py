@@ -7,33 +7,24 @@ it comes from the cohort's seed.
 Strengths are set so that something is left to see at 64 x 64, where a pixel is 5 to 8 mm wide and a plausible fault
 of a fine picture would be averaged away. They are those of a bad day, not of an average one: no kernel in use is as
 soft as the blur, and of the noise, 12 to 20 HU are left at 64 x 64, where the cohort's own scanners leave 2 to 3.
-A patient twice as large makes the scanner widen its field of view, so that in the picture he is larger by a few
+A patient twice as large makes the scanner widen its field of view, so that in the picture they are larger by a few
 hundredths, up to a sixth where that is as wide as it goes.
 """
 
-import hashlib
-import json
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from vaelib import __version__
 from vaelib.cohort import Slices
-from vaelib.cohorts.layout import PATIENT
-from vaelib.engine.checkpoints import kept
 from vaelib.engine.errors import InputError
-from vaelib.engine.shards import keys_of, open_case
-from vaelib.engine.workers import map_in_processes
-from vaelib.levels import FULL, downscale, window
-from vaelib.phantom import make_patient
-from vaelib.phantom.anatomy import Anatomy
-from vaelib.phantom.scanner import Scanner, noise, plan
+from vaelib.levels import downscale
+from vaelib.phantom import rescan
+from vaelib.phantom.cohort import make_patient
+from vaelib.phantom.rescan import Names
+from vaelib.phantom.scanner import Scanner, noise
 
-SIZE = 2**FULL  # of the scans that are made anew, as in the cohort
-VERSION = 1  # raise when what `shifted` makes changes
 LOW_DOSE = Scanner("", "", "VERY SOFT", 40, 0.15, 0)  # noise in HU, and the coarse grain of a very soft kernel
 FWHM = 8.0  # mm, of the blur in plane
 OFFSET = 30.0  # HU
@@ -51,7 +42,7 @@ SHIFTS = {
     "twice as large": f"The patient has twice the volume (every length times {LARGER:.2f}), and more noise",
     "missing slice": f"One slice in {LOST} is lost, from the scan and from the truth: neighbours lie further apart",
 }
-RESCANNED = {  # by what `make_patient` is told
+RESCANNED: dict[str, dict[str, Any]] = {  # by what `make_patient` is told
     "contrast phase": {"enhanced": False},
     "another scanner": {"scanner": OTHER},
     "field of view": {"view": VIEW},
@@ -59,13 +50,15 @@ RESCANNED = {  # by what `make_patient` is told
 }
 
 
-def shifted(name: str, patient: str, shards: str | Path, level: int = 6, *, seed: int = 2026):
-    """One patient under one shift.
+def shifted(
+    name: str, patient: str, shards: str | Path, level: int = 6, *, seed: int = 2026
+) -> tuple[np.ndarray, np.ndarray]:
+    """Show one patient under one shift.
 
     Parameters
     ----------
     name : str
-        A key of `SHIFTS`, or "none" for the patient as he is in the cache.
+        A key of `SHIFTS`, or "none" for the patient as in the cache.
     patient : str
         "PANCREAS_0005": the number says which patient is scanned anew.
     shards : path
@@ -87,33 +80,17 @@ def shifted(name: str, patient: str, shards: str | Path, level: int = 6, *, seed
     """
     if name != "none" and name not in SHIFTS:
         raise InputError(f"{name!r}: no such shift; choose from {', '.join(SHIFTS)}, or none")
-    case = open_case(shards, patient, level)
-    number = _number(patient, shards, case.meta, seed)
+    case, number = rescan.open_drawn(patient, shards, level, seed)
     if name in ("none", "missing slice"):
-        kept = np.arange(len(case.images)) % LOST != 2 if name != "none" else slice(None)
-        return case.images[kept].astype(np.float32), case.masks[kept].astype(np.float32)
-    scan = make_patient(seed, number, size=SIZE, **RESCANNED.get(name, {}))
+        left = np.arange(len(case.images)) % LOST != 2 if name != "none" else slice(None)
+        return case.images[left].astype(np.float32), np.asarray(case.masks)[left].astype(np.float32)
+    scan = make_patient(seed, number, size=rescan.SIZE, **RESCANNED.get(name, {}))
     hu = changed(name, scan.hu, scan.spacing[2], np.random.default_rng([seed, number, 2]))
-    images = downscale(window(hu, *case.meta["window"]), level)
-    return images.astype(np.float16).astype(np.float32), downscale(scan.mask, level)  # rounded as in the cache
-
-
-def _number(patient: str, shards, meta: dict, seed: int) -> int:
-    """The patient's number, once it is sure that the phantom draws this patient under it."""
-    match = PATIENT.match(patient)
-    if meta["layout"] != "synthetic" or not match:
-        raise InputError(f"{Path(shards) / patient}: was not drawn by the phantom, so it cannot be scanned again; "
-                         "shifts are staged on the synthetic cohort alone")  # fmt: skip
-    number = int(match[1])
-    drawn = plan(Anatomy(seed, number), np.random.default_rng([seed, number, 1]), SIZE).spacing
-    if not np.allclose(drawn, meta["spacing"][::-1]):
-        raise InputError(f"{Path(shards) / patient}: is not patient {number} of seed {seed}, by its spacing "
-                         f"{meta['spacing']} mm; give the seed that SYNTHETIC.md names")  # fmt: skip
-    return number
+    return rescan.images_of(hu, case, level), downscale(scan.mask, level)
 
 
 def changed(name: str, hu: np.ndarray, pixel: float, rng: np.random.Generator) -> np.ndarray:
-    """HU (S, H, W) with noise, blur or offset; as they are under any other shift. `pixel` is in mm."""
+    """Change HU (S, H, W) by noise, blur or offset; under any other shift they stay. `pixel` is in mm."""
     if name == "noise":
         grain = (noise(rng, LOW_DOSE, hu.shape[1:], pixel) for _ in hu)
         return np.stack([s + LOW_DOSE.noise * g for s, g in zip(hu, grain, strict=True)]).astype(np.float32)
@@ -124,39 +101,19 @@ def changed(name: str, hu: np.ndarray, pixel: float, rng: np.random.Generator) -
 
 
 def stack_shifted(
-    name: str,
-    patients: Sequence[str],
-    shards: str | Path,
-    level: int = 6,
-    *,
-    seed: int = 2026,
-    workers: int | None = None,
+    name: str, patients: Names, shards: str | Path, level: int = 6, *, seed: int = 2026, workers: int | None = None
 ) -> Slices:
-    """Several patients under one shift, one after the other, as `cohort.load_slices` has them without.
+    """Show several patients under one shift, one after the other, as `cohort.load_slices` has them without.
 
-    What took long is kept beside the shards, in `shifts/`, and read from there the next time. A slice's position is
-    its place among the slices that are left.
+    What took long is kept beside the shards and read from there the next time. A slice's position is its place among
+    the slices that are left.
 
     Raises
     ------
     InputError
         From `shifted`.
     """
-    keys = keys_of(shards, patients)
-    made_by = {
-        "version": [VERSION, __version__], "shift": [name, SHIFTS.get(name)], "level": level, "seed": seed,
-        "patients": list(patients), "shards": [*keys.values()],
-    }  # fmt: skip
-    key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:16]
-    path = Path(shards).parent / "shifts" / f"{name.replace(' ', '-')}_{level}_{key}.safetensors"
-
-    def make():
-        work = partial(shifted, name, shards=shards, level=level, seed=seed)
-        images, masks = zip(*map_in_processes(work, patients, workers=workers, desc=name, unit="patient"), strict=True)
-        counts = [len(a) for a in images]
-        return {"images": np.concatenate(images).astype(np.float16), "masks": np.concatenate(masks), "counts": counts}
-
-    found = kept(path, made_by, make)
-    images, masks, counts = found["images"].astype(np.float32), found["masks"], found["counts"]
+    about = SHIFTS.get(name, "")
+    images, masks, counts = rescan.keep_staged(shifted, name, patients, Path(shards), level, seed, workers, about)
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Slices(images[:, None], masks[:, None], np.repeat(np.asarray(patients), counts), position)

@@ -6,6 +6,7 @@ pressed in a list are taken for commands to the notebook.
 """
 
 import html
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,7 +80,8 @@ class Board(ui.VBox):
         self.quiet = True
         try:
             for name, value in values.items():
-                self.controls[name].value = value
+                control = self.controls[name]
+                control.value = as_in_page(control, value) if isinstance(control, ui.FloatSlider) else value
         finally:
             self.quiet = False
         self.redraw()
@@ -88,7 +90,22 @@ class Board(ui.VBox):
 def slider(name: str, low: float, high: float, value: float, step: float = 1) -> ui.IntSlider | ui.FloatSlider:
     """Make a slider of whole numbers, or of numbers with two decimals if `step` is not whole."""
     kind, look = (ui.IntSlider, LOOK) if isinstance(step, int) else (ui.FloatSlider, LOOK | {"readout_format": ".2f"})
-    return kind(value, min=low, max=high, step=step, description=name, **look)
+    made = kind(value, min=low, max=high, step=step, description=name, **look)
+    made.value = as_in_page(made, value) if isinstance(made, ui.FloatSlider) else value
+    return made
+
+
+def as_in_page(slider: ui.FloatSlider, value: float) -> float:
+    """Round a value as the slider in the page does, which would otherwise send its own rounding back as a move.
+
+    noUiSlider keeps a value as whole steps in percent of the range: of 0.1 between -3 and 3 it makes
+    0.10000000000000009. Sent back, that is one more picture for each slider; and where it comes late, after the next
+    press of a button, it undoes that.
+    """
+    width = slider.max - slider.min
+    step = 100 * slider.step / width
+    percent = math.floor((value - slider.min) * 100 / width / step + 0.5) * step
+    return slider.max if percent >= 100 else percent * width / 100 + slider.min
 
 
 def choice(name: str, options: list[str] | dict[str, Any]) -> ui.Dropdown:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from small import forge
 
-from vaelib import InputError, levels
+from vaelib import InputError, engine
 from vaelib.cohort import load_slices
 from vaelib.cohorts.layout import find_cases
 from vaelib.engine.shards import open_case, prepare
 from vaelib.levels import canonical, downscale, window
-from vaelib.phantom import LABEL, make_cohort, make_patient, shifts
+from vaelib.phantom import LABEL, make_cohort, make_patient, rescan, shifts
 from vaelib.phantom.scanner import SCANNERS, noise
 from vaelib.phantom.shifts import SHIFTS, changed, shifted, stack_shifted
 
@@ -25,8 +25,8 @@ def shards(tmp_path_factory):
     """A cohort of two, with 64 pixels a side from the scan on, through the same files as the large one."""
     folder = tmp_path_factory.mktemp("shifts")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "canonical", partial(canonical, size=2**LEVEL))
-        patch.setattr(shifts, "SIZE", 2**LEVEL)
+        patch.setattr(engine.shards, "canonical", partial(canonical, size=2**LEVEL))
+        patch.setattr(rescan, "SIZE", 2**LEVEL)
         cohort = make_cohort(folder / "cohort", patients=(1, 3), size=2**LEVEL, workers=1)
         yield prepare(find_cases(cohort), folder / "cache", levels=(4, LEVEL), workers=1)
 

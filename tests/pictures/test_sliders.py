@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from vaelib import InputError, latent, pictures
+from vaelib.pictures.controls import as_in_page, slider
 
 RNG = np.random.default_rng(0)
 SCAN = RNG.integers(-200, 300, (5, 24, 32)).astype(np.int16)
@@ -146,6 +147,20 @@ def test_reset_and_random_draw():
 def shown(board):
     """The picture and the mask that the explorer's panels hold."""
     return [np.asarray(ax.images[0].get_array()) for ax in board.fig.axes]
+
+
+def test_a_slider_holds_the_number_that_the_page_makes_of_its_value():
+    one = slider("a", -3, 3, 0.1, 0.1)
+    assert one.value == 0.10000000000000009  # what Chromium sent back for 0.1
+    for low, high, step in ((-3, 3, 0.1), (0, 1, 0.05), (0, 1, 0.01)):
+        one = slider("a", low, high, low, step)
+        for k in range(round((high - low) / step) + 1):
+            held = as_in_page(one, low + k * step)
+            assert as_in_page(one, held) == held == pytest.approx(low + k * step, abs=1e-12)
+    board = explorer()
+    board.buttons["random draw"].click()
+    moved = [c for c in board.controls.values() if isinstance(c, ipywidgets.FloatSlider)]
+    assert len(moved) > 3 and all(as_in_page(c, c.value) == c.value for c in moved)
 
 
 def test_the_explorer_starts_at_one_slice_and_morphs_to_another():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from small import forge
 
-from vaelib import InputError, levels
+from vaelib import InputError, engine
 from vaelib.cohorts.layout import find_cases
 from vaelib.engine.shards import open_case, prepare
 from vaelib.levels import canonical
-from vaelib.phantom import LABEL, anomalies, make_cohort, make_patient
+from vaelib.phantom import LABEL, anomalies, make_cohort, make_patient, rescan
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.anomalies import ANOMALIES, SEEN, altered, screws, stack_staged, staged
 
@@ -23,8 +23,8 @@ def shards(tmp_path_factory):
     """A cohort of one, with 64 pixels a side from the scan on, through the same files as the large one."""
     folder = tmp_path_factory.mktemp("anomalies")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "canonical", partial(canonical, size=2**LEVEL))
-        patch.setattr(anomalies, "FULL", LEVEL)
+        patch.setattr(engine.shards, "canonical", partial(canonical, size=2**LEVEL))
+        patch.setattr(rescan, "SIZE", 2**LEVEL)
         cohort = make_cohort(folder / "cohort", patients=1, size=2**LEVEL, workers=1)
         yield prepare(find_cases(cohort), folder / "cache", levels=(4, LEVEL), workers=1)
 

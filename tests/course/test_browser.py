@@ -24,8 +24,8 @@ WATCH = """(picture) => {
     let begin = null;
     document.addEventListener("keydown", () => { begin = performance.now(); }, {capture: true, once: true});
     const watcher = new MutationObserver(async () => {
+      try { await picture.decode(); } catch { return; }  // a newer one is in its place: that one is awaited
       watcher.disconnect();
-      await picture.decode();
       requestAnimationFrame(() => resolve(performance.now() - begin));
     });
     watcher.observe(picture, {attributes: true, attributeFilter: ["src"]});

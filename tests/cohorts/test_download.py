@@ -1,5 +1,6 @@
-"""The download: real transfers by the real client, from a bucket on this machine, with everything that goes wrong."""
+"""The download: real transfers by the real s5cmd, from a bucket on this machine, with everything that goes wrong."""
 
+import logging
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import SimpleITK as sitk
 from bucket import PATIENTS, SLICES, Bucket, Server, make_index
 
 from vaelib import InputError
-from vaelib.cohorts import download
+from vaelib.cohorts import download, transfer
 from vaelib.cohorts.layout import find_cases
 from vaelib.volumes import read_ct, read_mask
 
@@ -26,8 +27,8 @@ REAL = idc_index_data.IDC_INDEX_PARQUET_FILEPATH
 CHILD = """
 import logging, sys, idc_index_data
 idc_index_data.IDC_INDEX_PARQUET_FILEPATH = sys.argv[1]
-from vaelib import download
-download.idc().aws_endpoint_url = sys.argv[2]
+from vaelib.cohorts import download, transfer
+transfer.ENDPOINT = sys.argv[2]
 download.download(sys.argv[3], sys.argv[4])
 logging.info("loud")
 """
@@ -43,13 +44,13 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def bucket(served, monkeypatch):
-    """The bucket with every file whole, and the client and the index directed to it."""
+    """The bucket with every file whole, and the download and the index directed to it."""
     served.reset()
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr(idc_index_data, "IDC_INDEX_PARQUET_FILEPATH", served.index)
-    monkeypatch.setattr(download.idc(), "aws_endpoint_url", served.url)
+    monkeypatch.setattr(transfer, "ENDPOINT", served.url)
     served.rows = {(row.PatientID, row.Modality): row for row in download.plan().itertuples()}
     served.ct = {patient: served.keys(served.rows[patient, "CT"].crdc_series_uuid) for patient in PATIENTS}
     served.seg = {patient: served.keys(served.rows[patient, "SEG"].crdc_series_uuid) for patient in PATIENTS}
@@ -138,19 +139,24 @@ def test_a_patient_never_stands_without_a_mask(bucket, tmp_path, monkeypatch):
     assert found[-1] and None not in found
 
 
-def test_the_client_searches_the_collection_alone(bucket, tmp_path, monkeypatch):
-    client, searched = download.idc().IDCClient, []
-    bring = client.download_from_selection
-    spied = lambda self, *a, **k: searched.append(set(self.index["collection_id"])) or bring(self, *a, **k)  # noqa: E731
-    monkeypatch.setattr(client, "download_from_selection", spied)
+def test_what_is_asked_for_is_fetched_and_nothing_else_of_the_patient(bucket, tmp_path):
+    download.download(tmp_path, "1")  # of whom the index has the result of somebody else too
+    assert dict(bucket.gets) == dict.fromkeys(bucket.ct[PATIENTS[0]] + bucket.seg[PATIENTS[0]], 1)
+
+
+def test_nothing_is_changed_in_the_process_that_asks(bucket, tmp_path):
+    """Neither where temporary files go, nor who hears what is logged; IDC's own client would, and stays away."""
+    before = tempfile.tempdir, [*logging.getLogger().handlers], logging.getLogger().level
     download.download(tmp_path, "1")
-    assert searched == [{"pancreas_ct"}]  # among the million series of IDC, each search takes 5 s
+    assert (tempfile.tempdir, [*logging.getLogger().handlers], logging.getLogger().level) == before
+    said = "import sys, vaelib.cohorts.download; print(sorted({'idc_index', 'duckdb'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_a_second_run_fetches_nothing_and_needs_neither_network_nor_room(bucket, closed, tmp_path, monkeypatch):
     download.download(tmp_path, "1")
     bucket.gets.clear()
-    monkeypatch.setattr(download.idc(), "aws_endpoint_url", closed)
+    monkeypatch.setattr(transfer, "ENDPOINT", closed)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     (tmp_path / "ATTRIBUTION.md").unlink()
     download.download(tmp_path, "1")
@@ -172,7 +178,7 @@ def test_the_bar_moves_while_a_patient_comes(bucket, tmp_path, monkeypatch):
 
     download.download(tmp_path, "1")
     bars, bucket.held = [], {*bucket.ct[PATIENTS[1]][2:]}
-    monkeypatch.setattr(download, "progress", lambda **options: Bar(**options))
+    monkeypatch.setattr(download, "progress_bar", lambda **options: Bar(**options))
     download.download(tmp_path, "1,24")
     old, new = (sum(len(bucket.files[key]) for key in bucket.ct[n] + bucket.seg[n]) for n in PATIENTS[:2])
     assert [(bar.initial, bar.total, bar.n) for bar in bars] == [(old, old + new, new)]
@@ -186,6 +192,15 @@ def test_it_says_no_more_than_it_should(bucket, tmp_path):
     head, ct, seg, rest, end = said.splitlines()
     assert "2 patient(s)" in head and "12 instances" in ct and "2 instances" in seg
     assert "still to come" in rest and str(tmp_path) in end
+
+
+@pytest.mark.parametrize("lost", ["idc_index_data", "pandas"])
+def test_without_what_a_download_needs_the_command_names_the_extra(lost):
+    run = "from vaelib.cli import main; sys.exit(main(['download', '--dry-run']))"
+    code = f"import sys; sys.modules[{lost!r}] = None; {run}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{lost} is not installed" in done.stderr and "pip install 'vaelib[download]'" in done.stderr
 
 
 @pytest.mark.parametrize("way", ["power cut", "kill -9", "Ctrl-C"])
@@ -288,10 +303,9 @@ def test_a_full_disk_is_seen_before_the_start(bucket, tmp_path, monkeypatch):
     download.download(tmp_path / "out", "1")  # there is room for one
 
 
-def test_a_disk_that_the_client_finds_full_stops_the_download(bucket, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_by_a_patient_s_turn_stops_the_download(bucket, tmp_path, monkeypatch):
     free = iter((10**12, 0))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free)))
-    monkeypatch.setattr(psutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(InputError, match="too little room"):
         download.download(tmp_path)
     assert not bucket.gets and next(free, "all asked") == "all asked"
@@ -318,7 +332,7 @@ def test_a_disk_that_fills_up_stops_the_download(bucket, tmp_path, monkeypatch):
 
 
 def test_no_network_is_one_line(bucket, closed, tmp_path, monkeypatch):
-    monkeypatch.setattr(download.idc(), "aws_endpoint_url", closed)
+    monkeypatch.setattr(transfer, "ENDPOINT", closed)
     with pytest.raises(InputError, match=f"cannot reach {closed[7:]}: .*refused.*; check the network or proxy"):
         download.download(tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -326,7 +340,7 @@ def test_no_network_is_one_line(bucket, closed, tmp_path, monkeypatch):
 
 def test_a_network_that_goes_away_stops_the_download(bucket, closed, tmp_path, monkeypatch):
     bucket.delete(bucket.seg[PATIENTS[0]][0])
-    bucket.first = lambda: monkeypatch.setattr(download.idc(), "aws_endpoint_url", closed)
+    bucket.first = lambda: monkeypatch.setattr(transfer, "ENDPOINT", closed)
     with pytest.raises(InputError, match="cannot reach"):
         download.download(tmp_path)
     assert not {*bucket.ct[PATIENTS[1]]} & {*bucket.gets}, "went on with the next patient"
@@ -340,7 +354,7 @@ def test_the_page_of_a_proxy_is_told_from_the_bucket(status, bucket, tmp_path, m
 
     proxy = Server(page)
     monkeypatch.setenv("http_proxy", proxy.url)
-    monkeypatch.setattr(download.idc(), "aws_endpoint_url", "http://idc.invalid")
+    monkeypatch.setattr(transfer, "ENDPOINT", "http://idc.invalid")
     said = "text/html" if status == "200 OK" else status
     with pytest.raises(InputError, match=f"idc.invalid: answered .*{said}.*; a proxy or login page"):
         download.download(tmp_path / "out")
@@ -361,7 +375,9 @@ def test_an_index_that_has_it_no_longer_says_so(lost, bucket, tmp_path, monkeypa
         rows.to_parquet(index)
     monkeypatch.setattr(idc_index_data, "IDC_INDEX_PARQUET_FILEPATH", index)
     said = {"collection": "lists no CT of pancreas_ct; update", "SEG": "lists no SEG of pancreas_ct_seg; update"}
-    with pytest.raises(InputError, match=f"index.parquet: {said.get(lost, 'cannot be read .*install idc-index anew')}"):
+    with pytest.raises(
+        InputError, match=f"index.parquet: {said.get(lost, 'cannot be read .*install idc-index-data anew')}"
+    ):
         download.plan()
 
 
@@ -389,7 +405,7 @@ def test_patients_who_are_not_there_are_left_out_by_name(bucket):
 
 def test_a_dry_run_on_the_real_index_needs_no_network_and_leaves_nothing(bucket, closed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(idc_index_data, "IDC_INDEX_PARQUET_FILEPATH", REAL)
-    monkeypatch.setattr(download.idc(), "aws_endpoint_url", closed)
+    monkeypatch.setattr(transfer, "ENDPOINT", closed)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_683_699_436))  # just enough
     download.download(tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()

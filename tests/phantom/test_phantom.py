@@ -50,7 +50,7 @@ def test_arrays(patients):
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"),  # portal-venous ranges, see vaelib.phantom.anatomy.HU
+    ("name", "low", "high"),  # portal-venous ranges, see vaelib.phantom.body.HU
     [
         ("liver", 95, 125), ("spleen", 110, 132), ("kidney", 140, 205), ("aorta", 135, 175),
         ("muscle", 45, 70), ("pancreas", 45, 145),
