@@ -85,7 +85,7 @@ def ward() -> tuple[dict[str, sitk.Image], set[frozenset]]:
 
 
 def exercise_4(twins: Answer) -> None:
-    """`survey.fingerprint(scan)` are hashes of small windows; two prints of one scan share many (`np.intersect1d`)."""
+    """`fingerprint(scan)` are hashes of small windows; two prints of one scan share many (`np.intersect1d`)."""
     scans, wanted = ward()
     found = attempt(twins, dict(scans))
     found = {frozenset(pair) for pair in found}

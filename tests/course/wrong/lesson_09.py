@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.cohorts import survey
+from vaelib.cohorts.twins import fingerprint
 
 
 def voxel_by_voxel(scans):
@@ -14,7 +14,7 @@ def voxel_by_voxel(scans):
 
 
 def equal_prints(scans):
-    prints = {name: survey.fingerprint(scan).tolist() for name, scan in scans.items()}
+    prints = {name: fingerprint(scan).tolist() for name, scan in scans.items()}
     return {(a, b) for a, b in combinations(prints, 2) if prints[a] == prints[b]}
 
 
