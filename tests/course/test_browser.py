@@ -45,10 +45,10 @@ BYTES = """async (picture) => {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(FOLDER, folder / "notebooks")
-    (folder / "memory").mkdir()
-    with jupyter.lab(folder / "notebooks", folder / "memory") as address:
+    folder = OUT / "notebooks"  # below the folder that holds `data/`, so that the lessons find patients and models
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(FOLDER, folder)
+    with jupyter.lab(folder, tmp_path_factory.mktemp("memory")) as address:
         yield address
 
 
