@@ -41,7 +41,7 @@ def test_the_mean_needs_no_more_than_a_chunk_at_once(parts):
 
 def test_rows_have_the_shape_and_type_that_their_array_would_have(parts):
     rows = of_files(parts)
-    assert rows.shape == (9, 1, 4, 6) and rows[:1].dtype == np.float32
+    assert rows.shape == (9, 1, 4, 6) and rows.dtype == np.float32
     small = rows.then(lambda x: x[..., 0] > 0.5)
-    assert small.shape == (9, 1, 4) and small[:1].dtype == bool
+    assert small.shape == (9, 1, 4) and small.dtype == bool
     assert Rows(0, lambda rows: np.zeros((len(rows), 2), np.int8)).shape == (0, 2)

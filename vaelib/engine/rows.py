@@ -32,6 +32,11 @@ class Rows:
         """The shape of the whole array; the first row is read to know it."""
         return self.count, *self[:1].shape[1:]
 
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The type of its numbers; the first row is read to know it."""
+        return self[:1].dtype
+
     def then(self, function: Callable[[np.ndarray], np.ndarray]) -> "Rows":
         """Apply `function` to the rows as they come."""
         return Rows(self.count, lambda rows: function(self.read(rows)))
