@@ -30,7 +30,7 @@ from small import SPACING, blob_volume, make_patients  # noqa: E402
 from vaelib import cohort as opening
 from vaelib import recipes
 from vaelib.cohorts import download, labels, transfer
-from vaelib.dicom import export
+from vaelib.dicom import write
 from vaelib.engine import checkpoints
 from vaelib.phantom import cohort
 
@@ -165,7 +165,7 @@ def _weights(inputs, top):
 
 
 def _segment(inputs, top, *, model="model.safetensors", workers=1):
-    export.write_seg = partial(write_seg, uid="stress")  # or each would be another
+    write.write_seg = partial(write_seg, uid="stress")  # or each would be another
     case = find_cases(inputs / "scans")[0]
     for name in ("packed.nii.gz", "m.dcm", "m.nii"):
         recipes.segment(case.ct, checkpoint=inputs / model, out=top / name, overwrite=True)

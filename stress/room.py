@@ -30,7 +30,7 @@ from stress.kill import JOBS, child, finish, hidden, start, tree
 from vaelib import InputError
 from vaelib import cohort as opening
 from vaelib.cli import main as command
-from vaelib.dicom import export
+from vaelib.dicom import write
 from vaelib.dicom.write import write_seg
 from vaelib.phantom import cohort
 
@@ -60,7 +60,7 @@ def commands(inputs):
 def say(words, inputs, largest, top):
     """Run a command in this process, with files of `largest` bytes at most: its status, and what it says is wrong."""
     cohort.make_patient = _painted
-    export.write_seg = partial(write_seg, uid="stress")
+    write.write_seg = partial(write_seg, uid="stress")
     opening.cache_folder = lambda folder: inputs / "cache"
     if largest:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))

@@ -27,14 +27,13 @@ from torch import Tensor, nn
 from vaelib import metrics
 from vaelib.cohort import FOLDS, Cohort, Slices, fingerprint, open_cohort
 from vaelib.cohorts.layout import models_folder
-from vaelib.dicom.export import check_target, write_mask
+from vaelib.dicom.write import check_target, write_mask
 from vaelib.engine import parallel
-from vaelib.engine.checkpoints import fingerprint_of, kept, load, save
+from vaelib.engine.checkpoints import fingerprint_of, kept, left_of, load, look_over, save, states_of
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.rows import Rows, mean
 from vaelib.engine.shards import keys_of, meta_of
-from vaelib.engine.states import left_of, look_over, states_of
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
 from vaelib.training import augment, copies_of, fit, mask_step, vae_step

@@ -9,9 +9,8 @@ import SimpleITK as sitk
 from small import as_image
 
 from vaelib.cohorts.layout import Case
-from vaelib.cohorts.quality import MaskCheck
+from vaelib.cohorts.quality import MaskCheck, fingerprint
 from vaelib.cohorts.survey import COLUMNS, Row, _outliers, survey, table, write_csv
-from vaelib.cohorts.twins import fingerprint
 from vaelib.dicom.write import AXIAL, write_ct, write_seg
 from vaelib.volumes import read_ct
 

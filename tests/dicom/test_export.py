@@ -11,7 +11,7 @@ from small import same
 
 from course.onnx import write_onnx
 from vaelib import InputError
-from vaelib.dicom.export import write_mask
+from vaelib.dicom.write import write_mask
 from vaelib.latent import decode
 from vaelib.spatial import ResidualMaskDecoder
 from vaelib.vae import VAE, MaskDecoder

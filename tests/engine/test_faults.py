@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from vaelib import InputError
-from vaelib.dicom.export import write_mask
+from vaelib.dicom.write import write_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 

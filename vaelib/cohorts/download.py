@@ -189,11 +189,9 @@ def _size(count: float) -> str:
 def _held(series: Path) -> tuple[int, int]:
     """Count the files and bytes of a series in the folder `series`; s5cmd adds digits to the name of a part."""
     sizes = []
-    with suppress(FileNotFoundError):  # no such folder
-        for name in os.listdir(series):
-            if ".dcm" in name:
-                with suppress(FileNotFoundError):  # a part that has just got its name
-                    sizes.append((series / name).stat().st_size)
+    for path in series.glob("*.dcm*"):
+        with suppress(FileNotFoundError):  # a part that has just got its name
+            sizes.append(path.stat().st_size)
     return len(sizes), sum(sizes)
 
 

@@ -34,7 +34,7 @@ def home() -> Path:
     lies beside the installed package.
     """
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if _is_folder(folder / "data")), here)
+    return next((folder for folder in (here, *here.parents) if os.path.isdir(folder / "data")), here)
 
 
 def data_folder() -> Path:
@@ -98,12 +98,12 @@ def find_cases(folder: str | Path) -> list[Case]:
     folder = Path(folder).expanduser()
     patients: list[Path] = []
     labels: Labels = defaultdict(list)
-    if _is_folder(folder):
+    if os.path.isdir(folder):
         _walk(folder, 3, patients, labels)
     gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
     cases = [case for patient in sorted({*patients} - gone) for case in _cases(patient, labels, folder)]
     if not cases:
-        what = "no case in it" if _is_folder(folder) else "no such folder"
+        what = "no case in it" if os.path.isdir(folder) else "no such folder"
         raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
     _warn_of_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
     cases.sort(key=lambda case: (case.patient, str(case.ct)))
@@ -111,13 +111,6 @@ def find_cases(folder: str | Path) -> list[Case]:
         if one.patient == two.patient:
             raise InputError(f"{one.ct}: is a second scan of {one.patient} beside {two.ct}; move one of them away")
     return cases
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # no name that a file can have
-        return False
 
 
 def _walk(folder: Path, depth: int, patients: list[Path], labels: Labels) -> None:

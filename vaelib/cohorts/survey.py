@@ -22,8 +22,7 @@ import SimpleITK as sitk
 
 from vaelib.cohorts.labels import Placement, mask_of
 from vaelib.cohorts.layout import Case
-from vaelib.cohorts.quality import PANCREAS_HU, MaskCheck, check_mask
-from vaelib.cohorts.twins import fingerprint, twins
+from vaelib.cohorts.quality import PANCREAS_HU, MaskCheck, check_mask, fingerprint, twins
 from vaelib.dicom import identity
 from vaelib.dicom.geometry import axes_of
 from vaelib.dicom.headers import series_headers

@@ -56,9 +56,8 @@ def fetch(sources: Mapping[Path, str], watch: Callable[[], None]) -> str:
                         job.wait(0.2)
                         working = False
                     watch()
-            except BaseException:
-                job.kill()
-                raise
+            finally:
+                job.kill()  # which does nothing to one that has ended
         heard.seek(0)
         said = re.search(r'(?m)^ERROR .*": (.*)$', heard.read().decode(errors="replace"))
     return said[1] if said else ""

@@ -1,48 +1,19 @@
 """NaN and Inf, found in the batch in which they arise, before a weight is touched: what is wrong, and where."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from vaelib.engine.errors import NotFinite
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-SMALLEST = 2.0**-14  # float16's smallest normal number: a loss that has to be scaled by less has nothing left to say
 SHOWN = 8  # row numbers in a message
 
 
 def nan_flag(loss: Tensor, batch: Sequence[Tensor]) -> Tensor:
     """Return a scalar that is 0 where a loss, and the batch it was made of, are finite, and NaN where they are not."""
     return 0 * sum((t.detach().sum(dtype=torch.float32) for t in batch), loss.detach().float())
-
-
-def find_fault(fabric: "Fabric", model: nn.Module, losses: Sequence[Tensor]) -> str:
-    """Look at the losses of a batch and at the gradients that they left, with one wait for the device.
-
-    All processes are told the same, so that none goes on alone and waits for the others.
-
-    Returns
-    -------
-    str
-        "" where all is finite; "data or loss"; or "gradient" where those are finite in every process. An overflow of
-        float16, which the scaler of "16-mixed" meets now and then and skips, is no fault, until the scale has come
-        down to `SMALLEST`.
-    """
-    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    found = torch.stack([sum(nan_flag(loss, ()) for loss in losses), norm.float()])
-    if fabric.world_size > 1:
-        found = fabric.all_reduce(found, reduce_op="sum")
-    losses_finite, gradient_finite = found.isfinite().tolist()
-    if not losses_finite:
-        return "data or loss"
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
-    return "" if gradient_finite or (scaler and scaler.get_scale() > SMALLEST) else "gradient"
 
 
 def rows_not_finite(values: np.ndarray | Tensor) -> list[int]:

@@ -28,18 +28,14 @@ class Rows:
         return self.read(np.arange(self.count)[rows if isinstance(rows, slice) else np.asarray(rows)])
 
     @cached_property
-    def _first(self) -> np.ndarray:
-        return self[:1]
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the whole array; the first row is read to know it."""
-        return self.count, *self._first.shape[1:]
+        return self.count, *self[:1].shape[1:]
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         """The type of its numbers; the first row is read to know it."""
-        return self._first.dtype
+        return self[:1].dtype
 
     def then(self, function: Callable[[np.ndarray], np.ndarray]) -> "Rows":
         """Apply `function` to the rows as they come."""

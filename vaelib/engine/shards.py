@@ -4,7 +4,6 @@ What levels are, and how they are made, is in `vaelib.levels`, whose names can b
 """
 
 import hashlib
-import io
 import json
 import warnings
 import zlib
@@ -147,19 +146,15 @@ def _fill_shard(case: Case, folder: Path, low, high, levels, reorient) -> None:
 
 def _write_levels(folder: Path, name: str, grid: sitk.Image, levels, first) -> dict[str, tuple[int, int]]:
     """Write one file a level; return by name how many bytes each has, and their CRC-32."""
-    array, files, sums = sitk.GetArrayViewFromImage(grid), {}, {}
+    array, files = sitk.GetArrayViewFromImage(grid), {}
     with ExitStack() as opened:
         for level in levels:
-            file = opened.enter_context(open(folder / f"{name}_{level}.npy", "wb"))
-            np.lib.format.write_array_header_1_0(header := io.BytesIO(), _header(name, level, len(array)))
-            file.write(header.getvalue())
-            files[level], sums[level] = file, zlib.crc32(header.getvalue())
+            files[level] = opened.enter_context(open(folder / f"{name}_{level}.npy", "wb"))
+            np.lib.format.write_array_header_1_0(files[level], _header(name, level, len(array)))
         for _, level, block in levels_of(array, min(levels), first):
             if level in files:
-                stored = block.astype(_kept_as(name, level)).tobytes()
-                files[level].write(stored)
-                sums[level] = zlib.crc32(stored, sums[level])
-        return {f"{name}_{level}.npy": (file.tell(), sums[level]) for level, file in files.items()}
+                files[level].write(block.astype(_kept_as(name, level)).tobytes())
+    return {path.name: _facts(path) for path in (folder / f"{name}_{level}.npy" for level in levels)}
 
 
 def _header(name: str, level: int, slices: int) -> dict:
@@ -232,8 +227,7 @@ def _mapped(folder: Path, name: str, level: int, meta: dict) -> np.ndarray | Non
         return None
     path = folder / f"{name}_{level}.npy"
     try:
-        found = path.stat()
-        if [found.st_size, _crc(path, found.st_size, found.st_mtime_ns)] != meta["files"][path.name]:
+        if list(_facts(path)) != meta["files"][path.name]:
             raise ValueError
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         wanted = _header(name, level, meta["size"][2])
@@ -242,6 +236,12 @@ def _mapped(folder: Path, name: str, level: int, meta: dict) -> np.ndarray | Non
     except (OSError, ValueError, KeyError, IndexError):
         raise InputError(f"{path}: is missing or not as it was written; {AGAIN}") from None
     return array
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    """Return the size of a file in bytes, and its CRC-32."""
+    found = path.stat()
+    return found.st_size, _crc(path, found.st_size, found.st_mtime_ns)
 
 
 @remember
