@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import studies
 from vaelib import metrics, recipes
@@ -29,11 +29,10 @@ from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import json_ready
-from vaelib.engine.memory import PeakMemory
+from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL
-from vaelib.losses import vae_loss
 from vaelib.rivals import parameters
 from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
 from vaelib.training import Step, augment, augmented_latents, fit, mask_step, vae_step
@@ -161,40 +160,6 @@ def trained(at: tuple, lab: Cohort, minutes: float, seed: int, images: dict[str,
     }  # fmt: skip
     said = {"cohort": "synthetic", "study": "python -m studies sizes", "thresholds": thresholds}
     return networks | said | {"scores": json_ready(scores)}
-
-
-def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict[str, float]:
-    """Measure what an image adds to a training step on the CPU: milliseconds (of all threads), and megabytes.
-
-    The memory is the difference between a step with `few` images and one with twice as many, so that weights and their
-    gradients, which do not grow with the batch, stay out of it.
-
-    Parameters
-    ----------
-    vae : VAE
-    size : int
-        Side of an image in pixels.
-    few : int
-    dtype : torch.dtype, optional
-        Mixed precision, for instance ``torch.bfloat16``.
-    """
-    vae.to(memory_format=torch.channels_last).train()
-
-    def step(x: Tensor) -> None:
-        vae.zero_grad()
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            vae_loss(vae(x), x).total.backward()
-
-    images, peaks, seconds = torch.rand(2 * few, 1, size, size), [], []
-    for n in (few, 2 * few):
-        with PeakMemory() as watch:
-            step(images[:n])
-        peaks.append(watch.peak)
-    for _ in range(2):  # watching takes time, so other steps are timed
-        began = time.process_time()
-        step(images)
-        seconds.append(time.process_time() - began)
-    return {"ms": 1000 * min(seconds) / (2 * few), "MB": (peaks[1] - peaks[0]) / few / 1e6}
 
 
 def cost(levels: Sequence[int] = (6, 7, 8, 9)) -> dict:

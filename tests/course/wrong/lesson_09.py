@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import SimpleITK as sitk
-
 from vaelib.cohorts.twins import fingerprint
 
 
