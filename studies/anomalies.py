@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.decomposition import PCA
 from torch import nn
 
+from studies import over_patients
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
-from vaelib.metrics import over_patients
 from vaelib.phantom.anomalies import ANOMALIES, stack_staged
 from vaelib.rivals import contestant
 

@@ -15,6 +15,7 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
+from studies import paired
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
@@ -137,6 +138,6 @@ def run(lab: Cohort) -> dict:
             "val": float(metrics.dice_per_patient(on_val, threshold, lab.val).mean()),
             "threshold": threshold, "values": values[name],
             "parameters": parameters(networks), "cpu seconds": found["cpu seconds"],
-            f"minus {FINE}": metrics.paired([values[name]], [values[FINE]]) if FINE in values else None,
+            f"minus {FINE}": paired([values[name]], [values[FINE]]) if FINE in values else None,
         }  # fmt: skip
     return {"seed": SEED, "base": BASE, "test": lab.parts["test"], "rows": rows}

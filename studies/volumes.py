@@ -136,14 +136,14 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
     record = {"seeds": list(seeds), "test": lab.parts["test"], "cube": CUBE, "seconds a pass": pace(lab, coarse)}
     record["arms"] = {
-        name: fact | {measure: metrics.summary(np.array(by[name])) for measure, by in scores.items()}
+        name: fact | {measure: studies.summary(np.array(by[name])) for measure, by in scores.items()}
         for name, fact in facts.items()
     }
     truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)
     record["truth"] = {measure: metrics.bootstrap(values)._asdict() for measure, values in truth.items()}
     for rival, names in ((SLICES, (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
         record[f"minus {rival}"] = {
-            n: {measure: metrics.paired(by[n], by[rival]) for measure, by in scores.items()} for n in names
+            n: {measure: studies.paired(by[n], by[rival]) for measure, by in scores.items()} for n in names
         }
     studies.publish(place(CUBES, seeds[0]), "08_cubes")
     return record
