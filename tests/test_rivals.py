@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from studies.ladder import CODES
 from vaelib import recipes, rivals
 from vaelib.cohort import Cohort, Slices
 from vaelib.engine.checkpoints import kept, load, save
@@ -19,7 +20,7 @@ from vaelib.vae import VAE, MaskDecoder
 
 SHORT = {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 2, "mask_epochs": 1}
 SPATIAL = {"latent": 2, "grid": 8, "epochs": 1, "passes": 1, "blocks": 1, "channels": 4}
-ALL = rivals.ARMS | rivals.CODES
+ALL = rivals.ARMS | CODES
 
 
 def patients(*names, slices=5, side=32):
@@ -55,11 +56,11 @@ def tiny(name):
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     for name in ALL:
-        monkeypatch.setitem(rivals.ARMS if name in rivals.ARMS else rivals.CODES, name, tiny(name))
+        monkeypatch.setitem(rivals.ARMS if name in rivals.ARMS else CODES, name, tiny(name))
 
 
 def arm_of(name):
-    return (rivals.ARMS | rivals.CODES)[name]
+    return (rivals.ARMS | CODES)[name]
 
 
 @pytest.mark.parametrize("side", [64, 128])
@@ -148,7 +149,7 @@ def test_a_code_is_scaled_and_read_by_the_decoder_of_this_series():
 
 def test_the_ladder_gives_every_code_the_same_decoder():
     lab = lab_of(patients("a", "b", "c"), patients("d"))
-    made = [arm.fit(lab, 0) for arm in rivals.CODES.values()]
+    made = [arm.fit(lab, 0) for arm in CODES.values()]
     shapes = [[p.shape for p in one["mask"].parameters()] for one in made]
     assert len(made) == 3 and shapes[0] == shapes[1] == shapes[2]
 

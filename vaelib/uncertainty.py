@@ -245,25 +245,6 @@ def z_score(score: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return (np.asarray(score) - np.mean(normal)) / np.std(normal)
 
 
-def peak(pixels: np.ndarray, normal: np.ndarray, side: int = 5) -> np.ndarray:
-    """Find the most unusual spot of each slice, (N,): errors averaged over a window, in units of what is usual there.
-
-    A sum over the slice drowns a small thing in the noise of all the rest; the largest of many small sums does not.
-
-    Parameters
-    ----------
-    pixels, normal : ndarray, (N, 1, H, W)
-        Squared errors of the slices, and of slices that are known to be normal.
-    side : int
-        Of the window, in pixels.
-    """
-    usual, found = (
-        ndimage.uniform_filter(np.asarray(a, np.float32), (1, 1, side, side), mode="constant") for a in (normal, pixels)
-    )
-    mean, spread = usual.mean(0), usual.std(0)
-    return ((found - mean) / (spread + spread.mean())).max((1, 2, 3))
-
-
 def matching_slices(truth: np.ndarray, count: int = 9) -> np.ndarray:
     """Find slices at equal relative heights between the lowest and the highest that hold pancreas: (count,).
 
