@@ -10,11 +10,12 @@ from pathlib import Path
 
 # With several workers, each takes the next whole file. First come the lessons that leave a network to others (03 a VAE,
 # 05 its mask decoder: 04, 08, 11 and the browser load them in place of training anew), then what takes longest.
-ORDER = """nbval/03_vae_training nbval/09_pancreas_ct tests/test_download nbval/05_segmentation_decoding tests/test_site
-nbval/04_latent_space tests/test_wheel nbval/07_full_size tests/test_browser nbval/08_volumes solutions/08_volumes
-solutions/11_only_a_vae nbval/06_against_unet solutions/06_against_unet nbval/10_find_the_bug nbval/11_only_a_vae
-tests/test_parallel tests/test_faults tests/test_explorer solutions/07_full_size solutions/05_segmentation_decoding
-tests/test_phantom tests/test_determinism tests/test_anomalies tests/test_stress tests/test_shifts""".split()
+ORDER = """nbval/03_vae_training nbval/09_pancreas_ct cohorts/test_download nbval/05_segmentation_decoding
+course/test_site nbval/04_latent_space tests/test_wheel nbval/07_full_size course/test_browser
+nbval/08_volumes solutions/08_volumes solutions/11_only_a_vae nbval/06_against_unet
+solutions/06_against_unet nbval/10_find_the_bug nbval/11_only_a_vae engine/test_parallel engine/test_faults
+course/test_explorer solutions/07_full_size solutions/05_segmentation_decoding phantom/test_phantom
+engine/test_determinism phantom/test_anomalies tests/test_stress phantom/test_shifts""".split()
 
 
 def pytest_configure(config):

@@ -3,7 +3,7 @@
     python benchmarks/sliders.py [--presses 15]
 
 Moves every control of every widget of the lessons, as often as asked, and prints the median of each in milliseconds.
-What the browser adds is measured by `tests/test_browser.py`, which writes `build/browser/latency.json`.
+What the browser adds is measured by `tests/course/test_browser.py`, which writes `build/browser/latency.json`.
 """
 
 import argparse

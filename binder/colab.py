@@ -9,9 +9,10 @@ from pathlib import Path
 import google.colab  # noqa: F401 - anywhere else `make` does all of this
 
 OWN = {"torch", "ipython", "ipywidgets", "jupyterlab"}  # Colab runs on its own versions of these; leave them alone
+ADDRESS = ""  # of the repository, once it is public
 home = Path.home() / "vaelib"
 if not home.exists():
-    subprocess.run(["git", "clone", "--depth=1", "https://github.com/vaelib/vaelib", str(home)], check=True)
+    subprocess.run(["git", "clone", "--depth=1", ADDRESS, str(home)], check=True)
 project = tomllib.loads((home / "pyproject.toml").read_text())["project"]
 wanted = project["dependencies"] + project["optional-dependencies"]["notebooks"]
 wanted = [line for line in wanted if re.match(r"[\w-]+", line)[0].lower() not in OWN]

@@ -13,9 +13,9 @@ BRANCH = "main"
 
 @cache
 def address() -> str:
-    """Find where the project is, or will be, for everybody to read: as `pyproject.toml` says."""
+    """Find where the project is for everybody to read, as `pyproject.toml` says; empty as long as it is nowhere."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"]
+    return project.get("urls", {}).get("Repository", "")
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -88,8 +88,9 @@ def binder(stem: str) -> str:
 
 def table(found: dict[str, Lesson], times: dict[str, dict]) -> str:
     """Write one line for each lesson, in Markdown."""
-    lines = ["| | notebook | its question | main figure | exercises | minutes to read | seconds to run | open it |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    head = ["", "notebook", "its question", "main figure", "exercises", "minutes to read", "seconds to run"]
+    head += ["open it"] if address() else []
+    lines = [f"| {' | '.join(head)} |".replace("|  |", "| |"), "|" + len(head) * "---|"]
     for number, lesson in found.items():
         question, shows, file = ABOUT[number]
         figure = f"[{shows}](figures/{file}.png)" if file else shows
@@ -97,9 +98,10 @@ def table(found: dict[str, Lesson], times: dict[str, dict]) -> str:
         drill = "in the lesson"
         if lesson.exercises:
             drill = f"[{lesson.exercises}](exercises/{at}), [solved](solutions/{at})"
-        badges = f"[![Colab][colab]]({colab(lesson.stem)}) [![Binder][binder]]({binder(lesson.stem)})"
         time = times[lesson.stem]
-        cells = [number, f"[{lesson.name}]({at})", question, figure, drill, time["read"], time["run"], badges]
+        cells = [number, f"[{lesson.name}]({at})", question, figure, drill, time["read"], time["run"]]
+        if address():
+            cells.append(f"[![Colab][colab]]({colab(lesson.stem)}) [![Binder][binder]]({binder(lesson.stem)})")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

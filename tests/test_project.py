@@ -293,7 +293,7 @@ def missing(used, extras):
         "benchmarks",
         "stress",
         "noxfile",
-        *(p.stem for p in (ROOT / "tests").glob("*.py")),
+        *(p.stem for p in (ROOT / "tests").rglob("*.py")),
     }
     declared = {*of(*extras)}
     foreign = used - {*sys.stdlib_module_names} - own

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from launch import torchrun
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
-from test_parallel import torchrun
 from torch import nn
 
 from vaelib import InputError

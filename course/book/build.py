@@ -29,6 +29,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 SLIDERS = "<p>Here a running notebook has sliders.{}</p>"
 EXPLORER = ' Those of the <a href="../explorer/index.html">explorer</a> work in the browser, with no kernel.'
 TARGET = re.compile(r"(?<=\]\()([\w./-]+)(?=(#[\w-]+)?\))")
+NOWHERE = "nowhere:"  # a target that is left as the words of its link
+LOST = re.compile(rf"\[([^\]]*)\]\({NOWHERE}(?:#[\w-]+)?\)")
 TABLE = re.compile(r"\S {3,}\S")
 BADGE = re.compile(r"!\[([^\]]+)\](?:\(https?://[^)]*\)|\[[^\]]*\])")
 ANCHOR = re.compile(r'^<a id="[\w-]+"></a>\n+', re.MULTILINE)
@@ -41,15 +43,20 @@ def held() -> frozenset[Path]:
 
 
 def relink(text: str, page: Path) -> str:
-    """Make a page whole by itself: what the book does not hold is linked in the repository, a badge is its words."""
+    """Make a page whole by itself: what the book does not hold is linked in the repository, a badge is its words.
+
+    As long as the project has no address, a link to what the book does not hold is its words too.
+    """
 
     def absolute(match: re.Match) -> str:
         path = (page.parent / match[0]).resolve()
         if path in held() or not (path.exists() and path.is_relative_to(ROOT)):
             return match[0]
+        if not address():
+            return NOWHERE
         return f"{address()}/{'tree' if path.is_dir() else 'blob'}/{BRANCH}/{path.relative_to(ROOT).as_posix()}"
 
-    return TARGET.sub(absolute, BADGE.sub(r"\1", text))
+    return LOST.sub(r"\1", TARGET.sub(absolute, BADGE.sub(r"\1", text)))
 
 
 def notebook(path: Path) -> str:

@@ -31,20 +31,23 @@ html_css_files = ["book.css"]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "light"}
 html_theme_options = {
-    "repository_url": address(),
-    "repository_branch": BRANCH,
-    "use_repository_button": True,
-    "launch_buttons": {
-        "binderhub_url": "https://mybinder.org",
-        "colab_url": "https://colab.research.google.com",
-        "notebook_interface": "jupyterlab",
-    },
     "home_page_in_toc": True,
     "show_navbar_depth": 1,
     "collapse_navbar": True,
     "show_toc_level": 2,
     "search_bar_text": "Search the book",
 }
+if address():
+    html_theme_options |= {
+        "repository_url": address(),
+        "repository_branch": BRANCH,
+        "use_repository_button": True,
+        "launch_buttons": {
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+            "notebook_interface": "jupyterlab",
+        },
+    }
 
 
 def setup(app: Sphinx) -> None:

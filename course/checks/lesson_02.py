@@ -4,7 +4,6 @@ import numpy as np
 
 from course.checks import Answer, attempt, expect, number
 from vaelib import levels, metrics
-from vaelib.levels import downscale
 
 
 def exercise_1(halve: Answer) -> None:
@@ -62,7 +61,7 @@ def ball() -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:128, :128] - 63.0
     radius = 34 + 6 * np.sin(3 * np.arctan2(y, x))
     truth = np.stack([np.hypot(x, y) < radius - 3 * k for k in range(4)])
-    return downscale(truth, 4), truth
+    return levels.downscale(truth, 4), truth
 
 
 def repeat(maps: np.ndarray, size: int) -> np.ndarray:

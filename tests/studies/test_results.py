@@ -17,7 +17,7 @@ from vaelib import metrics
 from vaelib.metrics import verdict
 from vaelib.recipes import DETACHED, RECIPE
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BOARD = {name: studies.read(name) for name in studies.names()}
 LADDER = BOARD["ladder"]
 

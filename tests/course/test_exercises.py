@@ -1,7 +1,7 @@
 """The exercises: each stub runs and gets its hint, each solution passes, and a wrong answer is told what is wrong.
 
 What the two notebooks of a lesson print was compared with a run by nbval; here the committed prints are read. The
-typical wrong answers stand in `tests/wrong/`, one file a lesson.
+typical wrong answers stand in `tests/course/wrong/`, one file a lesson.
 """
 
 import inspect

@@ -28,7 +28,7 @@ from vaelib.dicom.headers import series_headers
 from vaelib.dicom.write import write_ct, write_seg
 from vaelib.volumes import read_ct, read_mask
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLANTED = {
     "PatientName": "Zebrasöhn^Xaverine", "PatientBirthDate": "19570312", "PatientBirthTime": "031733.456789",
     "PatientSex": "O", "PatientAge": "067Y", "PatientAddress": "Quaggaweg 17, Okapistadt", "PatientWeight": "71.93517",
@@ -184,7 +184,7 @@ def test_nothing_that_is_written_or_said_tells_who_the_patient_is(tmp_path, coho
 
 def test_no_error_and_no_warning_quotes_what_identifies(tmp_path, capfd, caplog):
     caplog.set_level(logging.DEBUG)
-    said, count = [], sum(1 for _ in damages(Path(__file__).parent))
+    said, count = [], sum(1 for _ in damages(Path(__file__).parents[1]))
     whole = make_series(tmp_path / "whole" / "CT_1")
     mask = read_mask(whole.parent / "seg.dcm", read_ct(whole))
     plant(whole.parent)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launch import torchrun
 from safetensors.torch import load_file
 from small import make_patients
 
@@ -20,15 +21,8 @@ EPOCHS = 3
 SCRIPT = Path(__file__).with_name("many.py")
 
 
-def torchrun(processes: int, *words):
-    """Start a program in so many processes on this machine; they talk by gloo."""
-    env = os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run([*start, *map(str, words)], capture_output=True, text=True, env=env, timeout=300)
-
-
 def run(out: Path, processes: int, *death):
-    """Train by tests/many.py; give back what came of it, and what each process saw."""
+    """Train by many.py; give back what came of it, and what each process saw."""
     out.mkdir(exist_ok=True)
     done = torchrun(processes, SCRIPT, out, EPOCHS, *death)
     seen = [json.loads(path.read_text()) for path in sorted(out.glob("seen*.json"))]

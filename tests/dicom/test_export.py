@@ -17,7 +17,7 @@ from vaelib.spatial import ResidualMaskDecoder
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct, read_mask
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.dcm"])

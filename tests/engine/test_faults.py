@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from vaelib import InputError
 from vaelib.dicom.export import write_mask
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def stress(tmp_path, *words):

@@ -20,7 +20,7 @@ from course.places import read_notebook
 from vaelib import InputError
 from vaelib.cli import app
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = teaching.PAGE.read_text()
 LESSONS = teaching.lessons()
 TIMES = json.loads(teaching.TIMES.read_text())
@@ -129,16 +129,23 @@ def test_the_hint_that_the_page_shows_is_the_one_that_is_given(capsys):
 # --- the address, Binder and Colab -----------------------------------------------------------------------
 
 
-def test_every_badge_leads_to_the_address_in_pyproject():
-    services = r"https://(?:colab\.research\.google\.com/github|mybinder\.org/v2)/[^)\s]+"
+SERVICES = r"https://(?:colab\.research\.google\.com/github|mybinder\.org/v2)/[^)\s]+"
+
+
+def test_no_badge_leads_elsewhere_than_to_the_address_in_pyproject():
+    right = {open_at(lesson.stem) for lesson in LESSONS.values() for open_at in (teaching.colab, teaching.binder)}
     for page in (PAGE, (ROOT / "README.md").read_text()):
-        links = re.findall(services, page)
-        right = {open_at(lesson.stem) for lesson in LESSONS.values() for open_at in (teaching.colab, teaching.binder)}
-        assert links and {*links} <= right
-    assert {open_at(lesson.stem) for lesson in LESSONS.values() for open_at in (teaching.colab, teaching.binder)} <= {
-        *re.findall(services, PAGE)
-    }
-    assert f'"{teaching.address()}"' in (ROOT / "binder" / "colab.py").read_text()
+        assert {*re.findall(SERVICES, page)} <= (right if teaching.address() else set())
+    assert f'ADDRESS = "{teaching.address()}"' in (ROOT / "binder" / "colab.py").read_text()
+
+
+def test_badges_appear_when_an_address_is_set(monkeypatch):
+    monkeypatch.setattr(teaching, "address", lambda: "https://github.com/somebody/something")
+    lines = teaching.table(LESSONS, TIMES).splitlines()
+    for line, lesson in zip(lines[2:], LESSONS.values(), strict=True):
+        assert re.findall(SERVICES, line) == [teaching.colab(lesson.stem), teaching.binder(lesson.stem)]
+        assert all("somebody/something" in link for link in re.findall(SERVICES, line))
+    assert lines[0].endswith("| open it |") and len({line.count(" | ") for line in (lines[0], lines[2])}) == 1
 
 
 def test_the_page_shows_the_cell_for_colab_as_it_is():
@@ -201,6 +208,9 @@ def test_binder_starts_with_the_threads_of_the_tasks():
     assert (said.returncode, said.stdout) == (0, f"{threads} kept\n")
 
 
+PUBLIC = "https://example.org/vaelib"  # stands for the address that the project does not have yet
+
+
 @pytest.fixture
 def colab(tmp_path):
     """A machine like Colab's as far as the cell can tell: a package of that name, a pip that only writes down."""
@@ -223,12 +233,12 @@ def colab(tmp_path):
     env = recorder(tmp_path / "bin", "vaelib") | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(stand_ins)}
     rule = f"url.{there.as_uri()}.insteadOf"
     env |= {"PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1"}  # should the real one be called after all
-    return env | {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": rule, "GIT_CONFIG_VALUE_0": teaching.address()}
+    return env | {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": rule, "GIT_CONFIG_VALUE_0": PUBLIC}
 
 
 def test_the_cell_for_colab_brings_a_machine_to_the_first_lesson(colab, tmp_path):
     (tmp_path / "home").mkdir()
-    cell = (ROOT / "binder" / "colab.py").read_text()
+    cell = re.sub('ADDRESS = ".*"', f'ADDRESS = "{PUBLIC}"', (ROOT / "binder" / "colab.py").read_text())
     check = "\nimport vaelib\nprint(vaelib.__file__, Path.cwd(), sep='|')\n"
     for _ in range(2):  # a cell is run twice before long
         done = subprocess.run(
