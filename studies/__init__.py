@@ -2,8 +2,8 @@
 
 A study is a file here whose docstring asks a question. Its ``run(lab)`` takes an open cohort and returns a dict, which
 ``python -m studies NAME`` writes to ``results/NAME.json``. Its ``tables(record)``, if it has one, returns tables of
-`PAGES` by the name of the marks between which they stand. No study imports another: what two need stands here, or
-in `vaelib`.
+`PAGES` by the name of the marks between which they stand. No study imports another: what two need stands here, in
+`studies._contestants`, or in `vaelib`.
 """
 
 import json

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from studies import cell, paired, publish, summary
+from studies._contestants import checkpoint, contestant
 from vaelib import metrics, recipes
 from vaelib.cohort import Cohort
 from vaelib.phantom.shifts import SHIFTS, stack_shifted
-from vaelib.rivals import ARMS, SPATIAL, checkpoint, contestant, parameters
+from vaelib.rivals import ARMS, SPATIAL, parameters
 
 RIVAL, OURS, SEEDS = "U-Net", "spatial VAE, detached", (0, 1, 2)
 ONCE = ("supervised bottleneck", "U-Net, skips cut", "U-Net, three slices", "U-Net, jittered")  # controls, of one seed

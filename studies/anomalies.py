@@ -13,10 +13,10 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from studies import over_patients
+from studies._contestants import contestant
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
 from vaelib.phantom.anomalies import ANOMALIES, stack_staged
-from vaelib.rivals import contestant
 
 SEEDS = (0, 1, 2)
 COMPONENTS = int(recipes.RECIPE["latent"])  # as many numbers as the latent has

@@ -22,11 +22,12 @@ import torch
 from torch import nn
 
 import studies
+from studies._contestants import contestant
 from vaelib import metrics, recipes
 from vaelib.cohort import Cohort, Slices, fingerprint
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint_of, kept
-from vaelib.rivals import contestant, parameters
+from vaelib.rivals import parameters
 from vaelib.sequence import (
     Cubes,
     Recurrent,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from studies._contestants import checkpoint, contestant
 from studies.ladder import CODES
 from vaelib import recipes, rivals
 from vaelib.cohort import Cohort, Slices
@@ -167,15 +168,15 @@ def trainings(monkeypatch, name):
 def test_a_contestant_is_trained_once_and_again_when_its_slices_change(tmp_path, monkeypatch):
     seen = trainings(monkeypatch, "U-Net")
     train, val = patients("a", "b"), patients("c")
-    first = rivals.contestant("U-Net", lab_of(train, val), 0, tmp_path)
-    path = rivals.checkpoint("U-Net", 0, tmp_path)
+    first = contestant("U-Net", lab_of(train, val), 0, tmp_path)
+    path = checkpoint("U-Net", 0, tmp_path)
     assert [*tmp_path.glob("*.safetensors")] == [path]
     written, data = path.stat().st_mtime_ns, load(path)[1]["made_by"]["data"]
-    again = rivals.contestant("U-Net", lab_of(train, val), 0, tmp_path)
+    again = contestant("U-Net", lab_of(train, val), 0, tmp_path)
     assert again.meta == first.meta and {"threshold", "cpu seconds"} <= {*first.meta}
     assert np.array_equal(again.predict(val), first.predict(val))
     assert path.stat().st_mtime_ns == written and len(seen) == 1
-    rivals.contestant("U-Net", lab_of(patients("a", "d"), val), 0, tmp_path)
+    contestant("U-Net", lab_of(patients("a", "d"), val), 0, tmp_path)
     assert load(path)[1]["made_by"]["data"] != data and len(seen) == 2
 
 
@@ -185,15 +186,15 @@ def test_each_part_of_a_recipe_is_a_reason_to_train_anew(name, tmp_path):
     lab, seen, arms = lab_of(patients("a", "b"), patients("c")), [], rivals.ARMS
     made = arm_of(name).fit(lab, 0)
     arms[name] = arm_of(name)._replace(train=lambda *given: seen.append(given) or made)
-    rivals.contestant(name, lab, 0, tmp_path)
-    rivals.contestant(name, lab, 0, tmp_path)
+    contestant(name, lab, 0, tmp_path)
+    contestant(name, lab, 0, tmp_path)
     assert len(seen) == 1
     plain = arms[name]
     for part, value in plain.recipe.items():
         other = {**value, "channels": 8} if isinstance(value, dict) else not value if value is True else value + 1
         arms[name] = plain._replace(recipe=plain.recipe | {part: other})
         before = len(seen)
-        rivals.contestant(name, lab, 0, tmp_path)
+        contestant(name, lab, 0, tmp_path)
         assert len(seen) == before + 1, f"{part} was changed, and nothing trained"
 
 

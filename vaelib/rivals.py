@@ -23,20 +23,16 @@ Residual U-Net*, 2018, doi 10.1007/978-3-030-12029-0_40, which MONAI's follows.
 """
 
 import math
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
-from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
+from vaelib import recipes
+from vaelib.cohort import Cohort, Slices
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.recipes import RECIPE
@@ -242,32 +238,6 @@ ARMS: dict[str, Arm] = {
     "U-Net, jittered": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"jitter": True}),
     "spatial VAE, detached": Arm(spatial, Detached, SPATIAL),
 }
-
-
-def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
-    """Say where a contestant is kept."""
-    return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
-
-
-def contestant(name: str, lab: Cohort, seed: int, folder: Path | None = None) -> Method:
-    """Load a contestant from its checkpoint if these slices and its recipe made it, or else train it and keep it.
-
-    Returns
-    -------
-    Method
-        Its weights as the file holds them, in half precision; ``meta`` has the ``threshold`` that is best on the
-        validation patients, and the ``cpu seconds`` of its training.
-    """
-    arm = ARMS[name]
-
-    def make() -> dict:
-        began = time.process_time()
-        made = arm.fit(lab, seed)
-        seconds = time.process_time() - began
-        return made | {"threshold": metrics.choose(arm.method(made).predict(lab.val), lab.val), "cpu seconds": seconds}
-
-    made_by = {"arm": name, "seed": seed, "recipe": arm.recipe, "data": fingerprint(lab.train, lab.val)}
-    return arm.method(kept(checkpoint(name, seed, folder), made_by, make, half=True))
 
 
 def parameters(networks: dict[str, nn.Module]) -> int:
