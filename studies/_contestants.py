@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from vaelib.cohort import Cohort, fingerprint
+from vaelib.cohort import Cohort
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
+from vaelib.engine.checkpoints import fingerprint, kept
 from vaelib.metrics import choose
 from vaelib.rivals import ARMS, Method
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from studies import paired
 from vaelib import metrics
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import fingerprint_of, kept
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept
 from vaelib.latent import decode, encode
 from vaelib.losses import beta_at, kl_per_unit, l2, mask_loss, vae_loss
 from vaelib.rivals import ARMS, SPATIAL, parameters, spatial_mask, spatial_vae

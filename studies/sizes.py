@@ -25,9 +25,9 @@ from torch import nn
 
 import studies
 from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
+from vaelib.engine.checkpoints import fingerprint, kept
 from vaelib.engine.files import json_ready
 from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean

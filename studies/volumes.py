@@ -24,9 +24,9 @@ from torch import nn
 import studies
 from studies._contestants import contestant
 from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import fingerprint_of, kept
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept
 from vaelib.rivals import parameters
 from vaelib.sequence import (
     Cubes,

@@ -12,7 +12,7 @@ import numpy as np
 
 from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.errors import InputError
-from vaelib.engine.rows import Rows, chunks, of_files
+from vaelib.engine.rows import Rows, of_files
 from vaelib.engine.shards import open_case, prepare
 
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
@@ -175,16 +175,6 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
         images, masks = images[:], masks[:]
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Slices(images, masks, np.repeat(np.asarray(patients), counts), position)
-
-
-def fingerprint(*several: Slices) -> str:
-    """Identify the data of a training by a hash over its slices, masks and patients."""
-    digest = hashlib.sha256()
-    for s in several:
-        for array in (s.images, s.masks, s.patient.astype("S")):
-            for block in chunks(array):
-                digest.update(np.ascontiguousarray(block))
-    return digest.hexdigest()
 
 
 def _part(name: str) -> "cached_property[Slices]":

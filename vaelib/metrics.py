@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vaelib.engine.errors import InputError
+from vaelib.engine.rows import Rows
 
 if TYPE_CHECKING:  # torch, SciPy and the cache are imported where they are needed, so that this file comes at once
     from vaelib.cohort import Slices
-    from vaelib.engine.rows import Rows
 
+Array: TypeAlias = np.ndarray | Rows
 THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
 
@@ -119,9 +120,7 @@ def per_patient(patient: np.ndarray) -> dict[str, np.ndarray]:
     return {str(p): np.flatnonzero(patient == p) for p in dict.fromkeys(patient)}
 
 
-def sweep(
-    probability: np.ndarray | Rows, truth: np.ndarray | Rows, patient: np.ndarray, thresholds: ArrayLike
-) -> np.ndarray:
+def sweep(probability: Array, truth: Array, patient: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
     """Compute the 3D Dice of each patient at each threshold of the *prediction*; the truth does not move.
 
     The Dice of a threshold needs but two counts, of pixels at or above it: all of them, and those of the truth. Both
@@ -165,22 +164,22 @@ def _refuse_nan(probability: np.ndarray, patient: str) -> None:
     refuse(probability, f"{patient}: the prediction", "slices")
 
 
-def best_threshold(probability: np.ndarray | Rows, truth: np.ndarray | Rows, patient: np.ndarray) -> float:
+def best_threshold(probability: Array, truth: Array, patient: np.ndarray) -> float:
     """Find the threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
     return float(THRESHOLDS[sweep(probability, truth, patient, THRESHOLDS).mean(0).argmax()])
 
 
-def choose(probability: np.ndarray | Rows, slices: Slices) -> float:
+def choose(probability: Array, slices: Slices) -> float:
     """Find the threshold that is best on (validation) slices, which may come from disk; see `best_threshold`."""
     return best_threshold(probability, _truth_of(slices), slices.patient)
 
 
-def dice_per_patient(probability: np.ndarray | Rows, threshold: float, slices: Slices) -> np.ndarray:
+def dice_per_patient(probability: Array, threshold: float, slices: Slices) -> np.ndarray:
     """Compute the 3D Dice of each patient, (patients,), from probabilities (N, 1, H, W) of the slices."""
     return sweep(probability, _truth_of(slices), slices.patient, [threshold])[:, 0]
 
 
-def _truth_of(slices: Slices) -> np.ndarray | Rows:
+def _truth_of(slices: Slices) -> Array:
     """Say which pixels of slices are pancreas, (N, 1, H, W) bool; of those on disk, when they are asked for."""
     return slices.computed(lambda rows: slices.masks[rows] >= TRUTH)
 

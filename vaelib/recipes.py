@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from vaelib import metrics
-from vaelib.cohort import FOLDS, Cohort, Slices, fingerprint, open_cohort
+from vaelib.cohort import FOLDS, Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.dicom.export import check_target, write_mask
 from vaelib.engine import parallel
-from vaelib.engine.checkpoints import fingerprint_of, kept, load, save
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, save
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.rows import Rows, mean
@@ -114,9 +114,7 @@ def trained_vae(lab: Cohort) -> VAE:
 def keep_vae(lab: Cohort, vae: VAE, history: list[dict]) -> Path:
     """Keep a VAE just trained by `RECIPE`, as lesson 03 does, where `trained_vae` and `trained` find it."""
     path, made_by = _vae_of(lab)
-    path.unlink(missing_ok=True)
-    kept(path, made_by, lambda: {"vae": vae, "history": history})
-    return path
+    return save(path, {"vae": vae}, made_by=made_by, history=history)
 
 
 def _vae_of(lab: Cohort) -> tuple[Path, dict]:

@@ -183,10 +183,9 @@ def spatial_vae(train: Slices, seed: int, recipe: dict = SPATIAL, step: Step | N
     torch.manual_seed(seed)
     start = mean(train.images, lambda x: torch.from_numpy(x).mean())  # as torch sums it
     vae = ResidualVAE(train.size, latent=recipe["latent"], grid=recipe["grid"], start=start)
-    fit(
-        vae, step or vae_step(recipe["beta"]), [train.images, train.images], epochs=recipe["epochs"], seed=seed,
-        augmentation=partial(_seen_and_meant, recipe["jitter"]), label="VAE",
-    )  # fmt: skip
+    step, moved = step or vae_step(recipe["beta"]), partial(_seen_and_meant, recipe["jitter"])
+    data = [train.images, train.images]
+    fit(vae, step, data, epochs=recipe["epochs"], seed=seed, augmentation=moved, label="VAE")
     return vae
 
 

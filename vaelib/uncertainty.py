@@ -168,8 +168,7 @@ def calibrate(probability: np.ndarray, truth: np.ndarray, method: str = "tempera
 
 def slice_uncertainty(uncertainty: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Sum the uncertainty of each slice, (N,), and divide it by the pixels of pancreas that are expected there."""
-    axes = tuple(range(1, np.ndim(probability)))
-    return uncertainty.sum(axes) / np.maximum(probability.sum(axes), EPS)
+    return uncertainty.sum((1, 2, 3)) / np.maximum(probability.sum((1, 2, 3)), EPS)
 
 
 def slice_risk(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

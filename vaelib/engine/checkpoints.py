@@ -14,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
 from torch import Tensor, nn
 
+from vaelib.cohort import Slices
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
+from vaelib.engine.rows import chunks
 
 NETWORKS = {  # by name, the module that a class of networks is in; no other is ever built
     "VAE": "vae", "MaskDecoder": "vae", "Supervised": "vae", "ResidualVAE": "spatial",
@@ -73,6 +75,16 @@ def _digest(tensors: dict[str, Tensor], said: dict[str, str]) -> str:
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def fingerprint(*several: Slices) -> str:
+    """Identify the data of a training by a hash over its slices, masks and patients."""
+    digest = hashlib.sha256()
+    for s in several:
+        for array in (s.images, s.masks, s.patient.astype("S")):
+            for block in chunks(array):
+                digest.update(np.ascontiguousarray(block))
+    return digest.hexdigest()
 
 
 def fingerprint_of(network: nn.Module) -> str:
