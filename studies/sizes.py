@@ -25,9 +25,9 @@ from torch import nn
 
 import studies
 from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
+from vaelib.engine.checkpoints import fingerprint, kept
 from vaelib.engine.files import json_ready
 from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
@@ -35,7 +35,7 @@ from vaelib.latent import decode, encode
 from vaelib.levels import FULL
 from vaelib.rivals import parameters
 from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
-from vaelib.training import Step, augment, augmented_latents, fit, mask_step, vae_step
+from vaelib.training import Step, augment, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
 MINUTES, FOR_VAE = 1.5, 0.6  # CPU minutes a cell, and the VAE's share of them
@@ -101,7 +101,7 @@ def train(
     seen = spend(FOR_VAE * minutes, vae, step, [slices.images], seed, images.get("VAE"), augment)
     mask = mask_decoder_of(vae, mean(slices.masks))
     both, left = [slices.images, slices.masks], (1 - FOR_VAE) * minutes
-    read = spend(left, mask, mask_step, both, seed, images.get("mask"), augmented_latents(vae))
+    read = spend(left, mask, mask_step, both, seed, images.get("mask"), partial(moved_latents, vae))
     return {"vae": vae, "mask": mask}, {"VAE": seen, "mask": read}
 
 
