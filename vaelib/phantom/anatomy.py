@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaelib.phantom.body import Body
+from vaelib.phantom.body import TABLES, Body
 from vaelib.phantom.shapes import Ellipsoid, Tube
 
 
@@ -78,15 +78,12 @@ class Anatomy(Body):
             path = start + np.cumsum(n(0, 1, (5, 3)) * (17, 12, 11), 0)
             radii = u(7, 12) + n(0, 0.8, 5)
             tube("jejunum", path, radii, self._fill(0.45), wall=u(2, 3), folds=1.0, speckle=0.28)
-        arc = at(
-            (-100, 10, -110), (-98, 8, -60), (-90, -12, -36), (-72, -46, -36), (-38, -70, -44), (2, -74, -48),
-            (46, -68, -30), (84, -46, 2), (104, -18, 30), (111, 10, 18), (112, 18, -14), (108, 16, -55), (106, 12, -110)
-        )  # fmt: skip
+        *way, calibre = np.transpose(TABLES["colon"]["points"])
+        arc = at(*np.transpose(way))
         arc += n(0, 7, arc.shape) * (0.7, 0.7, 1.2)
-        calibre = np.array([21, 21, 19, 17, 16, 16, 15, 15, 14, 12, 10, 10, 10]) * u(0.8, 1.25) + n(0, 1.5, 13)
-        colon = tube(
-            "colon", arc, calibre, u(20, 60), gas=float(arc[4:7, 1].mean()) - u(-4, 8), wall=2.0, faeces=u(0.2, 1)
-        )
+        calibre = calibre * u(0.8, 1.25) + n(0, 1.5, 13)
+        fill, gas = u(20, 60), float(arc[4:7, 1].mean()) - u(-4, 8)
+        colon = tube("colon", arc, calibre, fill, gas, wall=2.0, faeces=u(0.2, 1))
         along = np.cumsum(np.linalg.norm(np.diff(colon.points, axis=0, prepend=colon.points[:1]), axis=1))
         colon.radii *= (1 + 0.12 * np.sin(along * (2 * np.pi / 27))).astype(np.float32)
         full = u(0.62, 1.02)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import fft
 
 from vaelib.phantom.anatomy import Anatomy
+from vaelib.phantom.body import TABLES
 from vaelib.phantom.shapes import Canvas
 
 Painter = Callable[[Canvas, Anatomy], np.ndarray]  # paints a slice, returns the pancreas' mask in it
@@ -25,11 +26,7 @@ class Scanner:
     table: int  # 1 or 2 curved, 0 flat
 
 
-SCANNERS = (
-    Scanner("Phantom Soft", "CT1", "SOFT", 11, 0.22, 2),
-    Scanner("Phantom Standard", "CT2", "STANDARD", 15, 0.30, 1),
-    Scanner("Phantom Sharp", "CT3", "SHARP", 20, 0.42, 2),
-)
+SCANNERS = tuple(Scanner(**row) for row in TABLES["scanner"])
 
 
 class Grid(NamedTuple):
