@@ -21,16 +21,13 @@ Spleen: below the healthy liver by 1 to 18, Park et al., "Biopsy-proven nonsteat
 parenchyma 30 to 35), as they differ between scanners: Lamba et al., AJR 2014;203:1013.
 """
 
-import tomllib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaelib.phantom.shapes import Shape, Tube, Waves
+from vaelib.phantom.shapes import TABLES, Shape, Tube, Waves
 
-TABLES = tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))
 HU = TABLES["hu"]  # mean and spread between patients, portal-venous phase
 
 

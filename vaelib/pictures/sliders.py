@@ -156,8 +156,10 @@ def latent_explorer(
     def draw(threshold: float, morph: float, **values: Any) -> str:
         ends = [values["from"], values["to"]]
         a, b = (z[places[end]] for end in ends)
-        moved = [values[key] for key in moves] @ np.array([*steps[values["sliders move"]].values()])
-        here = a + morph * (b - a) + moved
+        kind = steps[values["sliders move"]]
+        for control, name in zip(moves.values(), kind, strict=True):
+            control.description = name
+        here = a + morph * (b - a) + [values[key] for key in moves] @ np.array([*kind.values()])
         image, probability = _decode(model, here)
         found, near = probability >= threshold, ends[morph >= 0.5]
         scored = [] if truth is None else [near] if morph in (0, 1) else ends
@@ -176,14 +178,7 @@ def latent_explorer(
     }
     key = {"decoded mask": PREDICTION} | ({} if truth is None else {"true mask": TRUTH})
     alt = "the reconstruction from the latent and, beside it, the mask"
-    board = Board(left.ax.figure, controls, draw, alt, buttons, key)
-
-    def rename(change: dict[str, Any]) -> None:
-        for control, name in zip(moves.values(), steps[change["new"]], strict=True):
-            control.description = name
-
-    controls["sliders move"].observe(rename, "value")
-    return board
+    return Board(left.ax.figure, controls, draw, alt, buttons, key)
 
 
 def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> Board:
