@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import SimpleITK as sitk
+
 from vaelib.cohorts.quality import fingerprint
 
 
