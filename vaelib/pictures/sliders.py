@@ -141,8 +141,7 @@ def latent_explorer(
     """
     z, places, truth = _latents(model[1], z, places, truth, components)
     steps, (left, right) = _steps(z, components), _panels({}, {})
-    names = enumerate(steps["principal directions"], start=1)
-    moves = {f"slider {k}": slider(name, -3, 3, 0, 0.1) for k, name in names}
+    moves = {f"slider {k}": slider(name, -3, 3, 0, 0.1) for k, name in enumerate(steps["principal directions"], 1)}
     controls = {
         "from": choice("from", list(places)),
         "to": choice("to", list(places)),
