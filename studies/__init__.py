@@ -2,15 +2,18 @@
 
 A study is a file here whose docstring asks a question. Its ``run(lab)`` takes an open cohort and returns a dict, which
 ``python -m studies NAME`` writes to ``results/NAME.json``. Its ``tables(record)``, if it has one, returns tables of
-`PAGES` by the name of the marks between which they stand. No study imports another: what two need is in `vaelib`.
+`PAGES` by the name of the marks between which they stand. No study imports another: what two need stands here, in
+`studies._contestants`, or in `vaelib`.
 """
 
 import json
 import pkgutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vaelib import metrics
 from vaelib.engine.files import json_ready, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,3 +62,58 @@ def cell(interval: dict, digits: str) -> str:
         return "infinite"
     mean, low, high = (format(interval[k], digits) for k in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
+
+
+def summary(values: np.ndarray) -> dict:
+    """Summarize scores (seeds, patients): their interval over patients, and the mean of each seed.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``low`` and ``high``; ``values``, the mean over seeds of each patient; ``seeds``, the means.
+    """
+    values_per_patient = np.mean(values, 0)
+    return metrics.bootstrap(values_per_patient)._asdict() | {"values": values_per_patient, "seeds": np.mean(values, 1)}
+
+
+def paired(ours: Sequence, theirs: Sequence) -> dict[str, float]:
+    """Compare two methods patient by patient: the mean difference with its 95% interval.
+
+    Each patient is compared with itself, which takes out that some are harder than others.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of arrays (patients,)
+        One for each seed; the seeds that both have are compared.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``low`` and ``high`` of ours minus theirs.
+    """
+    n = min(len(ours), len(theirs))
+    return metrics.bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
+
+
+def over_patients(statistic: Callable[[np.ndarray], float], patient: np.ndarray, draws: int = 300) -> dict[str, float]:
+    """Compute a statistic of slices with its 95% interval: patients are drawn anew, each with all its slices.
+
+    Slices of one patient are alike, so an interval that resamples slices would be too narrow.
+
+    Parameters
+    ----------
+    statistic : callable
+        From the numbers of the rows that are used, some of them several times, to a number.
+    patient : ndarray, (N,)
+        Whose each row is.
+    draws : int
+
+    Returns
+    -------
+    dict
+        The ``mean`` (the statistic of all rows), ``low`` and ``high``.
+    """
+    rows, rng = [*metrics.per_patient(patient).values()], np.random.default_rng(0)
+    samples = (np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))]) for _ in range(draws))
+    low, high = np.nanquantile([statistic(sample) for sample in samples], (0.025, 0.975))
+    return metrics.Interval(float(statistic(np.arange(len(patient)))), float(low), float(high))._asdict()

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies import cell, publish
+from studies import cell, paired, publish, summary
+from studies._contestants import checkpoint, contestant
 from vaelib import metrics, recipes
 from vaelib.cohort import Cohort
 from vaelib.phantom.shifts import SHIFTS, stack_shifted
-from vaelib.rivals import ARMS, SPATIAL, checkpoint, contestant, parameters
+from vaelib.rivals import ARMS, SPATIAL, parameters
 
 RIVAL, OURS, SEEDS = "U-Net", "spatial VAE, detached", (0, 1, 2)
 ONCE = ("supervised bottleneck", "U-Net, skips cut", "U-Net, three slices", "U-Net, jittered")  # controls, of one seed
@@ -57,16 +58,14 @@ def effort(name: str, found: dict) -> dict:
 def compare(scores: dict[str, dict[str, list]]) -> dict:
     """Compare the contestants by their scores, which are Dices (patients,) of each seed, by shift and name."""
     plain = scores["none"]
-    dice = {shift: {n: metrics.summary(np.array(v)) for n, v in by.items()} for shift, by in scores.items()}
+    dice = {shift: {n: summary(np.array(v)) for n, v in by.items()} for shift, by in scores.items()}
     others = [name for name in plain if name != RIVAL]
     return {
         "dice": dice,
-        "minus U-Net": {s: {n: metrics.paired(by[n], by[RIVAL]) for n in others} for s, by in scores.items()},
-        "drop": {s: {n: metrics.paired(v, plain[n]) for n, v in by.items()} for s, by in scores.items()},
+        "minus U-Net": {s: {n: paired(by[n], by[RIVAL]) for n in others} for s, by in scores.items()},
+        "drop": {s: {n: paired(v, plain[n]) for n, v in by.items()} for s, by in scores.items()},
         "spared": {s: {n: spared(dice, s, n) for n in others} for s in scores if s != "none"},
-        "costs": {
-            name: metrics.paired(*(plain[n][:1] for n in two)) for name, two in COSTS.items() if {*two} <= {*plain}
-        },
+        "costs": {name: paired(*(plain[n][:1] for n in two)) for name, two in COSTS.items() if {*two} <= {*plain}},
     }
 
 

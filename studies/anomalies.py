@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 from sklearn.decomposition import PCA
 from torch import nn
 
+from studies import over_patients
+from studies._contestants import contestant
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
-from vaelib.metrics import over_patients
 from vaelib.phantom.anomalies import ANOMALIES, stack_staged
-from vaelib.rivals import contestant
 
 SEEDS = (0, 1, 2)
 COMPONENTS = int(recipes.RECIPE["latent"])  # as many numbers as the latent has
@@ -49,7 +50,26 @@ def scores(
     """Give slices all their scores, in standard deviations of those of normal validation slices."""
     these, normal = score(images), score(val.images[:])
     by = {k: uncertainty.z_score(getattr(these, k), getattr(normal, k)) for k in ("recon", "kl", "bound")}
-    return by | {"peak": uncertainty.peak(these.pixels, normal.pixels)}
+    return by | {"peak": peak(these.pixels, normal.pixels)}
+
+
+def peak(pixels: np.ndarray, normal: np.ndarray, side: int = 5) -> np.ndarray:
+    """Find the most unusual spot of each slice, (N,): errors averaged over a window, in units of what is usual there.
+
+    A sum over the slice drowns a small thing in the noise of all the rest; the largest of many small sums does not.
+
+    Parameters
+    ----------
+    pixels, normal : ndarray, (N, 1, H, W)
+        Squared errors of the slices, and of slices that are known to be normal.
+    side : int
+        Of the window, in pixels.
+    """
+    usual, found = (
+        uniform_filter(np.asarray(a, np.float32), (1, 1, side, side), mode="constant") for a in (normal, pixels)
+    )
+    mean, spread = usual.mean(0), usual.std(0)
+    return ((found - mean) / (spread + spread.mean())).max((1, 2, 3))
 
 
 def separation(pairs: Sequence[tuple], rows: np.ndarray) -> float:

@@ -15,10 +15,11 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
+from studies import paired
 from vaelib import metrics
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import fingerprint_of, kept
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept
 from vaelib.latent import decode, encode
 from vaelib.losses import beta_at, kl_per_unit, l2, mask_loss, vae_loss
 from vaelib.rivals import ARMS, SPATIAL, parameters, spatial_mask, spatial_vae
@@ -137,6 +138,6 @@ def run(lab: Cohort) -> dict:
             "val": float(metrics.dice_per_patient(on_val, threshold, lab.val).mean()),
             "threshold": threshold, "values": values[name],
             "parameters": parameters(networks), "cpu seconds": found["cpu seconds"],
-            f"minus {FINE}": metrics.paired([values[name]], [values[FINE]]) if FINE in values else None,
+            f"minus {FINE}": paired([values[name]], [values[FINE]]) if FINE in values else None,
         }  # fmt: skip
     return {"seed": SEED, "base": BASE, "test": lab.parts["test"], "rows": rows}

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.decomposition import PCA
 from torch import nn
 
+from studies._contestants import contestant
 from vaelib import latent, metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
-from vaelib.rivals import contestant
 from vaelib.uncertainty import shifted, signed_distance
 
 SEEDS = (0, 1, 2)

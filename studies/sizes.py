@@ -21,22 +21,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import studies
 from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
+from vaelib.engine.checkpoints import fingerprint, kept
 from vaelib.engine.files import json_ready
-from vaelib.engine.memory import PeakMemory
+from vaelib.engine.memory import step_cost
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL
-from vaelib.losses import vae_loss
 from vaelib.rivals import parameters
 from vaelib.spatial import BETA, GRID, ResidualMaskDecoder, ResidualVAE, build
-from vaelib.training import Step, augment, augmented_latents, fit, mask_step, vae_step
+from vaelib.training import Step, augment, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
 MINUTES, FOR_VAE = 1.5, 0.6  # CPU minutes a cell, and the VAE's share of them
@@ -102,7 +101,7 @@ def train(
     seen = spend(FOR_VAE * minutes, vae, step, [slices.images], seed, images.get("VAE"), augment)
     mask = mask_decoder_of(vae, mean(slices.masks))
     both, left = [slices.images, slices.masks], (1 - FOR_VAE) * minutes
-    read = spend(left, mask, mask_step, both, seed, images.get("mask"), augmented_latents(vae))
+    read = spend(left, mask, mask_step, both, seed, images.get("mask"), partial(moved_latents, vae))
     return {"vae": vae, "mask": mask}, {"VAE": seen, "mask": read}
 
 
@@ -161,40 +160,6 @@ def trained(at: tuple, lab: Cohort, minutes: float, seed: int, images: dict[str,
     }  # fmt: skip
     said = {"cohort": "synthetic", "study": "python -m studies sizes", "thresholds": thresholds}
     return networks | said | {"scores": json_ready(scores)}
-
-
-def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict[str, float]:
-    """Measure what an image adds to a training step on the CPU: milliseconds (of all threads), and megabytes.
-
-    The memory is the difference between a step with `few` images and one with twice as many, so that weights and their
-    gradients, which do not grow with the batch, stay out of it.
-
-    Parameters
-    ----------
-    vae : VAE
-    size : int
-        Side of an image in pixels.
-    few : int
-    dtype : torch.dtype, optional
-        Mixed precision, for instance ``torch.bfloat16``.
-    """
-    vae.to(memory_format=torch.channels_last).train()
-
-    def step(x: Tensor) -> None:
-        vae.zero_grad()
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            vae_loss(vae(x), x).total.backward()
-
-    images, peaks, seconds = torch.rand(2 * few, 1, size, size), [], []
-    for n in (few, 2 * few):
-        with PeakMemory() as watch:
-            step(images[:n])
-        peaks.append(watch.peak)
-    for _ in range(2):  # watching takes time, so other steps are timed
-        began = time.process_time()
-        step(images)
-        seconds.append(time.process_time() - began)
-    return {"ms": 1000 * min(seconds) / (2 * few), "MB": (peaks[1] - peaks[0]) / few / 1e6}
 
 
 def cost(levels: Sequence[int] = (6, 7, 8, 9)) -> dict:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
+from studies import over_patients
+from studies._contestants import contestant
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
-from vaelib.metrics import over_patients
-from vaelib.rivals import contestant
 from vaelib.uncertainty import Calibration, Drawn
 
 SEEDS, DRAWS = (0, 1, 2), 32

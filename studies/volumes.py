@@ -22,13 +22,13 @@ import torch
 from torch import nn
 
 import studies
+from studies._contestants import contestant
 from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import fingerprint_of, kept
-from vaelib.rivals import contestant, parameters
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept
+from vaelib.rivals import parameters
 from vaelib.sequence import (
-    CUBE,
     Cubes,
     Recurrent,
     SequenceDecoder,
@@ -36,16 +36,16 @@ from vaelib.sequence import (
     sequence_step,
     sequences,
     smooth,
-    train_cubes,
     train_recurrent,
 )
-from vaelib.training import Step, augment, fit, mask_step, vae_step
+from vaelib.training import Step, augment, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
 LEVEL, COARSE, SEEDS = 6, 5, (0, 1, 2)
 SLICES, SMOOTHED, RECURRENT = "2D", "2D, smoothed", "recurrent"
 COARSE_SLICES, CUBES, CEILING = "2D at 32", "3D at 32", "ceiling of 32"
 COPIES, MASK_EPOCHS = 8, 4  # of the recurrent decoder
+CUBE = {"channels": 8, "latent": 128, "beta": 0.01, "epochs": 200, "mask_epochs": 200}
 
 
 def place(name: str, seed: int) -> Path:
@@ -83,6 +83,19 @@ def recurrent(lab: Cohort, seed: int, vae: nn.Module) -> nn.Module:
     how = {"copies": COPIES, "mask_epochs": MASK_EPOCHS}
     make = lambda: {"mask": train_recurrent(vae, lab.train, lab.val, seed=seed, **how)[0]}  # noqa: E731
     return trained(RECURRENT, seed, lab, how, make, vae)["mask"]
+
+
+def train_cubes(train: Slices, *, recipe: dict = CUBE, seed: int = 0) -> dict[str, nn.Module]:
+    """Train a VAE and its detached mask decoder on cubes, as `recipes` does on slices: both by name."""
+    torch.manual_seed(seed)
+    x, m = cubes(train)
+    size = {"size": x.shape[-1], "channels": recipe["channels"], "latent": recipe["latent"], "dims": 3}
+    vae = VAE(**size, start=float(x.mean()))
+    fit(vae, vae_step(recipe["beta"]), [x], epochs=recipe["epochs"], batch_size=4, seed=seed, augmentation=augment)
+    mask = MaskDecoder(**size, prevalence=float(m.mean()))
+    encoded, passes = partial(moved_latents, vae), recipe["mask_epochs"]
+    fit(mask, mask_step, [x, m], epochs=passes, batch_size=4, seed=seed, augmentation=encoded)
+    return {"vae": vae, "mask": mask}
 
 
 def solid(lab: Cohort, seed: int) -> dict[str, nn.Module]:
@@ -136,14 +149,14 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
     record = {"seeds": list(seeds), "test": lab.parts["test"], "cube": CUBE, "seconds a pass": pace(lab, coarse)}
     record["arms"] = {
-        name: fact | {measure: metrics.summary(np.array(by[name])) for measure, by in scores.items()}
+        name: fact | {measure: studies.summary(np.array(by[name])) for measure, by in scores.items()}
         for name, fact in facts.items()
     }
     truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)
     record["truth"] = {measure: metrics.bootstrap(values)._asdict() for measure, values in truth.items()}
     for rival, names in ((SLICES, (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
         record[f"minus {rival}"] = {
-            n: {measure: metrics.paired(by[n], by[rival]) for measure, by in scores.items()} for n in names
+            n: {measure: studies.paired(by[n], by[rival]) for measure, by in scores.items()} for n in names
         }
     studies.publish(place(CUBES, seeds[0]), "08_cubes")
     return record

@@ -346,36 +346,6 @@ def test_the_threshold_and_the_dice_of_slices_are_those_of_their_masks_in_memory
     np.testing.assert_array_equal(metrics.dice_per_patient(lazy[1], 0.6, from_disk), dices)
 
 
-def test_a_summary_is_over_patients_and_keeps_the_seeds_apart():
-    found = metrics.summary(np.array([[0.2, 0.6, 0.7], [0.4, 0.8, 0.9]]))
-    assert found["values"] == pytest.approx([0.3, 0.7, 0.8]) and found["seeds"] == pytest.approx([0.5, 0.7])
-    assert (found["mean"], found["low"], found["high"]) == metrics.bootstrap(found["values"])
-
-
-def test_a_pair_is_compared_patient_by_patient_by_the_seeds_that_both_have():
-    ours = [np.array([0.3, 0.7]), np.array([0.5, 0.9]), np.array([0, 0])]
-    found = metrics.paired(ours, [np.array([0.2, 0.6]), np.array([0.4, 0.8])])
-    assert found == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
-
-
-PATIENT = np.repeat(list("abc"), 6)
-
-
-def test_whole_patients_are_resampled():
-    value = np.repeat([0.0, 1.0, 2.0], 6)
-    found = metrics.over_patients(lambda rows: value[rows].mean(), PATIENT)
-    assert found["mean"] == 1 and (found["low"], found["high"]) == (0, 2)
-    seen = set()
-    metrics.over_patients(lambda rows: seen.add(tuple(rows)) or 0.0, PATIENT, draws=50)
-    assert all(len(rows) == 18 and all((np.diff(np.reshape(rows, (3, 6))) == 1).ravel()) for rows in seen)
-
-
-def test_a_patient_without_a_value_does_not_spoil_the_interval():
-    value = np.repeat([0.5, 0.5, np.nan], 6)
-    found = metrics.over_patients(lambda rows: np.nanmean(value[rows]) if (rows < 12).any() else np.nan, PATIENT)
-    assert found == {"mean": 0.5, "low": 0.5, "high": 0.5}
-
-
 def test_a_full_size_map_is_scored_once(shards):
     maps = {p: np.asarray(metrics.truth_at(shards, p, 9), np.float32) for p in "ab"}
     assert metrics.best_thresholds(shards, maps, 9).keys() == {"512"}

@@ -9,9 +9,9 @@ import torch
 from small import make_patients
 
 from vaelib import recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import load
+from vaelib.engine.checkpoints import fingerprint, load
 from vaelib.engine.rows import Rows
 
 

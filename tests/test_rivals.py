@@ -7,6 +7,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from studies._contestants import checkpoint, contestant
+from studies.ladder import CODES
 from vaelib import recipes, rivals
 from vaelib.cohort import Cohort, Slices
 from vaelib.engine.checkpoints import kept, load, save
@@ -19,7 +21,7 @@ from vaelib.vae import VAE, MaskDecoder
 
 SHORT = {"latent": 4, "beta": 0.01, "epochs": 1, "copies": 2, "mask_epochs": 1}
 SPATIAL = {"latent": 2, "grid": 8, "epochs": 1, "passes": 1, "blocks": 1, "channels": 4}
-ALL = rivals.ARMS | rivals.CODES
+ALL = rivals.ARMS | CODES
 
 
 def patients(*names, slices=5, side=32):
@@ -55,11 +57,11 @@ def tiny(name):
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     for name in ALL:
-        monkeypatch.setitem(rivals.ARMS if name in rivals.ARMS else rivals.CODES, name, tiny(name))
+        monkeypatch.setitem(rivals.ARMS if name in rivals.ARMS else CODES, name, tiny(name))
 
 
 def arm_of(name):
-    return (rivals.ARMS | rivals.CODES)[name]
+    return (rivals.ARMS | CODES)[name]
 
 
 @pytest.mark.parametrize("side", [64, 128])
@@ -148,7 +150,7 @@ def test_a_code_is_scaled_and_read_by_the_decoder_of_this_series():
 
 def test_the_ladder_gives_every_code_the_same_decoder():
     lab = lab_of(patients("a", "b", "c"), patients("d"))
-    made = [arm.fit(lab, 0) for arm in rivals.CODES.values()]
+    made = [arm.fit(lab, 0) for arm in CODES.values()]
     shapes = [[p.shape for p in one["mask"].parameters()] for one in made]
     assert len(made) == 3 and shapes[0] == shapes[1] == shapes[2]
 
@@ -166,15 +168,15 @@ def trainings(monkeypatch, name):
 def test_a_contestant_is_trained_once_and_again_when_its_slices_change(tmp_path, monkeypatch):
     seen = trainings(monkeypatch, "U-Net")
     train, val = patients("a", "b"), patients("c")
-    first = rivals.contestant("U-Net", lab_of(train, val), 0, tmp_path)
-    path = rivals.checkpoint("U-Net", 0, tmp_path)
+    first = contestant("U-Net", lab_of(train, val), 0, tmp_path)
+    path = checkpoint("U-Net", 0, tmp_path)
     assert [*tmp_path.glob("*.safetensors")] == [path]
     written, data = path.stat().st_mtime_ns, load(path)[1]["made_by"]["data"]
-    again = rivals.contestant("U-Net", lab_of(train, val), 0, tmp_path)
+    again = contestant("U-Net", lab_of(train, val), 0, tmp_path)
     assert again.meta == first.meta and {"threshold", "cpu seconds"} <= {*first.meta}
     assert np.array_equal(again.predict(val), first.predict(val))
     assert path.stat().st_mtime_ns == written and len(seen) == 1
-    rivals.contestant("U-Net", lab_of(patients("a", "d"), val), 0, tmp_path)
+    contestant("U-Net", lab_of(patients("a", "d"), val), 0, tmp_path)
     assert load(path)[1]["made_by"]["data"] != data and len(seen) == 2
 
 
@@ -184,15 +186,15 @@ def test_each_part_of_a_recipe_is_a_reason_to_train_anew(name, tmp_path):
     lab, seen, arms = lab_of(patients("a", "b"), patients("c")), [], rivals.ARMS
     made = arm_of(name).fit(lab, 0)
     arms[name] = arm_of(name)._replace(train=lambda *given: seen.append(given) or made)
-    rivals.contestant(name, lab, 0, tmp_path)
-    rivals.contestant(name, lab, 0, tmp_path)
+    contestant(name, lab, 0, tmp_path)
+    contestant(name, lab, 0, tmp_path)
     assert len(seen) == 1
     plain = arms[name]
     for part, value in plain.recipe.items():
         other = {**value, "channels": 8} if isinstance(value, dict) else not value if value is True else value + 1
         arms[name] = plain._replace(recipe=plain.recipe | {part: other})
         before = len(seen)
-        rivals.contestant(name, lab, 0, tmp_path)
+        contestant(name, lab, 0, tmp_path)
         assert len(seen) == before + 1, f"{part} was changed, and nothing trained"
 
 

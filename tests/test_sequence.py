@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from studies.volumes import train_cubes
 from vaelib import InputError, sequence
 from vaelib.cohort import Slices
 from vaelib.engine import checkpoints
@@ -167,5 +168,5 @@ def test_cubes_move_with_their_masks_and_keep_head_up():
 def test_a_3d_model_answers_on_the_slices_of_each_patient():
     recipe = {"channels": 2, "latent": 4, "beta": 0.01, "epochs": 1, "mask_epochs": 1}
     s = stack()
-    networks = sequence.train_cubes(s, recipe=recipe)
+    networks = train_cubes(s, recipe=recipe)
     assert Cubes(**networks).predict(s).shape == s.masks.shape

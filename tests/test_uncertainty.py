@@ -7,6 +7,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from studies.anomalies import peak
 from vaelib import InputError, uncertainty
 from vaelib.uncertainty import (
     anomaly,
@@ -17,7 +18,6 @@ from vaelib.uncertainty import (
     draw_latents,
     entropy,
     matching_slices,
-    peak,
     pieces,
     plausible,
     reliability,

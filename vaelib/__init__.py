@@ -21,7 +21,7 @@ _API = {  # by file of the root, in the order of the lessons, what it defines fo
     "spatial": "ResidualVAE ResidualMaskDecoder neighbours",
     "sequence": "SequenceDecoder",
     "uncertainty": "sample_masks",
-    "rivals": "UNet contestant",
+    "rivals": "UNet",
     "cohort": "Cohort Slices open_cohort load_slices split folds",
     "recipes": "train evaluate segment cross_validate trained predicted",
 }

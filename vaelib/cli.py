@@ -14,6 +14,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from vaelib import InputError, __version__
+from vaelib.cohorts.layout import cache_folder, data_folder, find_cases, home, models_folder
 
 app = App(
     name="vaelib",
@@ -41,7 +42,6 @@ def phantom(folder: Path | None = None, *, patients: int = 48, seed: int = 2026,
     workers : int, optional
         Processes over patients; by default one a core.
     """
-    from vaelib.cohorts.layout import home
     from vaelib.phantom import make_cohort
 
     make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
@@ -63,7 +63,6 @@ def download(folder: Path | None = None, *, patients: str | None = None, dry_run
         Say what would be fetched, and stop.
     """
     from vaelib.cohorts.download import download as fetch
-    from vaelib.cohorts.layout import home
 
     fetch(folder or home() / "data" / "pancreas_ct", patients, dry_run=dry_run)
 
@@ -83,7 +82,6 @@ def labels(archive: Path, folder: Path | None = None) -> None:
         The cohort, or the folder above the patients'; by default data/pancreas_ct.
     """
     from vaelib.cohorts.labels import unpack
-    from vaelib.cohorts.layout import home
 
     folder = folder or home() / "data" / "pancreas_ct"
     print(f"{len(unpack(archive, folder))} labels are in {folder}")
@@ -105,7 +103,6 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
     workers : int, optional
         Processes over patients; by default one a core.
     """
-    from vaelib.cohorts.layout import data_folder, find_cases
     from vaelib.cohorts.survey import survey, table, write_csv
 
     rows = survey(find_cases(folder or data_folder()), workers=workers)
@@ -139,7 +136,6 @@ def prepare(
     workers : int, optional
         Processes over patients; by default one a core.
     """
-    from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
     from vaelib.engine.shards import prepare as write_levels
 
     folder = folder or data_folder()
@@ -246,7 +242,6 @@ def folds(
     seed : int
         The same seed on the same machine gives the same weights.
     """
-    from vaelib.cohorts.layout import models_folder
     from vaelib.recipes import cross_validate, fold_table
 
     out = out or models_folder(folder) / "folds"
@@ -281,8 +276,6 @@ def segment(
 
 def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:
     """Take the checkpoint that is given, or else the one among the cohort's models that `vaelib train` writes."""
-    from vaelib.cohorts.layout import models_folder
-
     return given or models_folder(folder) / "trained.safetensors"
 
 

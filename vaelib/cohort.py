@@ -12,7 +12,7 @@ import numpy as np
 
 from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.errors import InputError
-from vaelib.engine.rows import Rows, chunks, of_files
+from vaelib.engine.rows import Rows, of_files
 from vaelib.engine.shards import open_case, prepare
 
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
@@ -23,19 +23,16 @@ def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def split(
-    patients: Iterable[str], *, fractions: Sequence[float] = (0.65, 0.1, 0.25), seed: int = 0
-) -> dict[str, list[str]]:
+def split(patients: Iterable[str], *, seed: int = 0) -> dict[str, list[str]]:
     """Split patients into training, validation and test; never slices, so no one is in two sets.
 
+    A tenth of them is for validation, a quarter for the test, one of each at least, and the rest for training.
     A patient's place in line is the SHA-256 of the seed and the name: it is the same on every machine
     and in whatever order the patients are given.
 
     Parameters
     ----------
     patients : iterable of str
-    fractions : three floats
-        Shares of train, val and test, together 1.
     seed : int
         Another seed, another split.
 
@@ -47,12 +44,10 @@ def split(
     Raises
     ------
     InputError
-        Fewer than three patients, or fractions that leave a set empty.
+        Fewer than three patients.
     """
     names = sorted(set(patients))
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InputError(f"fractions {fractions}: need three shares above 0 that add up to 1")
-    val, test = (max(1, round(share * len(names))) for share in fractions[1:])
+    val, test = (max(1, round(share * len(names))) for share in (0.1, 0.25))
     train = len(names) - val - test
     if train < 1:
         raise InputError(f"{len(names)} patient(s): too few to train, validate and test on; three is the least")
@@ -175,16 +170,6 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
         images, masks = images[:], masks[:]
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
     return Slices(images, masks, np.repeat(np.asarray(patients), counts), position)
-
-
-def fingerprint(*several: Slices) -> str:
-    """Identify the data of a training by a hash over its slices, masks and patients."""
-    digest = hashlib.sha256()
-    for s in several:
-        for array in (s.images, s.masks, s.patient.astype("S")):
-            for block in chunks(array):
-                digest.update(np.ascontiguousarray(block))
-    return digest.hexdigest()
 
 
 def _part(name: str) -> "cached_property[Slices]":

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vaelib.engine.errors import InputError
+from vaelib.engine.rows import Rows
 
 if TYPE_CHECKING:  # torch, SciPy and the cache are imported where they are needed, so that this file comes at once
     from vaelib.cohort import Slices
-    from vaelib.engine.rows import Rows
 
+Array: TypeAlias = np.ndarray | Rows
 THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
 
@@ -109,64 +110,9 @@ def bootstrap(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval
     return Interval(float(values.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975])))
 
 
-def summary(values: np.ndarray) -> dict:
-    """Summarize scores (seeds, patients): their interval over patients, and the mean of each seed.
-
-    Returns
-    -------
-    dict
-        ``mean``, ``low`` and ``high``; ``values``, the mean over seeds of each patient; ``seeds``, the means.
-    """
-    values_per_patient = np.mean(values, 0)
-    return bootstrap(values_per_patient)._asdict() | {"values": values_per_patient, "seeds": np.mean(values, 1)}
-
-
-def paired(ours: Sequence, theirs: Sequence) -> dict[str, float]:
-    """Compare two methods patient by patient: the mean difference with its 95% interval.
-
-    Each patient is compared with itself, which takes out that some are harder than others.
-
-    Parameters
-    ----------
-    ours, theirs : sequence of arrays (patients,)
-        One for each seed; the seeds that both have are compared.
-
-    Returns
-    -------
-    dict
-        ``mean``, ``low`` and ``high`` of ours minus theirs.
-    """
-    n = min(len(ours), len(theirs))
-    return bootstrap(np.mean(ours[:n], 0) - np.mean(theirs[:n], 0))._asdict()
-
-
 def verdict(interval: dict[str, float]) -> str:
     """Say who wins by the interval of a paired difference: "ahead", "behind", or "level" where it includes zero."""
     return "ahead" if interval["low"] > 0 else "behind" if interval["high"] < 0 else "level"
-
-
-def over_patients(statistic: Callable[[np.ndarray], float], patient: np.ndarray, draws: int = 300) -> dict[str, float]:
-    """Compute a statistic of slices with its 95% interval: patients are drawn anew, each with all its slices.
-
-    Slices of one patient are alike, so an interval that resamples slices would be too narrow.
-
-    Parameters
-    ----------
-    statistic : callable
-        From the numbers of the rows that are used, some of them several times, to a number.
-    patient : ndarray, (N,)
-        Whose each row is.
-    draws : int
-
-    Returns
-    -------
-    dict
-        The ``mean`` (the statistic of all rows), ``low`` and ``high``.
-    """
-    rows, rng = [*per_patient(patient).values()], np.random.default_rng(0)
-    samples = (np.concatenate([rows[k] for k in rng.integers(len(rows), size=len(rows))]) for _ in range(draws))
-    low, high = np.nanquantile([statistic(sample) for sample in samples], (0.025, 0.975))
-    return Interval(float(statistic(np.arange(len(patient)))), float(low), float(high))._asdict()
 
 
 def per_patient(patient: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,7 +120,7 @@ def per_patient(patient: np.ndarray) -> dict[str, np.ndarray]:
     return {str(p): np.flatnonzero(patient == p) for p in dict.fromkeys(patient)}
 
 
-def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
+def sweep(probability: Array, truth: Array, patient: np.ndarray, thresholds: ArrayLike) -> np.ndarray:
     """Compute the 3D Dice of each patient at each threshold of the *prediction*; the truth does not move.
 
     The Dice of a threshold needs but two counts, of pixels at or above it: all of them, and those of the truth. Both
@@ -182,8 +128,9 @@ def sweep(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray, thres
 
     Parameters
     ----------
-    probability : ndarray, (N, 1, H, W)
-    truth : ndarray of bool, (N, 1, H, W)
+    probability : ndarray or Rows, (N, 1, H, W)
+    truth : ndarray or Rows, (N, 1, H, W)
+        Of bool; one patient at a time is read.
     patient : ndarray, (N,)
     thresholds : ndarray, (T,)
 
@@ -217,26 +164,24 @@ def _refuse_nan(probability: np.ndarray, patient: str) -> None:
     refuse(probability, f"{patient}: the prediction", "slices")
 
 
-def best_threshold(probability: np.ndarray, truth: np.ndarray, patient: np.ndarray) -> float:
+def best_threshold(probability: Array, truth: Array, patient: np.ndarray) -> float:
     """Find the threshold with the best mean Dice over patients. Choose it on validation patients, never on test."""
     return float(THRESHOLDS[sweep(probability, truth, patient, THRESHOLDS).mean(0).argmax()])
 
 
-def choose(probability: np.ndarray | Rows, slices: Slices) -> float:
+def choose(probability: Array, slices: Slices) -> float:
     """Find the threshold that is best on (validation) slices, which may come from disk; see `best_threshold`."""
-    return float(THRESHOLDS[_sweep_slices(probability, slices, THRESHOLDS).mean(0).argmax()])
+    return best_threshold(probability, _truth_of(slices), slices.patient)
 
 
-def dice_per_patient(probability: np.ndarray | Rows, threshold: float, slices: Slices) -> np.ndarray:
+def dice_per_patient(probability: Array, threshold: float, slices: Slices) -> np.ndarray:
     """Compute the 3D Dice of each patient, (patients,), from probabilities (N, 1, H, W) of the slices."""
-    return _sweep_slices(probability, slices, np.array([threshold]))[:, 0]
+    return sweep(probability, _truth_of(slices), slices.patient, [threshold])[:, 0]
 
 
-def _sweep_slices(probability: np.ndarray | Rows, slices: Slices, thresholds: np.ndarray) -> np.ndarray:
-    """Do what `sweep` does, with one patient at a time in memory."""
-    rows = per_patient(slices.patient).values()
-    one_by_one = ((probability[r], slices.masks[r] >= TRUTH, slices.patient[r]) for r in rows)
-    return np.concatenate([sweep(*patient, thresholds) for patient in one_by_one])
+def _truth_of(slices: Slices) -> Array:
+    """Say which pixels of slices are pancreas, (N, 1, H, W) bool; of those on disk, when they are asked for."""
+    return slices.computed(lambda rows: slices.masks[rows] >= TRUTH)
 
 
 def atlas(train: Slices, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:

@@ -12,7 +12,6 @@ folder upwards that holds ``data/``, or else of the current one.
 ==================================  =================================================================================
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,15 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from vaelib import metrics
-from vaelib.cohort import FOLDS, Cohort, Slices, fingerprint, open_cohort
+from vaelib.cohort import FOLDS, Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.dicom.write import check_target, write_mask
 from vaelib.engine import parallel
-from vaelib.engine.checkpoints import fingerprint_of, kept, left_of, load, look_over, save, states_of
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, save
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.rows import Rows, mean
 from vaelib.engine.shards import keys_of, meta_of
+from vaelib.engine.states import hash_of, is_finished, remove_states, states_of
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
 from vaelib.training import augment, copies_of, fit, mask_step, vae_step
@@ -114,9 +114,7 @@ def trained_vae(lab: Cohort) -> VAE:
 def keep_vae(lab: Cohort, vae: VAE, history: list[dict]) -> Path:
     """Keep a VAE just trained by `RECIPE`, as lesson 03 does, where `trained_vae` and `trained` find it."""
     path, made_by = _vae_of(lab)
-    path.unlink(missing_ok=True)
-    kept(path, made_by, lambda: {"vae": vae, "history": history})
-    return path
+    return save(path, {"vae": vae}, made_by=made_by, history=history)
 
 
 def _vae_of(lab: Cohort) -> tuple[Path, dict]:
@@ -153,9 +151,7 @@ def train(
     with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
-        states = states_of(out, TRAINED, _hash(made_of))
-        if parallel.is_first():
-            look_over(out, TRAINED, states, resume)
+        states = states_of(out, TRAINED, made_of, resume=resume)
     how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision)
     vae, h = train_vae(lab.train, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
     mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
@@ -168,8 +164,7 @@ def train(
         thresholds=metrics.best_thresholds(lab.shards, on_val, level),
     )  # fmt: skip
     save(out, {"vae": vae, "mask": mask}, **meta)
-    for path in left_of(out, TRAINED):
-        path.unlink(missing_ok=True)
+    remove_states(out, TRAINED)
     return meta
 
 
@@ -281,8 +276,8 @@ def cross_validate(
     for k in range(FOLDS) if only is None else [only]:
         lab = open_cohort(folder, fold=k)
         keys = keys_of(lab.shards, sorted(sum(lab.parts.values(), [])))  # what the shards of all patients are made from
-        made_by = {"fold": k} | training | {"data": _hash(keys)}
-        if _finished(made[k], made_by):
+        made_by = {"fold": k} | training | {"data": hash_of(keys)}
+        if is_finished(made[k], made_by):
             continue
         checkpoint = made[k].with_suffix(".safetensors")
         train(lab.folder, out=checkpoint, fold=k, resume=True, **training)
@@ -293,21 +288,6 @@ def cross_validate(
     board = fold_report([json.loads(path.read_text()) for path in made])
     write_file(Path(out) / "report.json", json.dumps(board, indent=1))
     return board
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _finished(scores: Path, made_by: dict) -> bool:
-    """Tell whether a fold is done. Other settings are an error; if the patients have changed, it is done anew."""
-    if not scores.exists():
-        return False
-    found = json.loads(scores.read_text())["made_by"]
-    if asked := {key: value for key, value in made_by.items() if key != "data" and found.get(key) != value}:
-        differing = {key: found.get(key) for key in asked}
-        raise InputError(f"{scores}: was made with {differing}, not {asked}; name another folder for the results")
-    return found["data"] == made_by["data"]
 
 
 def fold_report(folds: list[dict]) -> dict:

@@ -12,12 +12,9 @@ U-Net, three slices        the same, given the slices below and above as well
 U-Net, jittered            the same as the U-Net, its grey values changed at random while it learns
 spatial VAE, detached      a residual VAE whose latent keeps its place, and a decoder of three slices' latents;
                            it reads jittered slices and reconstructs those that they were made of
-PCA, 64 components         principal components: what a linear code of the picture knows
-random encoder             the untrained encoder: what the architecture alone knows
-autoencoder, detached      the encoder of an autoencoder (`beta` 0): no prior
 =========================  ======================================================================================
 
-The last three are `CODES` of the picture, each number scaled to variance 1, for the mask decoder of this series.
+The codes of lesson 05's ladder (principal components, a random encoder, an autoencoder) are made by that study.
 
 References
 ----------
@@ -26,26 +23,22 @@ Residual U-Net*, 2018, doi 10.1007/978-3-030-12029-0_40, which MONAI's follows.
 """
 
 import math
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaelib import metrics, recipes
-from vaelib.cohort import Cohort, Slices, fingerprint
-from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
-from vaelib.engine.rows import Rows, chunks, mean
+from vaelib import recipes
+from vaelib.cohort import Cohort, Slices
+from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.recipes import RECIPE
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
-from vaelib.training import Step, augment, fit, jitter, mask_step, vae_step
-from vaelib.vae import VAE, MaskDecoder, Supervised
+from vaelib.training import Step, augment, fit, jitter, mask_step, moved_latents, vae_step
+from vaelib.vae import Supervised
 
 PASSES = RECIPE["epochs"] + RECIPE["copies"] * RECIPE["mask_epochs"]  # over the slices
 FROM_LABELS = {"passes": PASSES, "lr": 2e-3, "jitter": False, "network": {}}
@@ -113,10 +106,8 @@ class Method:
         What else was made with them: the threshold that is best on validation, CPU seconds, the code that is read.
     """
 
-    parts: tuple[str, ...] = ("vae", "mask")
-
     def __init__(self, made: dict[str, Any]):
-        self.networks = {name: made[name] for name in self.parts if name in made}
+        self.networks = {name: value for name, value in made.items() if isinstance(value, nn.Module)}
         self.meta = {name: value for name, value in made.items() if name not in self.networks}
 
     def predict(self, slices: Slices) -> np.ndarray | Rows:
@@ -126,8 +117,6 @@ class Method:
 
 class EndToEnd(Method):
     """A network that reads slices, with as many neighbours as it has inputs for."""
-
-    parts = ("net",)
 
     def predict(self, slices: Slices) -> np.ndarray | Rows:
         """Predict probabilities (N, 1, H, W), as every `Method`."""
@@ -148,15 +137,6 @@ class Detached(Method):
             return decode(self.networks["mask"], z.reshape(len(z), -1, *z.shape[3:]))
 
         return slices.computed(read)
-
-
-class Coded(Method):
-    """A mask decoder that reads any code of the picture."""
-
-    def predict(self, slices: Slices) -> np.ndarray | Rows:
-        """Predict probabilities (N, 1, H, W), as every `Method`."""
-        code = self.meta["code"]  # from images to (N, latent)
-        return slices.computed(lambda rows: decode(self.networks["mask"], code(slices.images[rows])))
 
 
 class Arm(NamedTuple):
@@ -203,10 +183,9 @@ def spatial_vae(train: Slices, seed: int, recipe: dict = SPATIAL, step: Step | N
     torch.manual_seed(seed)
     start = mean(train.images, lambda x: torch.from_numpy(x).mean())  # as torch sums it
     vae = ResidualVAE(train.size, latent=recipe["latent"], grid=recipe["grid"], start=start)
-    fit(
-        vae, step or vae_step(recipe["beta"]), [train.images, train.images], epochs=recipe["epochs"], seed=seed,
-        augmentation=partial(_seen_and_meant, recipe["jitter"]), label="VAE",
-    )  # fmt: skip
+    step, moved = step or vae_step(recipe["beta"]), partial(_seen_and_meant, recipe["jitter"])
+    data = [train.images, train.images]
+    fit(vae, step, data, epochs=recipe["epochs"], seed=seed, augmentation=moved, label="VAE")
     return vae
 
 
@@ -218,7 +197,7 @@ def spatial_mask(
     shape = recipes.recipe("channels", "latent", "grid", "reach", "blocks", of=recipe)
     mask = ResidualMaskDecoder(train.size, **shape, prevalence=mean(train.masks))
     data = [_with_neighbours(mask, train), train.masks]
-    moved = partial(_moved_latents, vae, recipe["jitter"])
+    moved = partial(moved_latents, vae, move=partial(_moved, recipe["jitter"]))
     fit(mask, step, data, seed=seed, epochs=recipe["passes"], augmentation=moved, label="mask decoder")
     return mask
 
@@ -233,14 +212,6 @@ def _seen_and_meant(jittered: bool, x: Tensor, _: Tensor) -> tuple[Tensor, Tenso
     return (jitter(x) if jittered else x), x
 
 
-@torch.no_grad()
-def _moved_latents(vae: nn.Module, jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Move each slice and its neighbours (N, K, H, W) as one, and encode them one by one."""
-    x, masks = _moved(jittered, x, masks)
-    z = vae.encoder(x.flatten(0, 1)[:, None])[0]  # (N * K, latent, grid, grid)
-    return z.reshape(len(x), -1, *z.shape[2:]), masks
-
-
 def _near(s: Slices, reach: int) -> np.ndarray:
     """Find the rows of each slice and its neighbours, from the lowest to the highest: (N, 2 * reach + 1)."""
     return neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
@@ -250,48 +221,6 @@ def _with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
     """Put each slice between the neighbours that a network reads: (N, K, H, W)."""
     near = _near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
     return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
-
-
-Code = Callable[[Any], np.ndarray]  # from images (N, 1, H, W), array or tensor, to (N, latent)
-
-
-def from_code(make: Callable[[Cohort, int, dict], Code], lab: Cohort, seed: int, recipe: dict) -> dict[str, Any]:
-    """Make a code of the picture, scale each of its numbers to variance 1 over the training slices, and have it read.
-
-    So no code suffers from its scale. The mask decoder has as many passes as that of this series.
-    """
-    code, train = make(lab, seed, recipe), lab.train
-    whole = len(train.images) if train.in_memory else 256
-    first = np.concatenate([code(x) for x in chunks(train.images, whole)])
-    centre, spread = first.mean(0), first.std(0) + 1e-6
-    scaled = lambda x: ((code(x) - centre) / spread).astype(np.float32)  # noqa: E731
-    torch.manual_seed(seed)
-    mask = MaskDecoder(train.size, latent=first.shape[1], prevalence=mean(train.masks))
-    recipes.train_on_codes(mask, scaled, train, seed=seed, **recipes.recipe("copies", "mask_epochs", of=recipe))
-    return {"code": scaled, "mask": mask}
-
-
-def components(lab: Cohort, seed: int, recipe: dict) -> Code:
-    """Fit principal components to the pictures; where these are not in memory, to 2,048 of them, evenly spaced."""
-    from sklearn.decomposition import PCA  # takes a second to import
-
-    images = lab.train.images[:: 1 if lab.train.in_memory else -(-len(lab.train.images) // 2048)]
-    fitted = PCA(recipe["latent"], svd_solver="randomized", random_state=seed).fit(images.reshape(len(images), -1))
-    return lambda x: fitted.transform(torch.as_tensor(x).cpu().numpy().reshape(len(x), -1))
-
-
-def random_encoder(lab: Cohort, seed: int, recipe: dict) -> Code:
-    """Draw the weights of an encoder, and leave them as they are."""
-    torch.manual_seed(seed)
-    vae = VAE(lab.train.size, latent=recipe["latent"])
-    return lambda x: encode(vae, x)[0]
-
-
-def autoencoder(lab: Cohort, seed: int, recipe: dict) -> Code:
-    """Train an autoencoder: the VAE of this series without its prior."""
-    how = recipes.recipe("latent", "epochs", of=recipe)
-    vae, _ = recipes.train_vae(lab.train, lab.val, beta=0.0, seed=seed, **how)
-    return lambda x: encode(vae, x)[0]
 
 
 def _unet(size: int, **options: Any) -> UNet:
@@ -308,37 +237,6 @@ ARMS: dict[str, Arm] = {
     "U-Net, jittered": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"jitter": True}),
     "spatial VAE, detached": Arm(spatial, Detached, SPATIAL),
 }
-CODES: dict[str, Arm] = {
-    "PCA, 64 components": Arm(partial(from_code, components), Coded, RECIPE),
-    "random encoder": Arm(partial(from_code, random_encoder), Coded, RECIPE),
-    "autoencoder, detached": Arm(partial(from_code, autoencoder), Coded, RECIPE),
-}
-
-
-def checkpoint(name: str, seed: int, folder: Path | None = None) -> Path:
-    """Say where a contestant is kept."""
-    return (folder or models_folder() / "arms") / f"{name.replace(',', '').replace(' ', '_')}_{seed}.safetensors"
-
-
-def contestant(name: str, lab: Cohort, seed: int, folder: Path | None = None) -> Method:
-    """Load a contestant from its checkpoint if these slices and its recipe made it, or else train it and keep it.
-
-    Returns
-    -------
-    Method
-        Its weights as the file holds them, in half precision; ``meta`` has the ``threshold`` that is best on the
-        validation patients, and the ``cpu seconds`` of its training.
-    """
-    arm = ARMS[name]
-
-    def make() -> dict:
-        began = time.process_time()
-        made = arm.fit(lab, seed)
-        seconds = time.process_time() - began
-        return made | {"threshold": metrics.choose(arm.method(made).predict(lab.val), lab.val), "cpu seconds": seconds}
-
-    made_by = {"arm": name, "seed": seed, "recipe": arm.recipe, "data": fingerprint(lab.train, lab.val)}
-    return arm.method(kept(checkpoint(name, seed, folder), made_by, make, half=True))
 
 
 def parameters(networks: dict[str, nn.Module]) -> int:

@@ -12,6 +12,7 @@ Cho et al., *Learning Phrase Representations using RNN Encoder-Decoder*, 2014, a
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from vaelib.engine.rows import mean
 from vaelib.latent import decode, encode
 from vaelib.losses import mask_loss
 from vaelib.metrics import per_patient
-from vaelib.training import augment, augmented_latents, fit, mask_step, vae_step
+from vaelib.training import augment, fit
 from vaelib.vae import VAE, Decoder, MaskDecoder, widths
 
 
@@ -205,12 +206,11 @@ def train_recurrent(
     return net, fit(net, sequence_step, data, val=held_out, epochs=mask_epochs, batch_size=2, seed=seed, label="GRU")
 
 
-class Recurrent:
+class Recurrent(NamedTuple):
     """The recurrent method: a VAE, and a `SequenceDecoder` that reads its latents patient by patient."""
 
-    def __init__(self, vae: VAE, mask: SequenceDecoder):
-        self.vae, self.mask = vae, mask
-        self.networks: dict[str, nn.Module] = {"vae": vae, "mask": mask}
+    vae: VAE
+    mask: SequenceDecoder
 
     @torch.no_grad()
     def predict(self, slices: Slices) -> np.ndarray:
@@ -221,9 +221,6 @@ class Recurrent:
         return out
 
 
-CUBE = {"channels": 8, "latent": 128, "beta": 0.01, "epochs": 200, "mask_epochs": 200}
-
-
 def cubes(slices: Slices) -> list[Tensor]:
     """Bring every patient to a cube: images and masks, (P, 1, size, size, size) each."""
     size = slices.images.shape[-1]
@@ -231,25 +228,11 @@ def cubes(slices: Slices) -> list[Tensor]:
     return [torch.stack(a) for a in zip(*pairs, strict=True)]
 
 
-def train_cubes(train: Slices, *, recipe: dict = CUBE, seed: int = 0) -> dict[str, nn.Module]:
-    """Train a VAE and its detached mask decoder on cubes, as `recipes` does on slices: both by name."""
-    torch.manual_seed(seed)
-    x, m = cubes(train)
-    size = {"size": x.shape[-1], "channels": recipe["channels"], "latent": recipe["latent"], "dims": 3}
-    vae = VAE(**size, start=float(x.mean()))
-    fit(vae, vae_step(recipe["beta"]), [x], epochs=recipe["epochs"], batch_size=4, seed=seed, augmentation=augment)
-    mask = MaskDecoder(**size, prevalence=float(m.mean()))
-    encoded, passes = augmented_latents(vae), recipe["mask_epochs"]
-    fit(mask, mask_step, [x, m], epochs=passes, batch_size=4, seed=seed, augmentation=encoded)
-    return {"vae": vae, "mask": mask}
-
-
-class Cubes:
+class Cubes(NamedTuple):
     """The volumetric method: a VAE and a mask decoder with ``dims=3``, which take a scan as a cube."""
 
-    def __init__(self, vae: VAE, mask: MaskDecoder):
-        self.vae, self.mask = vae, mask
-        self.networks: dict[str, nn.Module] = {"vae": vae, "mask": mask}
+    vae: VAE
+    mask: MaskDecoder
 
     def predict(self, slices: Slices) -> np.ndarray:
         """Predict probabilities (N, 1, H, W) for the slices of whole patients."""

@@ -192,16 +192,19 @@ def encode_copies(vae: VAE, images: Array, masks: Array, copies: int = 8, seed: 
     return z, torch.cat([mask for _, mask in pairs])
 
 
-def augmented_latents(vae: VAE, move: Callable = augment) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Make the augmentation of a mask decoder: it moves images with their masks, and encodes what it moved.
+@torch.no_grad()
+def moved_latents(vae: VAE, x: Tensor, masks: Tensor, move: Callable = augment) -> tuple[Tensor, Tensor]:
+    """Move images with their masks as one, and encode them: the augmentation of a mask decoder.
 
     For slices that are too many to be encoded in advance; see `encode_copies`.
+
+    Parameters
+    ----------
+    x, masks : Tensor, (N, K, ...)
+        The K channels of `x`, a slice and its neighbours, are encoded one by one, and their latents joined.
+    move : callable
+        From `x` and `masks` to both of them moved.
     """
-    vae.eval()
-
-    @torch.no_grad()
-    def augmentation(x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        x, masks = move(x, masks)
-        return vae.to(x.device).encoder(x)[0], masks
-
-    return augmentation
+    x, masks = move(x, masks)
+    z = vae.to(x.device).eval().encoder(x.flatten(0, 1)[:, None])[0]  # (N * K, latent, ...)
+    return z.reshape(len(x), -1, *z.shape[2:]), masks

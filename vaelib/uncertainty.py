@@ -168,8 +168,7 @@ def calibrate(probability: np.ndarray, truth: np.ndarray, method: str = "tempera
 
 def slice_uncertainty(uncertainty: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Sum the uncertainty of each slice, (N,), and divide it by the pixels of pancreas that are expected there."""
-    axes = tuple(range(1, np.ndim(probability)))
-    return uncertainty.sum(axes) / np.maximum(probability.sum(axes), EPS)
+    return uncertainty.sum((1, 2, 3)) / np.maximum(probability.sum((1, 2, 3)), EPS)
 
 
 def slice_risk(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -243,25 +242,6 @@ def anomaly(vae: VAE, images: np.ndarray, variance: float = 0.01) -> Anomaly:
 def z_score(score: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """Express scores in standard deviations of those of slices known to be normal, held out from training."""
     return (np.asarray(score) - np.mean(normal)) / np.std(normal)
-
-
-def peak(pixels: np.ndarray, normal: np.ndarray, side: int = 5) -> np.ndarray:
-    """Find the most unusual spot of each slice, (N,): errors averaged over a window, in units of what is usual there.
-
-    A sum over the slice drowns a small thing in the noise of all the rest; the largest of many small sums does not.
-
-    Parameters
-    ----------
-    pixels, normal : ndarray, (N, 1, H, W)
-        Squared errors of the slices, and of slices that are known to be normal.
-    side : int
-        Of the window, in pixels.
-    """
-    usual, found = (
-        ndimage.uniform_filter(np.asarray(a, np.float32), (1, 1, side, side), mode="constant") for a in (normal, pixels)
-    )
-    mean, spread = usual.mean(0), usual.std(0)
-    return ((found - mean) / (spread + spread.mean())).max((1, 2, 3))
 
 
 def matching_slices(truth: np.ndarray, count: int = 9) -> np.ndarray:

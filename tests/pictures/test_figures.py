@@ -126,7 +126,9 @@ def test_slices_are_radiological_and_in_true_aspect():
 
 def test_planes_share_one_scale_in_mm():
     spacing = (2.5, 0.8, 0.6)
-    fig = pictures.planes(VOLUME, None, spacing, at=(1, 2, 3))
+    mask = np.zeros(VOLUME.shape)
+    mask[1, 2, 3] = 1
+    fig = pictures.planes(VOLUME, mask, spacing)
     assert [_letters(ax) for ax in fig.axes] == ["RLAP", "RLSI", "APSI"]
     assert [ax.get_title() for ax in fig.axes] == ["axial, slice 1", "coronal, row 2", "sagittal, column 3"]
     fig.draw_without_rendering()

@@ -41,8 +41,8 @@ def test_the_ladder_gives_every_rung_the_same_decoder(lab, monkeypatch):
 
 
 def test_the_decoder_of_a_code_is_that_of_the_method(lab):
-    made = rivals.CODES["random encoder"].fit(lab, 0)
+    made = ladder.CODES["random encoder"].fit(lab, 0)
     assert isinstance(made["mask"], MaskDecoder) and made["mask"].config["latent"] == QUICK["latent"]
-    again = rivals.CODES["random encoder"].fit(lab, 0)
+    again = ladder.CODES["random encoder"].fit(lab, 0)
     pairs = zip(made["mask"].parameters(), again["mask"].parameters(), strict=True)
     assert all(torch.equal(p, q) for p, q in pairs)

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 import studies
-from studies import anomalies, shapes
+from studies import anomalies, over_patients, shapes
 from studies import uncertainty as study
 from studies.anomalies import compare, linear, odd_by_pca, scores, worst
 from studies.shapes import between, codes, masks_by_pca, shares
 from studies.uncertainty import apply, ece, fit, inside, nats, possible, temperatures
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
-from vaelib.metrics import over_patients
 from vaelib.uncertainty import auroc_per_patient, shifted, signed_distance, slice_risk
 from vaelib.vae import VAE, MaskDecoder
 

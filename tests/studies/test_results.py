@@ -141,10 +141,22 @@ def test_the_parts_of_the_gap_add_up():
 
 def test_scores_are_summed_up_over_patients_and_not_over_seeds():
     values = np.array([[0.2, 0.4, 0.6], [0.4, 0.6, 0.8]])
-    made = metrics.summary(values)
+    made = studies.summary(values)
     assert made["mean"] == pytest.approx(0.5) and made["low"] >= 0.3 and made["high"] <= 0.7
     assert list(made["seeds"]) == pytest.approx([0.4, 0.6]) and list(made["values"]) == pytest.approx([0.3, 0.5, 0.7])
-    assert metrics.paired(values, values)["low"] == 0
+    assert studies.paired(values, values)["low"] == 0
+
+
+def test_a_summary_is_over_patients_and_keeps_the_seeds_apart():
+    found = studies.summary(np.array([[0.2, 0.6, 0.7], [0.4, 0.8, 0.9]]))
+    assert found["values"] == pytest.approx([0.3, 0.7, 0.8]) and found["seeds"] == pytest.approx([0.5, 0.7])
+    assert (found["mean"], found["low"], found["high"]) == metrics.bootstrap(found["values"])
+
+
+def test_a_pair_is_compared_patient_by_patient_by_the_seeds_that_both_have():
+    ours = [np.array([0.3, 0.7]), np.array([0.5, 0.9]), np.array([0, 0])]
+    found = studies.paired(ours, [np.array([0.2, 0.6]), np.array([0.4, 0.8])])
+    assert found == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
 
 
 def test_what_a_study_found_takes_the_place_of_the_old_and_leaves_the_others(tmp_path):

@@ -1,10 +1,9 @@
 """Checkpoints: one safetensors file each, with all that is needed to rebuild its networks; no code is executed."""
 
-import glob
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as packed
 from torch import Tensor, nn
 
+from vaelib.cohort import Slices
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
+from vaelib.engine.rows import chunks
 
 NETWORKS = {  # by name, the module that a class of networks is in; no other is ever built
     "VAE": "vae", "MaskDecoder": "vae", "Supervised": "vae", "ResidualVAE": "spatial",
     "ResidualMaskDecoder": "spatial", "SequenceDecoder": "sequence", "UNet": "rivals",
 }  # fmt: skip
-KEY = 12  # letters of the key that are in the name of a state
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
@@ -75,6 +75,16 @@ def _digest(tensors: dict[str, Tensor], said: dict[str, str]) -> str:
         total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def fingerprint(*several: Slices) -> str:
+    """Identify the data of a training by a hash over its slices, masks and patients."""
+    digest = hashlib.sha256()
+    for s in several:
+        for array in (s.images, s.masks, s.patient.astype("S")):
+            for block in chunks(array):
+                digest.update(np.ascontiguousarray(block))
+    return digest.hexdigest()
 
 
 def fingerprint_of(network: nn.Module) -> str:
@@ -243,23 +253,3 @@ def _contents(path: Path, tensors: dict[str, Tensor], metadata: dict) -> dict:
 
 
 # what interrupted runs have left of a checkpoint: a state for each network, named by what made it
-
-
-def states_of(out: Path, names: Sequence[str], key: str) -> list[Path]:
-    """Name the states of a run of the checkpoint `out`, one for each network: ``m.vae.0123456789ab.state``."""
-    return [out.with_suffix(f".{name}.{key[:KEY]}.state") for name in names]
-
-
-def left_of(out: Path, names: Sequence[str]) -> list[Path]:
-    """Find all states of a checkpoint, whatever their key, and of no other whose name only begins alike."""
-    patterns = [f"{glob.escape(out.stem)}.{name}.{'?' * KEY}.state" for name in names]
-    return sorted(path for pattern in patterns for path in out.parent.glob(pattern))
-
-
-def look_over(out: Path, names: Sequence[str], mine: Sequence[Path], resume: bool) -> None:
-    """Remove all states where nothing is to be resumed; else name those that are of another run than mine."""
-    for path in left_of(out, names):
-        if not resume:
-            path.unlink(missing_ok=True)
-        elif path not in mine:
-            warnings.warn(f"{path}: belongs to a run on other data, or with another beta; it is not used", stacklevel=3)

@@ -1,6 +1,7 @@
 """How much memory a training step takes, counted without taking it; and a clear word where there is not enough."""
 
 import copy
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vaelib.engine.errors import InputError
+from vaelib.losses import vae_loss
+from vaelib.vae import VAE
 
 OUT = ("out of memory", "can't allocate memory", "not enough memory")  # as GPUs, and as CPUs, say it
 ADAM = 3  # a weight and Adam's two means of its gradient; the gradient itself comes and goes with the step
@@ -66,6 +69,40 @@ def step_bytes(model: nn.Module, step: Callable, batch: Sequence[Tensor]) -> int
     with PeakMemory() as watch:
         step(twin, inputs, 0.5)["total"].backward()
     return watch.peak + sum(t.nbytes for t in batch) + ADAM * sum(t.nbytes for t in held)
+
+
+def step_cost(vae: VAE, size: int, few: int = 2, dtype: torch.dtype | None = None) -> dict[str, float]:
+    """Measure what an image adds to a training step on the CPU: milliseconds (of all threads), and megabytes.
+
+    The memory is the difference between a step with `few` images and one with twice as many, so that weights and their
+    gradients, which do not grow with the batch, stay out of it.
+
+    Parameters
+    ----------
+    vae : VAE
+    size : int
+        Side of an image in pixels.
+    few : int
+    dtype : torch.dtype, optional
+        Mixed precision, for instance ``torch.bfloat16``.
+    """
+    vae.to(memory_format=torch.channels_last).train()
+
+    def step(x: Tensor) -> None:
+        vae.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            vae_loss(vae(x), x).total.backward()
+
+    images, peaks, seconds = torch.rand(2 * few, 1, size, size), [], []
+    for n in (few, 2 * few):
+        with PeakMemory() as watch:
+            step(images[:n])
+        peaks.append(watch.peak)
+    for _ in range(2):  # watching takes time, so other steps are timed
+        began = time.process_time()
+        step(images)
+        seconds.append(time.process_time() - began)
+    return {"ms": 1000 * min(seconds) / (2 * few), "MB": (peaks[1] - peaks[0]) / few / 1e6}
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaelib.phantom.body import Body
-from vaelib.phantom.shapes import Ellipsoid, Tube
+from vaelib.phantom.shapes import TABLES, Ellipsoid, Tube
 
 
 class Anatomy(Body):
@@ -37,13 +37,12 @@ class Anatomy(Body):
             add("gallbladder", gall, kind="gut", wall=1.3, inside=self.hu["gallbladder"], gas=None)
         middle = 0.5 * (self.hilum[0] + self.width) + 6, self.hilum[1] + 14, self.hilum[2] + 4
         add("spleen", Ellipsoid(middle, np.array([35, 53, 54 + n(0, 6)]) * u(0.82, 1.12) * st, (0, 10, u(10, 26))))
-        kidneys = []
+        self.kidneys = []  # their centres, right and left
         for x in (-1, 1):
             centre = at((x * 63, 30, -16 if x < 0 else -8)) + (n(0, 4), n(0, 3), n(0, 8))
             kidney = Ellipsoid(centre, np.array([25, 29, 54]) * u(0.88, 1.12) * st, (-8, x * 12, x * -28))
             add("kidney", kidney, kind="kidney", side=x)
-            kidneys.append(centre)
-        self.right_kidney, self.left_kidney = kidneys
+            self.kidneys.append(centre)
         for x in (-1, 1):  # adrenals, psoas and crura
             top = at((x * 30 - (x < 0) * 4, 16, 40))
             for limb in (-1, 1):
@@ -78,24 +77,20 @@ class Anatomy(Body):
             path = start + np.cumsum(n(0, 1, (5, 3)) * (17, 12, 11), 0)
             radii = u(7, 12) + n(0, 0.8, 5)
             tube("jejunum", path, radii, self._fill(0.45), wall=u(2, 3), folds=1.0, speckle=0.28)
-        arc = at(
-            (-100, 10, -110), (-98, 8, -60), (-90, -12, -36), (-72, -46, -36), (-38, -70, -44), (2, -74, -48),
-            (46, -68, -30), (84, -46, 2), (104, -18, 30), (111, 10, 18), (112, 18, -14), (108, 16, -55), (106, 12, -110)
-        )  # fmt: skip
+        *way, calibre = np.transpose(TABLES["colon"]["points"])
+        arc = at(*np.transpose(way))
         arc += n(0, 7, arc.shape) * (0.7, 0.7, 1.2)
-        calibre = np.array([21, 21, 19, 17, 16, 16, 15, 15, 14, 12, 10, 10, 10]) * u(0.8, 1.25) + n(0, 1.5, 13)
-        colon = tube(
-            "colon", arc, calibre, u(20, 60), gas=float(arc[4:7, 1].mean()) - u(-4, 8), wall=2.0, faeces=u(0.2, 1)
-        )
+        calibre = calibre * u(0.8, 1.25) + n(0, 1.5, 13)
+        fill, gas = u(20, 60), float(arc[4:7, 1].mean()) - u(-4, 8)
+        colon = tube("colon", arc, calibre, fill, gas, wall=2.0, faeces=u(0.2, 1))
         along = np.cumsum(np.linalg.norm(np.diff(colon.points, axis=0, prepend=colon.points[:1]), axis=1))
         colon.radii *= (1 + 0.12 * np.sin(along * (2 * np.pi / 27))).astype(np.float32)
         full = u(0.62, 1.02)
         bag = at((62, -6, 88), (66, -30, 62), (58, -50, 30), (32, -60, 10), (4, -57, 9)) + n(0, 4, (5, 3))
         self.bulb = at((-22, -47, 13), (-38, -41, 16)) + self.loop
-        tube(
-            "stomach", np.vstack([bag, self.bulb[:1]]), np.array([38, 35, 27, 21, 16, 10]) * ([full] * 4 + [1, 1]),
-            self._fill(0.75), gas=float(bag[2:4, 1].mean()) - full * u(0, 14), wall=u(3, 5), folds=1.6,
-        )  # fmt: skip
+        path, radii = np.vstack([bag, self.bulb[:1]]), np.array([38, 35, 27, 21, 16, 10]) * ([full] * 4 + [1, 1])
+        fill, gas = self._fill(0.75), float(bag[2:4, 1].mean()) - full * u(0, 14)
+        tube("stomach", path, radii, fill, gas, wall=u(3, 5), folds=1.6)
 
     def _duodenum(self) -> None:
         """Add the C-loop, from the bulb around the head of the pancreas to the flexure."""
@@ -128,10 +123,8 @@ class Anatomy(Body):
         uncinate = Tube([low + (2, 2, 4), 0.5 * (low + hook) + (0, 2, 0), hook], [8 * g, 7 * g, 5 * g], 1.4)
         lobulated = bool(rng.random() < 0.2)
         self.gland = main
-        self.add(
-            "pancreas", main, kind="pancreas", uncinate=uncinate, rough=1.9 if lobulated else u(0.4, 0.9),
-            clefts=float(np.clip(0.25 + 0.5 * self.fat + n(0, 0.25), 0, 1)), halo=u(0.3, 1.6),
-        )  # fmt: skip
+        rough, clefts = 1.9 if lobulated else u(0.4, 0.9), float(np.clip(0.25 + 0.5 * self.fat + n(0, 0.25), 0, 1))
+        self.add("pancreas", main, None, "pancreas", uncinate=uncinate, rough=rough, clefts=clefts, halo=u(0.3, 1.6))
         length = float(np.linalg.norm(np.diff(main.points, axis=0), axis=1).sum())
         self.extent = float(main.points[:, 2].min() - head), float(main.points[:, 2].max() + tail)
         self.facts = dict(head_mm=head, body_mm=middle, tail_mm=tail, length_mm=length, lobulated=lobulated)
@@ -147,7 +140,7 @@ class Anatomy(Body):
 
         cava = at((-22, 10, -110), (-23, 9, -40), (-23, 8, 10), (-24, 2, 55), (-24, -6, 110)) + n(0, 1.5, (5, 3))
         add("cava", cava, u(9, 12), kind="flat")
-        left, right = self.left_kidney + (-22, -8, 0), self.right_kidney + (20, -8, 0)
+        right, left = self.kidneys[0] + (20, -8, 0), self.kidneys[1] + (-22, -8, 0)
         before = [at((22, -3, -3)), at((4, -5, -3))]  # between the aorta and the superior mesenteric artery
         add("cava", [left, *before, cava[2] + (4, -3, -12)], [5, 5, 3.8, 5], vein + renal)
         add("cava", [right, 0.5 * (right + cava[2]) + (0, 2, -6), cava[2] + (0, 2, -14)], 5, vein + renal)
@@ -186,10 +179,9 @@ class Anatomy(Body):
             right, left = (-90 + n(0, 22), -5 + n(0, 35), 25 + n(0, 40)), (-10 + n(0, 20), -58, 62 + n(0, 10))
             end = at(right if k % 4 else left)
             middle = 0.55 * start + 0.45 * end + n(0, 7, 3)
-            branches = [([start, middle, end], [width, 3.4, 1.3])]
+            self.add("portal", Tube([start, middle, end], [width, 3.4, 1.3]), self.hu["portal"] + hu, "in_liver")
             for _ in range(3):
                 a = middle + (end - middle) * self.rng.uniform(0, 0.7)
                 b = a + n(0, 1, 3) * (26, 26, 22)
-                branches.append(([a, 0.5 * (a + b) + n(0, 3, 3), b], [2.6, 2, 1]))
-            for points, radii in branches:
-                self.add("portal", Tube(points, radii), self.hu["portal"] + hu, "in_liver")
+                twig = Tube([a, 0.5 * (a + b) + n(0, 3, 3), b], [2.6, 2, 1])
+                self.add("portal", twig, self.hu["portal"] + hu, "in_liver")

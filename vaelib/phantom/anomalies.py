@@ -38,11 +38,8 @@ def altered(name: str, seed: int, number: int) -> Anatomy:
     """
     if name not in ANOMALIES:
         raise InputError(f"{name!r}: no such anomaly; choose from {', '.join(ANOMALIES)}")
-    body = Anatomy(seed, number)
-    if name == "no left kidney":
-        body.parts = [p for p in body.parts if not (p.name == "kidney" and p.more["side"] == 1)]
-    if name == "no spleen":
-        body.parts = [p for p in body.parts if p.name != "spleen"]
+    body, gone = Anatomy(seed, number), {"no left kidney": ("kidney", 1), "no spleen": ("spleen", None)}.get(name)
+    body.parts = [p for p in body.parts if (p.name, p.more.get("side")) != gone]
     return body
 
 

@@ -26,17 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaelib.phantom.shapes import Shape, Tube, Waves
+from vaelib.phantom.shapes import TABLES, Shape, Tube, Waves
 
-HU = {  # mean and spread between patients, portal-venous phase
-    "fat": (-106, 5), "muscle": (60, 3), "liver": (110, 6), "spleen": (122, 4), "kidney": (182, 10),
-    "aorta": (155, 8), "cava": (140, 10), "portal": (166, 8), "pancreas": (99, 20), "gut": (78, 10),
-    "gallbladder": (12, 4),
-}  # fmt: skip
-UNENHANCED = HU | {
-    "muscle": (54, 3), "liver": (58, 6), "spleen": (49, 4), "kidney": (32, 3), "aorta": (42, 2), "cava": (42, 2),
-    "portal": (42, 2), "pancreas": (43, 8), "gut": (40, 6),
-}  # fmt: skip
+HU = TABLES["hu"]  # mean and spread between patients, portal-venous phase
 
 
 class Part(NamedTuple):
@@ -67,7 +59,7 @@ class Body:
         self.period = st * 35  # a vertebra with its disc
         self.phase = u(0, 1)
         self.enhanced = enhanced
-        usual = HU if enhanced else UNENHANCED
+        usual = HU if enhanced else HU | TABLES["unenhanced"]
         self.hu = {name: mean + spread * float(np.clip(n(), -2, 2)) for name, (mean, spread) in usual.items()}
         self.warp = Waves(rng, 110, 12), Waves(rng, 110, 12)
         self.warp_mm = u(1.5, 3.5)

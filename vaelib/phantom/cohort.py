@@ -16,6 +16,7 @@ from vaelib.engine.workers import map_in_processes
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, Painter, Scanner, scan
+from vaelib.phantom.shapes import TABLES
 
 Numbers = Sequence[int]  # of patients, from 1
 NOTE = Path(__file__).with_name("SYNTHETIC.md")
@@ -84,16 +85,12 @@ def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
         return
     patient = make_patient(seed, number, size=size)
     scanner = patient.facts["scanner"]
-    tags = {
-        "Manufacturer": "vaelib phantom", "ManufacturerModelName": scanner.model, "StationName": scanner.station,
-        "ConvolutionKernel": scanner.kernel, "SeriesDescription": "SYNTHETIC portal venous abdomen",
-        "StudyDescription": "SYNTHETIC abdomen",
-    }  # fmt: skip
+    tags = {"ManufacturerModelName": scanner.model, "StationName": scanner.station, "ConvolutionKernel": scanner.kernel}
     grid = {"spacing": patient.spacing, "origin": patient.facts["origin"]}
     with atomic_write(folder / name, keep=Path.exists) as half:
         study = half / make_uid(uid, "study")
         series, seg = study / f"CT_{make_uid(uid, 'series')}", study / f"SEG_{make_uid(uid, 'seg series')}"
-        write_ct(patient.hu[::-1, ::-1], series, **grid, patient_id=name, uid=uid, tags=tags)
+        write_ct(patient.hu[::-1, ::-1], series, **grid, patient_id=name, uid=uid, tags=TABLES["tags"] | tags)
         # for this orientation read_ct keeps the stored order: from head to feet, from back to front
         mask = image_like(patient.mask[::-1, ::-1], read_ct(series))
         file = seg / f"{make_uid(uid, 'seg')}.dcm"

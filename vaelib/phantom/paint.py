@@ -134,7 +134,7 @@ def in_liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> N
 def liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
     """Paint both lobes in one, with the fissure of the round ligament and the fat of the hilum."""
     for left in part.more["left"].near(c):
-        both = [np.full(c.hu.shape, FAR), np.full(c.hu.shape, FAR)]
+        both = np.full((2, *c.hu.shape), FAR)
         both[0][box], both[1][left[0]] = d, left[1]
         box, d = ALL, blend(both[0], both[1], 18)
     spine = 47 - np.sqrt((c.X[box] + 6) ** 2 + (c.Y[box] - 46) ** 2)  # crus and vertebra keep the liver off
@@ -193,19 +193,15 @@ def pancreas(c: Canvas, body: Anatomy, part: Part, found: list[tuple[Box, np.nda
     """Paint the gland: lobulated margin, clefts of fat, and a film of fat that parts it from some neighbours."""
     if not found:
         return
-    boxes = [box for box, _ in found]
-    rows, columns = (slice(min(b[k].start for b in boxes), max(b[k].stop for b in boxes)) for k in (0, 1))
-    box = rows, columns
-    d = np.full(c.hu[box].shape, FAR)
-    for b, part_d in found:
-        inner = tuple(slice(b[k].start - box[k].start, b[k].stop - box[k].start) for k in (0, 1))
-        d[inner] = blend(d[inner], part_d, 5) if len(found) > 1 else part_d
-    fine, mid = c.waves(body.fields[9], box), c.waves(body.fields[14], box)
+    d = np.full(c.hu.shape, FAR)
+    for box, near in found:
+        d[box] = blend(d[box], near, 5) if len(found) > 1 else near
+    fine, mid = c.waves(body.fields[9], ALL), c.waves(body.fields[14], ALL)
     d = d + part.more["rough"] * (0.7 * fine + 0.5 * mid)
-    film = d - np.clip(part.more["halo"] + 1.3 * c.waves(body.fields[24], box), 0, 4)
-    c.paint(box, film, body.hu["fat"] + 5, "fat", strength=0.85)
+    film = d - np.clip(part.more["halo"] + 1.3 * c.waves(body.fields[24], ALL), 0, 4)
+    c.paint(ALL, film, body.hu["fat"] + 5, "fat", strength=0.85)
     hu = part.hu + 4 * mid - part.more["clefts"] * 45 * np.clip(fine - 0.9, 0, 1)
-    mask[box] |= c.paint(box, d, hu, "pancreas")
+    mask |= c.paint(ALL, d, hu, "pancreas")
 
 
 PAINTERS = {"liver": liver, "kidney": kidney, "gut": gut, "in_liver": in_liver, "flat": flat}

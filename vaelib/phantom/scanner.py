@@ -8,7 +8,7 @@ import numpy as np
 from scipy import fft
 
 from vaelib.phantom.anatomy import Anatomy
-from vaelib.phantom.shapes import Canvas
+from vaelib.phantom.shapes import TABLES, Canvas
 
 Painter = Callable[[Canvas, Anatomy], np.ndarray]  # paints a slice, returns the pancreas' mask in it
 
@@ -25,11 +25,7 @@ class Scanner:
     table: int  # 1 or 2 curved, 0 flat
 
 
-SCANNERS = (
-    Scanner("Phantom Soft", "CT1", "SOFT", 11, 0.22, 2),
-    Scanner("Phantom Standard", "CT2", "STANDARD", 15, 0.30, 1),
-    Scanner("Phantom Sharp", "CT3", "SHARP", 20, 0.42, 2),
-)
+SCANNERS = tuple(Scanner(**row) for row in TABLES["scanner"])
 
 
 class Grid(NamedTuple):
@@ -100,8 +96,7 @@ def scan(
     warp = [lambda x, y, z, w=w: w(x, y, z) * np.float32(body.warp_mm) for w in body.warp]
     back = scale * (body.back + body.muscle + 17 + body.subcutaneous * 1.2) + rng.uniform(2, 22)
     thick = scale * (body.width + body.front + body.subcutaneous)
-    level = scanner.noise * (thick / 240) ** 1.5 * rng.uniform(0.8, 1.2)
-    level *= np.sqrt(3.0 / grid.spacing[0])
+    level = scanner.noise * (thick / 240) ** 1.5 * rng.uniform(0.8, 1.2) * np.sqrt(3.0 / grid.spacing[0])
     shape = (len(grid.z), size, size)
     hu, mask, labels = np.empty(shape, np.int16), np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     for k, z in enumerate(grid.z):

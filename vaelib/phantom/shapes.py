@@ -4,16 +4,16 @@ Coordinates are the patient's, in mm (LPS): x to the left, y to the back, z to t
 origin between the vertebra and the mesenteric vessels. A distance is negative inside a shape.
 """
 
+import tomllib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicHermiteSpline
 
-LABELS = (
-    "background fat muscle bone liver spleen kidney stomach duodenum jejunum colon aorta cava portal "
-    "vessel pancreas gallbladder lung adrenal"
-).split()
+TABLES = tomllib.loads(Path(__file__).with_name("tables.toml").read_text("utf-8"))
+LABELS: list[str] = TABLES["labels"]
 LABEL = {name: number for number, name in enumerate(LABELS)}
 FAR = np.float32(99)  # mm; "not near this shape"
 Box = tuple[slice, slice]  # rows and columns of a slice

@@ -1,6 +1,6 @@
 """Charts: curves, scatters, bars, and scores with their intervals."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from vaelib import metrics
 from vaelib.engine.errors import InputError
+from vaelib.pictures.panels import Range
 from vaelib.pictures.style import BLUE, CYCLE, DPI, GREY, MARKERS, VERMILLION, WIDTH, YELLOW, as_numbers, styled
 
 PALE, RULE = "#B0B0B0", "#E4E4E4"  # greys: of what stands behind the rest, and of lines that part
@@ -18,7 +19,7 @@ ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # places for a le
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 Groups: TypeAlias = ArrayLike | Mapping[str, ArrayLike]  # one series, or several by name
 Runs: TypeAlias = Sequence[dict] | Mapping[str, Sequence[dict]]
-Range: TypeAlias = tuple[float, float]
+Names: TypeAlias = Sequence[str]
 HU = (-200, 400)  # what a histogram shows
 
 
@@ -28,9 +29,7 @@ def _chart(height: float, columns: int = 1, width: float = WIDTH) -> tuple[Figur
 
 
 @styled
-def histogram(
-    values: Groups, marks: Groups | None = None, window: Range | None = None, *, limits: Range = HU, bins: int = 120
-) -> Figure:
+def histogram(values: Groups, marks: Groups | None = None, window: Range | None = None, *, bins: int = 120) -> Figure:
     """Draw a histogram of HU.
 
     Parameters
@@ -41,15 +40,13 @@ def histogram(
         Reference HU by tissue, in a strip below.
     window : (low, high), optional
         Shaded.
-    limits : (low, high)
-        What is shown of the axis.
     bins : int
     """
     groups, marks = values if isinstance(values, Mapping) else {"": values}, marks or {}
     heights = [2.6, 0.24 * len(marks)][: 1 + bool(marks)]
     fig = Figure(figsize=(WIDTH, sum(heights) + 0.6), dpi=DPI, layout="constrained")
     ax, *strip = fig.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    edges = np.linspace(*limits, bins + 1)
+    edges = np.linspace(*HU, bins + 1)
     for k, (name, group) in enumerate(groups.items()):
         group = np.ravel(group)
         if group.size == 0:
@@ -66,15 +63,13 @@ def histogram(
             axes.axvspan(*window, color=YELLOW, alpha=0.2, lw=0, zorder=0, label=f"window {window[0]} to {window[1]}")
     if window or any(groups):
         ax.legend(loc="best")
-    ax.set(ylabel="% of voxels per bin", xlim=limits)
+    ax.set(ylabel="% of voxels per bin", xlim=HU)
     fig.axes[-1].set_xlabel("Hounsfield units (HU)")
     return fig
 
 
 @styled
-def curves(
-    history: Runs, keys: Sequence[str], *, log: Collection[str] = (), titles: dict | None = None, xlabel: str = "epoch"
-) -> Figure:
+def curves(history: Runs, keys: Names, *, log: Names = (), titles: dict | None = None, xlabel: str = "epoch") -> Figure:
     """Draw training curves, one panel per key: ``"kl"`` draws ``train/kl`` solid and ``val/kl`` dashed.
 
     Parameters
@@ -110,9 +105,7 @@ def curves(
 
 
 @styled
-def latent_scatter(
-    points: ArrayLike, colour: ArrayLike, label: str, *, explained: Sequence[float] | None = None
-) -> Figure:
+def latent_scatter(points: ArrayLike, colour: ArrayLike, label: str, *, explained: ArrayLike | None = None) -> Figure:
     """Scatter two principal components, coloured by a number or a name.
 
     Parameters
@@ -139,19 +132,14 @@ def latent_scatter(
         ax.legend(title=label, **BESIDE)
     else:
         fig.colorbar(ax.scatter(*points[:, :2].T, c=colour, s=18, lw=0), ax=ax, label=label)
-    share = [""] * 2 if explained is None else [f" ({part:.0%} of the variance)" for part in explained[:2]]
+    share = [""] * 2 if explained is None else [f" ({part:.0%} of the variance)" for part in np.ravel(explained)[:2]]
     ax.set(xlabel=f"component 1{share[0]}", ylabel=f"component 2{share[1]}", aspect="equal")
     return fig
 
 
 @styled
 def bars(
-    values: ArrayLike,
-    threshold: float | None = None,
-    *,
-    names: Sequence[str] | None = None,
-    sort: bool = True,
-    **axes: Any,
+    values: ArrayLike, threshold: float | None = None, *, names: Names | None = None, sort: bool = True, **axes: Any
 ) -> Figure:
     """Draw one bar per unit (or per name), largest first unless `sort` is False.
 
@@ -211,7 +199,7 @@ def threshold_sweep(
     return fig
 
 
-def _lines(names: Sequence[str], label: str, limits: Range) -> tuple[Figure, Axes]:
+def _lines(names: Names, label: str, limits: Range) -> tuple[Figure, Axes]:
     """Make an empty chart with one line per name, from the top down."""
     fig, ax = _chart(1.1 + 0.27 * len(names))
     ax.set(xlabel=label, xlim=limits, ylim=(len(names) - 0.5, -0.5))
@@ -289,7 +277,7 @@ def forest(
 
 
 @styled
-def dice_per_patient(patients: Sequence[str], values: Groups, *, label: str = "Dice", limits: Range = (0, 1)) -> Figure:
+def dice_per_patient(patients: Names, values: Groups, *, label: str = "Dice", limits: Range = (0, 1)) -> Figure:
     """Draw one line per patient, best on top.
 
     `values` are (P,), or several methods by name, the first of which orders the patients.

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from vaelib.engine.errors import InputError
-from vaelib.pictures.panels import PLANES, VERDICTS, WINDOW, Layer, Panel, around, cut, halo, limits, verdict
+from vaelib.pictures.panels import PLANES, VERDICTS, WINDOW, Layer, Panel, around, cut, halo, limits, middle, verdict
 from vaelib.pictures.style import DPI, GREEN, VERMILLION, WIDTH, YELLOW, as_numbers, styled
 
 if TYPE_CHECKING:
@@ -92,29 +92,21 @@ def slices(
 
 
 @styled
-def planes(
-    volume: np.ndarray,
-    mask: Layer = None,
-    spacing: Triple = (1, 1, 1),
-    at: Triple | None = None,
-    window: tuple = WINDOW,
-) -> Figure:
+def planes(volume: np.ndarray, mask: Layer = None, spacing: Triple = (1, 1, 1), window: tuple = WINDOW) -> Figure:
     """Draw axial, coronal and sagittal cuts of a volume, all at one scale in mm.
+
+    They go through the middle of the mask, or else of the volume; dashed lines show where.
 
     Parameters
     ----------
     volume, mask : arrays (S, H, W), canonical
         HU, and 0 or 1.
     spacing : (dz, dy, dx) in mm
-    at : (slice, row, column), optional
-        Where to cut, by default through the middle of the mask; dashed lines show it.
     window : (low, high) in HU
     """
     volume = as_numbers(volume, "planes: volume", (None,) * 3)
     mask = mask if mask is None else as_numbers(mask, "planes: mask", volume.shape)
-    if at is None:
-        at = np.argwhere(mask).mean(axis=0) if mask is not None and mask.any() else np.divide(volume.shape, 2)
-    place = np.asarray(at).astype(int)
+    place = middle(volume, mask)
     deep, tall, wide = np.multiply(volume.shape, spacing)
     gap = 0.06 * wide
     width, height = wide + gap + max(wide, tall), max(tall, 2 * (deep + gap)) + gap
@@ -127,10 +119,9 @@ def planes(
         views = [None if array is None else cut(array, name, place[axis]) for array in (volume, mask)]
         look = {"title": f"{name}, {('slice', 'row', 'column')[axis]} {place[axis]}", "letters": letters}
         Panel(ax, window=window, line=1).draw(*views, aspect=spacing[down] / spacing[across], **look)
-        ax.axhline(
-            place[down] if name == "axial" else len(volume) - 1 - place[down], color="white", lw=0.7, ls=(0, (4, 6))
-        )
-        ax.axvline(place[across], color="white", lw=0.7, ls=(0, (4, 6)))
+        height_of = place[down] if name == "axial" else len(volume) - 1 - place[down]
+        for draw, where in ((ax.axhline, height_of), (ax.axvline, place[across])):
+            draw(where, color="white", lw=0.7, ls=(0, (4, 6)))
     return fig
 
 
@@ -144,7 +135,7 @@ def pyramid(levels: Sequence[ArrayLike], occupancy: Sequence[ArrayLike] | None =
     fills = None if occupancy is None else _slices(occupancy, "pyramid: occupancy", levels)
     full = [f", up to {np.max(fill):.0%}" for fill in fills or ()] or [""] * len(levels)
     titles = [f"{a.shape[0]} × {a.shape[1]}{text}" for a, text in zip(levels, full, strict=True)]
-    return _grid(levels, None, fills, titles=titles, fill=YELLOW, alpha=0.85, **look)[0]
+    return _grid(levels, None, fills, titles=titles, fill=YELLOW, **look)[0]
 
 
 @styled
@@ -196,7 +187,7 @@ def two_rows(images: Images, truth: Images, recons: Images, predictions: Images,
     above, recons = _slices(truth, "two_rows: truth", images), _slices(recons, "two_rows: recons", images)
     fills = above + _slices(predictions, "two_rows: predictions", images)
     look |= {"labels": ("scan\nand truth", "reconstruction\nand prediction"), "columns": len(images)}
-    return _grid(images + recons, None, fills, fill=GREEN, alpha=0.85, window=(0, 1), **look)[0]
+    return _grid(images + recons, None, fills, fill=GREEN, window=(0, 1), **look)[0]
 
 
 @styled
@@ -209,7 +200,7 @@ def agreement(images: Images, truth: Images, predictions: Images, **look: Any) -
     truth = _slices(truth, "agreement: truth", images)
     predictions = _slices(predictions, "agreement: predictions", images)
     fills = [verdict(t, p) for t, p in zip(truth, predictions, strict=True)]
-    fig, panels = _grid(images, truth, fills, fill="verdicts", alpha=0.85, **look)
+    fig, panels = _grid(images, truth, fills, fill="verdicts", **look)
     for panel in panels:
         panel.edge.set(path_effects=[], linewidth=1)
     patches = [Patch(color=colour, label=name) for name, colour in VERDICTS.items()]

@@ -38,6 +38,12 @@ def cut(volume: np.ndarray, plane: str, index: int) -> np.ndarray:
     return view if plane == "axial" else view[::-1]
 
 
+def middle(volume: np.ndarray, mask: Layer) -> np.ndarray:
+    """Choose where to cut a volume (S, H, W): slice, row and column of the middle of its mask, or else of itself."""
+    found = np.argwhere(mask).mean(axis=0) if mask is not None and np.any(mask) else np.divide(volume.shape, 2)
+    return found.astype(int)
+
+
 def bounding_box(mask: ArrayLike) -> tuple[slice, slice] | None:
     """Find the rows and columns where a mask (..., H, W) is not 0; None if it is empty."""
     flat = np.any(np.reshape(mask, (-1, *np.shape(mask)[-2:])), axis=0)
@@ -93,21 +99,14 @@ class Panel:
     width of the outline and `size` that of the letters, in points.
     """
 
-    def __init__(
-        self,
-        ax: Axes,
-        window: Range = (0, 1),
-        fill: str = PREDICTION,
-        alpha: float = 0.6,
-        line: float = 1.3,
-        size: float = 9,
-    ):
+    def __init__(self, ax: Axes, window: Range = (0, 1), fill: str = PREDICTION, line: float = 1.3, size: float = 9):
         self.ax, blank = ax, np.zeros((2, 2))
         if fill == "verdicts":
             colours, top, edge = ListedColormap([(0, 0, 0, 0), *VERDICTS.values()]), len(VERDICTS), "white"
         else:
             colours, top, edge = LinearSegmentedColormap.from_list("fill", [to_rgba(fill, 0), fill]), 1, TRUTH
         self.image = ax.imshow(blank, cmap="gray", clim=window)
+        alpha = 0.6 if fill == PREDICTION else 0.85
         self.fill = ax.imshow(blank, cmap=colours, vmin=0, vmax=top, alpha=alpha, interpolation="nearest")
         (self.edge,) = ax.plot([], [], color=edge, lw=line, solid_capstyle="projecting", path_effects=halo(line + 1))
         look = {"color": "white", "fontsize": size, "path_effects": halo(2.5), "transform": ax.transAxes}

@@ -4,7 +4,6 @@ Each function returns a `Board`, a box of ipywidgets. Every control works by key
 picture is a PNG of one figure that lives as long as its board, so that a notebook run unattended gives the same cells.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as ui
@@ -17,7 +16,7 @@ from torch.nn import Module
 from vaelib import latent, metrics
 from vaelib.engine.errors import InputError
 from vaelib.pictures.controls import LOOK, Board, choice, slider
-from vaelib.pictures.panels import PLANES, PREDICTION, TRUTH, VERDICTS, Layer, Panel, cut, limits, verdict
+from vaelib.pictures.panels import PLANES, PREDICTION, TRUTH, VERDICTS, Layer, Panel, cut, limits, middle, verdict
 from vaelib.pictures.style import DPI, as_numbers
 
 WINDOWS = {"abdomen (W 400, L 40)": (-160, 240), "soft tissue (W 350, L 50)": (-125, 225)}  # HU, lowest and highest
@@ -52,8 +51,7 @@ def slice_browser(scan: np.ndarray, mask: Layer = None, spacing: tuple = (1, 1, 
     if scan.ndim != 3 or any(layer.shape != scan.shape for layer in layers.values()):
         found = ", ".join(f"{name} {layer.shape}" for name, layer in ({"scan": scan} | layers).items())
         raise InputError(f"slice_browser: found {found}; pass a scan (S, H, W), and the others on its grid")
-    middle = np.argwhere(mask).mean(axis=0) if mask is not None and np.any(mask) else np.divide(scan.shape, 2)
-    place = dict(zip(PLANES, middle.astype(int).tolist(), strict=True))  # each plane remembers its slice
+    place = dict(zip(PLANES, middle(scan, mask).tolist(), strict=True))  # each plane remembers its slice
     controls = {
         "plane": choice("plane", list(PLANES)),
         "slice": slider("slice", 0, len(scan) - 1, place["axial"]),
@@ -120,15 +118,6 @@ def _latents(mask, z, places, truth, components):
     return z, places, truth
 
 
-def _buttons(moves: dict[str, Any]) -> dict[str, Callable[[], dict]]:
-    """Make the buttons of the latent explorer: back to the start, and steps drawn from the prior."""
-    rng = np.random.default_rng(0)
-    return {
-        "reset": lambda: dict.fromkeys(["morph", *moves], 0) | {"threshold": ORIGINAL},
-        "random draw": lambda: dict(zip(moves, rng.normal(size=len(moves)).clip(-3, 3).round(1), strict=True)),
-    }
-
-
 def latent_explorer(
     model: tuple[Module, Module], z: ArrayLike, *, places: dict | None = None, truth: Layer = None, components: int = 6
 ) -> Board:
@@ -167,9 +156,10 @@ def latent_explorer(
     def draw(threshold: float, morph: float, **values: Any) -> str:
         ends = [values["from"], values["to"]]
         a, b = (z[places[end]] for end in ends)
-        here = (
-            a + morph * (b - a) + [values[key] for key in moves] @ np.array([*steps[values["sliders move"]].values()])
-        )
+        kind = steps[values["sliders move"]]
+        for control, name in zip(moves.values(), kind, strict=True):
+            control.description = name
+        here = a + morph * (b - a) + [values[key] for key in moves] @ np.array([*kind.values()])
         image, probability = _decode(model, here)
         found, near = probability >= threshold, ends[morph >= 0.5]
         scored = [] if truth is None else [near] if morph in (0, 1) else ends
@@ -178,19 +168,17 @@ def latent_explorer(
         outlined = f", outline: {near}" if scored else ""
         right.draw(image, truth[places[near]] if scored else None, found, title=f"mask at {threshold:.2f}{outlined}")
         between = " Between the two nothing was scanned: neither mask is true here." if len(scored) > 1 else ""
-        moved = np.linalg.norm(here - z[places[near]])
-        return f"Mask of {', '.join([f'{found.sum()} pixels', *dice])}. Latent {moved:.2f} away from {near}.{between}"
+        away = np.linalg.norm(here - z[places[near]])
+        return f"Mask of {', '.join([f'{found.sum()} pixels', *dice])}. Latent {away:.2f} away from {near}.{between}"
 
+    rng = np.random.default_rng(0)
+    buttons = {
+        "reset": lambda: dict.fromkeys(["morph", *moves], 0) | {"threshold": ORIGINAL},
+        "random draw": lambda: dict(zip(moves, rng.normal(size=len(moves)).clip(-3, 3).round(1), strict=True)),
+    }
     key = {"decoded mask": PREDICTION} | ({} if truth is None else {"true mask": TRUTH})
     alt = "the reconstruction from the latent and, beside it, the mask"
-    board = Board(left.ax.figure, controls, draw, alt, _buttons(moves), key)
-
-    def rename(change: dict[str, Any]) -> None:
-        for control, name in zip(moves.values(), steps[change["new"]], strict=True):
-            control.description = name
-
-    controls["sliders move"].observe(rename, "value")
-    return board
+    return Board(left.ax.figure, controls, draw, alt, buttons, key)
 
 
 def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> Board:
@@ -207,7 +195,7 @@ def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLik
     truth = truth >= 0.5
     every, inside = np.sort(probability, axis=None), np.sort(probability[truth])  # for the Dice of all slices at once
     window = {"window": limits(image)}
-    left, right = _panels(window, window | {"fill": "verdicts", "alpha": 0.85})
+    left, right = _panels(window, window | {"fill": "verdicts"})
     controls = {"threshold": slider("threshold", 0, 1, ORIGINAL, 0.01)}
     if len(image) > 1:
         controls["slice"] = slider("slice", 0, len(image) - 1, int(truth.sum(axis=(1, 2)).argmax()))

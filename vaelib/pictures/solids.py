@@ -87,8 +87,7 @@ def mesh(values: np.ndarray, threshold: float, spacing: Point, origin: Point = (
     count = round((values >= threshold).sum() * np.prod(pitch) / np.prod(step))
     level = np.sort(fine, axis=None)[-count - 1 :][:2].mean()  # the smoothing alone would shrink what is round
     found, faces, *_ = marching_cubes(fine, min(level, 0.999 * fine.max()), spacing=tuple(step))
-    found = found + (low - air) * pitch
-    return Mesh(found[:, ::-1] + np.asarray(origin, float), faces)
+    return Mesh((found + (low - air) * pitch)[:, ::-1] + np.asarray(origin, float), faces)
 
 
 def area(surface: Mesh) -> float:

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import SimpleITK as sitk
 
-from vaelib.cohorts.twins import fingerprint
+from vaelib.cohorts.quality import fingerprint
 
 
 def voxel_by_voxel(scans):
