@@ -91,10 +91,10 @@ def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
         study = half / make_uid(uid, "study")
         series, seg = study / f"CT_{make_uid(uid, 'series')}", study / f"SEG_{make_uid(uid, 'seg series')}"
         write_ct(patient.hu[::-1, ::-1], series, **grid, patient_id=name, uid=uid, tags=TABLES["tags"] | tags)
+        scan, file = read_ct(series), seg / f"{make_uid(uid, 'seg')}.dcm"
         # for this orientation read_ct keeps the stored order: from head to feet, from back to front
-        mask = image_like(patient.mask[::-1, ::-1], read_ct(series))
-        file = seg / f"{make_uid(uid, 'seg')}.dcm"
-        write_seg(mask, series, file, uid=uid, description="Pancreas of a synthetic patient")
+        mask = image_like(patient.mask[::-1, ::-1], scan)
+        write_seg(mask, scan, file, uid=uid, description="Pancreas of a synthetic patient")
 
 
 def make_cohort(
