@@ -93,7 +93,7 @@ def test_every_room_of_the_core_is_imported_without_extras(call):
         for room in sys.argv[1:]:
             try:
                 importlib.import_module(room)
-            except (ModuleNotFoundError, ValueError) as error:  # an InputError is a ValueError, and says what is missing
+            except (ModuleNotFoundError, ValueError) as error:  # an InputError is a ValueError
                 print(room, getattr(error, "name", error))"""
     status, said, why = call("-c", code, *sorted(rooms), command="python")
     assert status == 0, why
