@@ -250,6 +250,3 @@ def _contents(path: Path, tensors: dict[str, Tensor], metadata: dict) -> dict:
     arrays = {name: tensor.numpy() for name, tensor in split_groups(tensors).get("", {}).items()}
     values = {name: value for name, value in metadata.items() if name not in ("networks", "made_by")}
     return _networks(path, tensors, metadata) | arrays | values
-
-
-# what interrupted runs have left of a checkpoint: a state for each network, named by what made it
