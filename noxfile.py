@@ -295,7 +295,7 @@ TASKS = {
     ),
     "lab": Task(
         "open the first notebook in JupyterLab",
-        (module("jupyterlab notebooks/00_start_here.ipynb"),),
+        (module("jupyterlab notebooks/00_start_here.ipynb", env={"OMP_NUM_THREADS": None}),),  # a reader has all cores
         ("environment",),
     ),
     # Tests and notebooks go to the same workers: whoever is free takes the next file, in the order of conftest.py.
