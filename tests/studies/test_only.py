@@ -13,9 +13,9 @@ from studies import uncertainty as study
 from studies.anomalies import compare, linear, odd_by_pca, scores, worst
 from studies.shapes import between, codes, masks_by_pca, shares
 from studies.uncertainty import apply, ece, fit, inside, nats, possible, temperatures
-from vaelib import metrics, recipes, uncertainty
+from vaelib import metrics, recipes
 from vaelib.cohort import Cohort, Slices
-from vaelib.uncertainty import auroc_per_patient, shifted, signed_distance, slice_risk
+from vaelib.uncertainty import auroc_per_patient, slice_risk
 from vaelib.vae import VAE, MaskDecoder
 
 SIDE = 32
@@ -203,25 +203,6 @@ def test_halfway_by_distances_a_square_has_moved_half_the_way():
         assert least * 64 <= len(rows) <= 64, name
     gone = between(run, z, z, [left, empty])
     assert not gone["signed distances"].any() and not gone["centred distances"].any()
-
-
-def test_distances_are_depths_and_move_with_their_outline():
-    masks = np.zeros((2, 1, SIDE, SIDE), bool)
-    masks[0, 0, 10:15, 10:15] = True
-    depth = signed_distance(masks)
-    assert depth[0, 0, 12, 12] == 3 and depth[0, 0, 10, 10] == 1 and depth[0, 0, 12, 8] == -2
-    assert (depth[1] == -np.inf).all()
-    there = shifted(depth[:1], np.array([[3.0, -2.0]]))
-    assert np.array_equal(np.argwhere(there[0, 0] > 0), np.argwhere(depth[0, 0] > 0) + (3, -2))
-
-
-def test_a_linear_model_of_centred_outlines_draws_them_where_they_were():
-    rng, masks = np.random.default_rng(0), np.zeros((200, 1, SIDE, SIDE), bool)
-    for m, row, column, size in zip(masks, *rng.integers((4, 14, 5), (9, 19, 9), (200, 3)).T, strict=True):
-        m[0, row : row + size, column : column + size] = True
-    drawn = uncertainty.sample_shapes(masks, 100, components=4)
-    share = uncertainty.plausible(drawn, uncertainty.usual_masks(masks))
-    assert drawn.shape == (100, 1, SIDE, SIDE) and share["one piece"].mean() > 0.9 and share["place"].mean() > 0.9
 
 
 # --- all of it ---------------------------------------------------------------------------------------------------
