@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from vaelib.dicom.geometry import axes_of, check_place, image_like, onto_grid, reordered
-from vaelib.dicom.headers import check_alike, check_evenly_stacked, read_numbers, series_headers
+from vaelib.dicom.grid import grid_of
+from vaelib.dicom.headers import check_alike, series_headers
 from vaelib.dicom.masks import read_nifti, read_seg
 from vaelib.dicom.pixels import hu_of
 from vaelib.engine.errors import InputError
@@ -72,13 +73,9 @@ def read_ct(folder: str | Path) -> Scan:
     """
     headers = series_headers(folder, pixels=True)
     check_alike(headers)
-    distance = check_evenly_stacked(headers)
+    grid = grid_of(headers)
     image = sitk.GetImageFromArray(np.stack([_take_hu(ds) for ds in headers]))
-    down, across = read_numbers(headers[0], "PixelSpacing", 2).tolist()  # between rows, between columns
-    image.SetSpacing((across, down, distance))
-    image.SetOrigin(read_numbers(headers[0], "ImagePositionPatient", 3).tolist())
-    row, column = read_numbers(headers[0], "ImageOrientationPatient", 6).reshape(2, 3)
-    image.SetDirection(np.transpose([row, column, np.cross(row, column)]).ravel().tolist())
+    grid.put_on(image)
     return Scan(image, headers)
 
 
