@@ -1,4 +1,4 @@
-"""Sort the names in a folder of DICOM: what is read, what is known to be harmless, what is left out and has to be said."""
+"""Sort the names in a folder of DICOM: what is read, what is known to be harmless, and what is left out."""
 
 from pathlib import Path
 from typing import NamedTuple
