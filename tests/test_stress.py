@@ -233,6 +233,7 @@ def test_every_ct_among_the_test_files_of_pydicom_is_read_exactly_or_refused_by_
             outcomes[path] = "refused"
         else:
             wanted = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+            wanted[ds.pixel_array == ds.get("PixelPaddingValue")] = -1024  # it is -2000 wherever there is one
             assert (hu == wanted).all(), path
             outcomes[path] = "read"
     assert {"CT_small.dcm", "693_J2KI.dcm"} <= {path.name for path, found in outcomes.items() if found == "read"}

@@ -3,7 +3,9 @@
 The rescale is DICOM's (PS3.3 C.11.1), applied to each file by itself.
 """
 
+import io
 import locale
+import math
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -12,54 +14,135 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import pixel_array
-from pydicom.uid import CTImageStorage, RLELossless, generate_uid
 
-from vaelib.dicom.headers import CT_PIXELS, read_numbers
+from vaelib.dicom.headers import read_attribute, read_numbers
 from vaelib.engine.errors import InputError
+from vaelib.engine.files import native
 
 MAX_HU = 2**24  # metal has some ten thousand
+AIR, METAL = -1024, 3071  # HU: the ends of a CT of 12 bits; in between, padding cannot be told from a body
+PICTURES = uid.JPEGTransferSyntaxes + uid.JPEGLSTransferSyntaxes + uid.JPEG2000TransferSyntaxes
 
 
 def hu_of(ds: Dataset) -> np.ndarray:
-    """Convert the pixels of a CT slice to HU, (H, W): int16 where they are whole numbers, else float32."""
-    name = ds.filename
+    """Convert the pixels of a CT slice to HU, (H, W): int16 where they are whole numbers, else float32.
+
+    What the header calls padding becomes air, -1024 HU, if the rescale would make it less than that, or 3071 and more.
+    In between it stays what it is, for headers name numbers that tissue has too.
+    """
     slope, intercept = (read_numbers(ds, keyword, 1).item() for keyword in ("RescaleSlope", "RescaleIntercept"))
-    if not np.isfinite([slope, intercept]).all() or slope == 0:
-        raise InputError(f"{name}: has no RescaleSlope and RescaleIntercept, so no HU; export the scan again")
-    try:
-        stored = _decode(ds)
-    except Exception:  # each decoder has its own way to give up on a damaged file
-        found = f"{Path(name).stat().st_size} bytes for {ds.Rows} x {ds.Columns} pixels"
-        raise InputError(f"{name}: {found} cannot be decoded, truncated? download it again") from None
+    _check_units(ds, slope, intercept)
+    stored = _read_stored(ds, (AIR - intercept) / slope, (METAL - intercept) / slope)
     ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
-    if not np.abs(ends).max() < MAX_HU:
-        raise InputError(f"{name}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}: no HU; export it again")
-    if slope.is_integer() and intercept.is_integer() and np.abs([*ends, slope, intercept]).max() < 2**15:
-        return stored.astype(np.int16) * int(slope) + int(intercept)  # 16 bits will do, whatever overflows on the way
+    if not max(map(abs, ends)) < MAX_HU:
+        found = f"RescaleSlope {slope:g}, RescaleIntercept {intercept:g}"
+        raise InputError(f"{ds.filename}: {found}: no HU; export it again")
+    if slope.is_integer() and intercept.is_integer() and max(map(abs, [*ends, slope, intercept])) < 2**15:
+        whole = stored.astype(np.int16)  # 16 bits will do, whatever overflows on the way
+        whole *= int(slope)
+        whole += int(intercept)
+        return whole
     hu = stored * slope + intercept
     with np.errstate(invalid="ignore"):
         whole = hu.astype(np.int16)
     return whole if np.array_equal(whole, hu) else hu.astype(np.float32)
 
 
-def _decode(ds: Dataset) -> np.ndarray:
-    """Decode the stored pixels, (H, W), once they are known to be as many as the header says."""
-    syntax, shape = ds.file_meta.TransferSyntaxUID, (ds.Rows, ds.Columns)
-    if syntax.is_compressed and syntax != RLELossless:
-        *said, bits, channels = jpeg_size(next(generate_frames(ds.PixelData, number_of_frames=1)))
-        if tuple(said) != shape or channels != 1 or not 2 <= bits <= ds.BitsAllocated:
-            raise ValueError
-        return _decode_by_gdcm(ds).reshape(shape)
-    stored, wanted = len(ds.PixelData), shape[0] * shape[1] * ds.BitsAllocated // 8
-    if wanted > stored * (64 if syntax == RLELossless else 1):  # at RLE, two bytes stand for 128 at most
-        raise ValueError
-    plain = not syntax.is_compressed and syntax.is_little_endian and (ds.BitsAllocated, ds.BitsStored) == (16, 16)
-    if plain and stored == wanted:
-        return np.frombuffer(ds.PixelData, "<i2" if ds.PixelRepresentation else "<u2").reshape(shape)
-    return pixel_array(ds).reshape(shape)  # at RLE, it is five times as fast as GDCM
+def _check_units(ds: Dataset, slope: float, intercept: float) -> None:
+    """Raise unless there is one way from the stored numbers to others, and these are HU (PS3.3 C.8.2.1, C.11.1).
+
+    RescaleType may be missing, for then a CT is in HU, and "US", unspecified, for ITK writes that into every CT.
+    """
+    name, unit = ds.filename, str(read_attribute(ds, "RescaleType") or "HU").strip()
+    if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
+        raise InputError(f"{name}: has no RescaleSlope and RescaleIntercept, so no HU; export the scan again")
+    if unit.upper() not in {"HU", "US"} and not unit.upper().startswith("HOUN"):  # Hounsfield, however it is spelt
+        raise InputError(f"{name}: RescaleType is {unit}, not HU; take the series of this scan that is in HU")
+    if read_attribute(ds, "ModalityLUTSequence"):
+        raise InputError(f"{name}: has a ModalityLUTSequence besides its rescale; export the scan without it")
+
+
+def _read_stored(ds: Dataset, air: float, metal: float) -> np.ndarray:
+    """Read the stored numbers, (H, W), out of their cells (PS3.5 8.1.1), and put `air` where they are padding."""
+    bits, count = ds.BitsAllocated, read_numbers(ds, "BitsStored", 1).item()
+    high = count - 1 if read_attribute(ds, "HighBit") is None else read_numbers(ds, "HighBit", 1).item()
+    if not 1 <= count <= high + 1 <= bits:
+        found = f"BitsAllocated {bits:g}, BitsStored {count:g}, HighBit {high:g}"
+        raise InputError(f"{ds.filename}: {found}, which no pixel can have; export the scan again")
+    cells, used = _decode(ds)
+    stored = cells
+    if count < bits:  # other bits may hold anything; a picture that has no more bits than a number holds it alone
+        stored = cells << int(bits - min(high + 1, max(used, count))) >> int(bits - count)
+    return _fill_padding(ds, stored, cells, air, metal)
+
+
+def _fill_padding(ds: Dataset, stored: np.ndarray, cells: np.ndarray, air: float, metal: float) -> np.ndarray:
+    """Put `air` where the header says padding (PS3.3 C.7.5.1.1.2), unless a body can have that number.
+
+    The value may be written with or without a sign, whatever the pixels have, and may need more bits than they have.
+    """
+    if read_attribute(ds, "PixelPaddingValue") in (None, ""):
+        return stored
+    ends = np.array([read_numbers(ds, f"PixelPadding{what}", 1).item() for what in ("Value", "RangeLimit")])
+    if not np.isfinite(ends[0]):
+        return stored
+    count, signed, size = ds.BitsStored, ds.PixelRepresentation, 2 ** min(ds.BitsAllocated, 16)
+    low = -(size // 2) * signed
+    first, last = sorted(int((end - low) % size) + low for end in np.where(np.isfinite(ends), ends, ends[0]))
+    numbers = stored if -(2**count // 2) * signed <= first and last < 2 ** (count - signed) else cells
+    inner, outer = sorted((air, metal))
+    for start, stop in (first, min(last, inner)), (max(first, outer), last):
+        if start <= stop and (padding := (numbers >= start) & (numbers <= stop)).any():
+            kind = np.int16 if air.is_integer() and abs(air) < 2**15 else float
+            stored = stored.astype(np.result_type(stored, kind))
+            np.copyto(stored, air, where=padding, casting="unsafe")
+    return stored
+
+
+def _decode(ds: Dataset) -> tuple[np.ndarray, int]:
+    """Decode the cells that hold the stored numbers, (H, W), and say how many of their bits may be other than 0."""
+    syntax = ds.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
+    try:
+        return _decode_as(syntax, ds)
+    except InputError:
+        raise
+    except Exception:  # each decoder has its own way to give up on a damaged file
+        found = f"{Path(ds.filename).stat().st_size} bytes for {ds.Rows} x {ds.Columns} pixels cannot be decoded"
+    if _ends_early(ds, syntax):
+        raise InputError(f"{ds.filename}: {found}, truncated? download it again")
+    known = f"JPEG XL ({syntax})" if syntax.startswith("1.2.840.10008.1.2.4.11") else syntax.name
+    raise InputError(f"{ds.filename}: {found} as {known}; export the scan again, uncompressed")
+
+
+def _decode_as(syntax: uid.UID, ds: Dataset) -> tuple[np.ndarray, int]:
+    """Decode as `_decode` does, once it is known that the pixels are as many as the header says; raise anything."""
+    shape, bits = (ds.Rows, ds.Columns), ds.BitsAllocated
+    dtype = np.dtype(f"<{'ui'[ds.PixelRepresentation]}{bits // 8}")
+    if syntax.is_compressed and syntax != uid.RLELossless:
+        picture = next(generate_frames(ds.PixelData, number_of_frames=1))
+        *said, used, channels = jpeg_size(picture)
+        if tuple(said) != shape or channels != 1 or not 2 <= used <= bits:
+            found = f"its picture is {said[0]} x {said[1]} of {used} bits in {channels} channels"
+            raise InputError(f"{ds.filename}: {found}, which its header does not say; export the scan again")
+        return _decode_by_gdcm(ds, picture, used).reshape(shape).astype(dtype), used
+    if math.prod(shape) * dtype.itemsize > len(ds.PixelData) * (64 if syntax.is_compressed else 1):
+        raise ValueError  # at RLE, two bytes stand for 128 at most
+    if syntax.is_compressed or not syntax.is_little_endian:  # at RLE, it is five times as fast as GDCM
+        return pixel_array(ds, correct_unused_bits=False).reshape(shape), bits
+    return np.frombuffer(ds.PixelData, dtype, math.prod(shape)).reshape(shape), bits
+
+
+def _ends_early(ds: Dataset, syntax: uid.UID) -> bool:
+    """Tell whether bytes of the pixels are missing, if only the two that end a picture."""
+    data = ds.get("PixelData") or b""
+    if data[:4] == b"\xfe\xff\x00\xe0":  # an item of a sequence of pictures
+        return syntax in PICTURES and b"\xff\xd9" not in data[-16:]
+    plain = syntax in uid.UncompressedTransferSyntaxes
+    return len(data) < (ds.Rows * ds.Columns * ds.BitsAllocated // 8 if plain else 1)
 
 
 def jpeg_size(picture: bytes) -> tuple[int, int, int, int]:
@@ -89,21 +172,31 @@ def same_locale() -> Iterator[None]:
         locale.setlocale(locale.LC_ALL, before)
 
 
-def _decode_by_gdcm(ds: Dataset) -> np.ndarray:
-    """Decode by GDCM, from a file that holds the pixels alone: a length that lies elsewhere costs it gigabytes."""
+def _decode_by_gdcm(ds: Dataset, picture: bytes, bits: int) -> np.ndarray:
+    """Decode by GDCM, from a file that holds the picture alone: a length that lies elsewhere costs it gigabytes.
+
+    It is told what the picture says of itself. What the header says would have it turn MONOCHROME1 over, and fail
+    where pixels have more bits than their picture needs.
+    """
     bare = Dataset()
     bare.file_meta = FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = ds.file_meta.TransferSyntaxUID
-    bare.SOPClassUID = bare.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    for keyword in ("BitsStored", "HighBit", "Rows", "Columns", *CT_PIXELS):
-        if (value := ds.get(keyword)) is not None:
-            setattr(bare, keyword, value)
+    bare.SOPClassUID = bare.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
+    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    bare.Rows, bare.Columns, bare.SamplesPerPixel = ds.Rows, ds.Columns, 1
+    bare.PhotometricInterpretation = "MONOCHROME2"
+    bare.BitsAllocated, bare.BitsStored, bare.HighBit = 2 ** max(3, (bits - 1).bit_length()), bits, bits - 1
+    bare.PixelRepresentation = int(picture[:2] == b"\xff\x4f" and picture[42] > 127)  # JPEG 2000 alone has a sign
     bare.add_new("PixelData", "OB", ds.PixelData)
     bare["PixelData"].is_undefined_length = True
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bare.dcm"
-        bare.save_as(path, enforce_file_format=True)
-        with same_locale():
-            image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
+    bare.save_as(content := io.BytesIO(), enforce_file_format=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=native(tempfile.gettempdir())) as folder:
+            path = Path(folder) / "bare.dcm"
+            path.write_bytes(content.getbuffer())
+            with same_locale():
+                image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
+    except OSError as error:
+        found = f"a temporary file is needed to decode it, and in {tempfile.tempdir}: {error.strerror}"
+        raise InputError(f"{ds.filename}: {found}; set TMPDIR to a folder with room") from None
     return sitk.GetArrayFromImage(image)
