@@ -39,8 +39,8 @@ def hu_of(ds: Dataset) -> np.ndarray:
     stored = _read_stored(ds, (AIR - intercept) / slope, (METAL - intercept) / slope)
     ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
     if not max(map(abs, ends)) < MAX_HU:
-        found = f"RescaleSlope {slope:g}, RescaleIntercept {intercept:g}"
-        raise InputError(f"{ds.filename}: {found}: no HU; export it again")
+        found = f"RescaleSlope {slope:g}, RescaleIntercept {intercept:g}: no HU"
+        raise InputError(f"{ds.filename}: {found}; export it again")
     if slope.is_integer() and intercept.is_integer() and max(map(abs, [*ends, slope, intercept])) < 2**15:
         whole = stored.astype(np.int16)  # 16 bits will do, whatever overflows on the way
         whole *= int(slope)
@@ -185,7 +185,8 @@ def _decode_by_gdcm(ds: Dataset, picture: bytes, bits: int) -> np.ndarray:
     bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
     bare.Rows, bare.Columns, bare.SamplesPerPixel = ds.Rows, ds.Columns, 1
     bare.PhotometricInterpretation = "MONOCHROME2"
-    bare.BitsAllocated, bare.BitsStored, bare.HighBit = 2 ** max(3, (bits - 1).bit_length()), bits, bits - 1
+    bits = max(bits, 8)  # it knows no fewer
+    bare.BitsAllocated, bare.BitsStored, bare.HighBit = 2 ** (bits - 1).bit_length(), bits, bits - 1
     bare.PixelRepresentation = int(picture[:2] == b"\xff\x4f" and picture[42] > 127)  # JPEG 2000 alone has a sign
     bare.add_new("PixelData", "OB", ds.PixelData)
     bare["PixelData"].is_undefined_length = True
@@ -197,6 +198,8 @@ def _decode_by_gdcm(ds: Dataset, picture: bytes, bits: int) -> np.ndarray:
             with same_locale():
                 image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
     except OSError as error:
-        found = f"a temporary file is needed to decode it, and in {tempfile.tempdir}: {error.strerror}"
-        raise InputError(f"{ds.filename}: {found}; set TMPDIR to a folder with room") from None
+        found = f"to be decoded, it needs a temporary file in {tempfile.tempdir}: {error.strerror}"
+        raise InputError(
+            f"{ds.filename}: {found}; set TMPDIR to a folder that has room and may be written to"
+        ) from None
     return sitk.GetArrayFromImage(image)
