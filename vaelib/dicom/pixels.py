@@ -105,7 +105,7 @@ def _fill_padding(ds: Dataset, stored: np.ndarray, cells: np.ndarray, air: float
 
 def _decode(ds: Dataset) -> tuple[np.ndarray, int]:
     """Decode the cells that hold the stored numbers, (H, W), and say how many of their bits may be other than 0."""
-    syntax = ds.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
+    syntax = uid.UID(str(ds.file_meta.get("TransferSyntaxUID") or uid.ImplicitVRLittleEndian))  # it may be a list
     try:
         return _decode_as(syntax, ds)
     except InputError:
@@ -138,11 +138,12 @@ def _decode_as(syntax: uid.UID, ds: Dataset) -> tuple[np.ndarray, int]:
 
 def _ends_early(ds: Dataset, syntax: uid.UID) -> bool:
     """Tell whether bytes of the pixels are missing, if only the two that end a picture."""
-    data = ds.get("PixelData") or b""
+    data = read_attribute(ds, "PixelData")
+    if not data or not isinstance(data, bytes):
+        return True
     if data[:4] == b"\xfe\xff\x00\xe0":  # an item of a sequence of pictures
         return syntax in PICTURES and b"\xff\xd9" not in data[-16:]
-    plain = syntax in uid.UncompressedTransferSyntaxes
-    return len(data) < (ds.Rows * ds.Columns * ds.BitsAllocated // 8 if plain else 1)
+    return syntax in uid.UncompressedTransferSyntaxes and len(data) < ds.Rows * ds.Columns * ds.BitsAllocated // 8
 
 
 def jpeg_size(picture: bytes) -> tuple[int, int, int, int]:
