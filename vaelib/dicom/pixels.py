@@ -39,13 +39,9 @@ def hu_of(ds: Dataset) -> np.ndarray:
     stored = _read_stored(ds, (AIR - intercept) / slope, (METAL - intercept) / slope)
     ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
     if not max(map(abs, ends)) < MAX_HU:
-        found = f"RescaleSlope {slope:g}, RescaleIntercept {intercept:g}: no HU"
-        raise InputError(f"{ds.filename}: {found}; export it again")
+        raise InputError(f"{ds.filename}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}: no HU; export again")
     if slope.is_integer() and intercept.is_integer() and max(map(abs, [*ends, slope, intercept])) < 2**15:
-        whole = stored.astype(np.int16)  # 16 bits will do, whatever overflows on the way
-        whole *= int(slope)
-        whole += int(intercept)
-        return whole
+        return stored.astype(np.int16) * int(slope) + int(intercept)  # 16 bits will do, whatever overflows on the way
     hu = stored * slope + intercept
     with np.errstate(invalid="ignore"):
         whole = hu.astype(np.int16)
@@ -68,8 +64,8 @@ def _check_units(ds: Dataset, slope: float, intercept: float) -> None:
 
 def _read_stored(ds: Dataset, air: float, metal: float) -> np.ndarray:
     """Read the stored numbers, (H, W), out of their cells (PS3.5 8.1.1), and put `air` where they are padding."""
-    bits, count = ds.BitsAllocated, read_numbers(ds, "BitsStored", 1).item()
-    high = count - 1 if read_attribute(ds, "HighBit") is None else read_numbers(ds, "HighBit", 1).item()
+    count, high = (read_numbers(ds, keyword, 1).item() for keyword in ("BitsStored", "HighBit"))
+    bits, high = ds.BitsAllocated, count - 1 if math.isnan(high) else high
     if not 1 <= count <= high + 1 <= bits:
         found = f"BitsAllocated {bits:g}, BitsStored {count:g}, HighBit {high:g}"
         raise InputError(f"{ds.filename}: {found}, which no pixel can have; export the scan again")
