@@ -28,9 +28,8 @@ CT_PIXELS = {  # what the pixels of a CT slice can be; anything else is no HU, o
     "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2"),
 }  # fmt: skip
 ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}  # the second is converted from single files
-SYNTAXES = {
-    *uid.UncompressedTransferSyntaxes, *uid.RLETransferSyntaxes, *uid.JPEGTransferSyntaxes,
-    *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes,
+SYNTAXES = {  # of those in between, JPEG, JPEG-LS and JPEG 2000
+    *uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.10008.1.2.4.{k}" for k in range(50, 94)),
 }  # fmt: skip
 NAMES = {f"1.2.840.10008.1.2.4.11{k}": "JPEG XL" for k in range(3)}  # younger than pydicom's dictionary
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
@@ -135,8 +134,8 @@ def _check_kind(ds: Dataset) -> None:
         way = "convert it to one file a slice, with emf2sf of dcm4che for one"
         raise InputError(f"{name}: is {kind.name}, {frames} frames in one file; {way}")
     if not modality:
-        cut = "is of no stated modality" if "Rows" in ds else "ends within its header"
-        raise InputError(f"{name}: {cut}; fetch it again")
+        cut, found = "ends within its header; fetch it again", f"is of no stated modality; export it again, or {away}"
+        raise InputError(f"{name}: {found if 'Rows' in ds else cut}")
     for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
         if not np.isfinite(read_numbers(ds, keyword, count)).all():
             if kind not in (uid.CTImageStorage, ""):
