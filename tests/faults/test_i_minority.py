@@ -56,7 +56,7 @@ SAID = {
     "Rows": "Rows is .* in {k} of 12 slices, elsewhere 40; take the odd slices out",
     "Columns": "Columns is .* in {k} of 12 slices, elsewhere 32; take the odd slices out",
     "PixelSpacing": r"PixelSpacing is .* in {k} of 12 slices, elsewhere \[0.9, 0.7\]; take the odd slices out",
-    "ImageOrientationPatient": "ImageOrientationPatient is .* in {k} of 12 slices, elsewhere .*1.0, 0.0, 0.0, 0.0, -1.0, 0.0",
+    "ImageOrientationPatient": "ImageOrientationPatient is .* in {k} of 12 slices, elsewhere .*1.0, 0.0, 0.0, 0.0, -1",
     "no PixelSpacing": "PixelSpacing is None in {k} of 12 slices, elsewhere",
     "series": "one of 2 series in .*, {k} of 12 slices are of it; keep one series",
     "colours": "SamplesPerPixel is 3 in {k} of 12 slices, which no CT slice has; move such files",

@@ -54,7 +54,8 @@ def sort_files(folder: str | Path) -> Sorted:
 
 def is_dicom(start: bytes) -> bool:
     """Tell by its first bytes whether a file is DICOM, with or without a preamble."""
-    return start[128:132] == b"DICM" or start[:2] in BARE
+    first = start[3:4] == b"\0" and (start[4:6].isalpha() or start[6:8] == b"\0\0")  # how long it is, or its kind
+    return start[128:132] == b"DICM" or (start[:2] in BARE and first)
 
 
 def warn_of_left_out(folder: Path, left_out: list[Path]) -> None:

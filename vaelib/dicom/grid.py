@@ -112,20 +112,21 @@ def _places(along: np.ndarray, names: Sequence[str], half: float, sparse: bool, 
     slack, tolerance = max(TOLERANCE * usual, 0.01), min(max(half, 0.01), usual / 10)
     trend = along - along[-1] / places[-1] * places - np.outer(STEPS * tolerance / places[-1], places)
     fits = off.max() <= slack or np.ptp(trend, axis=1).min() <= 2.02 * tolerance  # all within it of one straight line
-    if fits and gaps.min() >= 0.01:
+    twice = gaps < 0.01
+    if fits and not twice.any():
         return places
-    k = int(np.argmin(gaps) if gaps.min() < 0.01 else np.round(off, 6).argmax())
-    near = gaps[np.abs(gaps - usual) <= usual / 5].mean() if gaps.min() >= 0.01 else usual
-    count, fault = round(gaps[k] / near), "uneven spacing; resample the scan to even slices first"
-    if gaps[k] < 0.01:
-        others = int((gaps < 0.01).sum()) - 1
+    k = int((np.round(off, 6) + twice * along[-1]).argmax())
+    if twice[k]:
         fault = "the same place twice; remove one of the two"
-        if others:
-            fault = f"the same place twice, as {others} others: two scans, or copies? keep one of each"
-    elif sparse:
-        fault = "no whole number of slices; export it again"
-    elif count > 1 and abs(gaps[k] - count * near) <= max(slack, 2 * tolerance) * count:
-        fault = f"{count - 1} missing slice(s); download the series again"
+        if twice.sum() > 1:
+            fault = f"the same place twice, as {twice.sum() - 1} others: two scans, or copies? keep one of each"
+    else:
+        near = gaps[np.abs(gaps - usual) <= usual / 5].mean()
+        count, fault = round(gaps[k] / near), "uneven spacing; resample the scan to even slices first"
+        if sparse:
+            fault = "no whole number of slices; export it again"
+        elif count > 1 and abs(gaps[k] - count * near) <= max(slack, 2 * tolerance) * count:
+            fault = f"{count - 1} missing slice(s); download the series again"
     raise InputError(f"{names[k]}: {gaps[k]:.2f} mm from {Path(names[k + 1]).name}, {usual:.2f} is usual: {fault}")
 
 

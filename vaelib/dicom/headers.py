@@ -31,13 +31,13 @@ ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}  # the
 SYNTAXES = {  # of those in between, JPEG, JPEG-LS and JPEG 2000
     *uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.10008.1.2.4.{k}" for k in range(50, 94)),
 }  # fmt: skip
-NAMES = {f"1.2.840.10008.1.2.4.11{k}": "JPEG XL" for k in range(3)}  # younger than pydicom's dictionary
+NAMES = {code: row[0] for code, row in uid.UID_dictionary.items()}
+NAMES |= {f"1.2.840.10008.1.2.4.11{k}": "JPEG XL" for k in range(3)}  # younger than pydicom
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 APART = {  # what tells two scans in one series, and the part of each that has to lie within the other
     "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
-    "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "FrameOfReferenceUID": 0, "PatientID": 0, "KVP": 0,
-    "ConvolutionKernel": 0, "SliceThickness": 0, "SeriesDescription": 0, "ImageType": 0,
-    "ContentTime": 0.5,  # slices that are made in one second may lie among those of the next
+    "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "KVP": 0, "ConvolutionKernel": 0,
+    "SeriesDescription": 0, "ContentTime": 0.5,  # slices made in one second may lie among those of the next
 }  # fmt: skip
 
 
@@ -115,31 +115,32 @@ def _why_unread(path: Path, start: bytes, error: Exception) -> str:
 
 def _other_syntax(meta: Dataset) -> str | None:
     """Say in which encoding pixels are, if it is one that cannot be decoded."""
-    if (syntax := meta.TransferSyntaxUID) in SYNTAXES:
+    (syntax,) = _stored([meta], "TransferSyntaxUID")
+    if syntax in SYNTAXES:
         return None
-    name = "a private encoding, " + syntax if syntax.is_private else NAMES.get(syntax, syntax.name)
+    name = NAMES.get(syntax, syntax if syntax.startswith("1.2.840.10008.") else f"a private encoding, {syntax}")
     return f"its pixels are stored as {name}, which cannot be decoded here; export it as Explicit VR Little Endian"
 
 
 def _check_kind(ds: Dataset) -> None:
     """Raise unless a file is one slice of a CT that has a place, in an encoding that can be decoded."""
-    name, modality = ds.filename, read_attribute(ds, "Modality")
-    kind, away = uid.UID(str(read_attribute(ds, "SOPClassUID") or "")), "move it out of the folder of the CT series"
-    if modality not in ("CT", None, ""):
-        raise InputError(f"{name}: is {modality} ({kind.name}), not CT; {away}")
+    name, (modality, kind) = ds.filename, (_stored([ds], keyword)[0] for keyword in ("Modality", "SOPClassUID"))
+    called, away = NAMES.get(kind, kind), "move it out of the folder of the CT series"
+    if modality not in ("CT", ""):
+        raise InputError(f"{name}: is {modality} ({called}), not CT; {away}")
     if other := _other_syntax(ds.file_meta):
         raise InputError(f"{name}: {other}")
     if kind in ENHANCED:
         frames = read_attribute(ds, "NumberOfFrames")
         way = "convert it to one file a slice, with emf2sf of dcm4che for one"
-        raise InputError(f"{name}: is {kind.name}, {frames} frames in one file; {way}")
+        raise InputError(f"{name}: is {called}, {frames} frames in one file; {way}")
     if not modality:
         cut, found = "ends within its header; fetch it again", f"is of no stated modality; export it again, or {away}"
         raise InputError(f"{name}: {found if 'Rows' in ds else cut}")
     for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
         if not np.isfinite(read_numbers(ds, keyword, count)).all():
             if kind not in (uid.CTImageStorage, ""):
-                raise InputError(f"{name}: is {kind.name}, with no place in the patient (a dose page?); {away}")
+                raise InputError(f"{name}: is {called}, with no place in the patient (a dose page?); {away}")
             way = f"export it again, or {away} if it is no slice" if "Rows" in ds else "it ends early; fetch it again"
             raise InputError(f"{name}: has no position or orientation; {way}")
 
@@ -167,6 +168,13 @@ def read_attribute(ds: Dataset, keyword: str) -> Any:
         return ds.get(keyword)
     except Exception:  # pydicom raises many kinds on what is not of the kind that the standard wants
         raise InputError(f"{ds.filename}: its {keyword} cannot be read, damaged? fetch it again") from None
+
+
+def _stored(headers: list[Dataset], keyword: str) -> list[str]:
+    """Read a text of each header as it is stored, which is fast and never fails; "" where there is none."""
+    values = [getattr(ds.get_item(tag), "value", None) or "" for tag in (Tag(keyword),) for ds in headers]
+    texts = [value.decode("latin-1").strip("\0") if isinstance(value, bytes) else str(value) for value in values]
+    return [" ".join(text.split()) for text in texts]
 
 
 def read_numbers(ds: Dataset, keyword: str, count: int) -> np.ndarray:
@@ -197,7 +205,7 @@ def check_alike(headers: list[Dataset]) -> None:
     What most of them have is right, and the others are odd.
     """
     n, folder = len(headers), Path(headers[0].filename).parent
-    views = [ds for ds in headers if "LOCALIZER" in str(read_attribute(ds, "ImageType"))]
+    views = [ds for ds, kind in zip(headers, _stored(headers, "ImageType"), strict=True) if "LOCALIZER" in kind]
     if 0 < len(views) < n:
         what = f"one of {len(views)} localizers (by its ImageType) among {n - len(views)} slices"
         raise InputError(f"{views[0].filename}: is {what}; move them out of the folder")
@@ -209,7 +217,8 @@ def check_alike(headers: list[Dataset]) -> None:
         raise InputError(f"{odd}: {what}; keep one series in a folder")
     for keyword, known in CT_PIXELS.items():  # before any memory is taken for pixels
         if bad := [ds for ds in headers if read_attribute(ds, keyword) not in known]:
-            found = f"{keyword} is {bad[0].get(keyword)} in {len(bad)} of {n} slices, which no CT slice has"
+            value = " ".join(str(bad[0].get(keyword)).split())
+            found = f"{keyword} is {value} in {len(bad)} of {n} slices, which no CT slice has"
             way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
@@ -238,23 +247,13 @@ def check_one_scan(headers: list[Dataset]) -> None:
     normal = slice_normal(headers[0].ImageOrientationPatient)
     places = [float(normal @ read_numbers(ds, "ImagePositionPatient", 3)) for ds in headers]
     for keyword, share in APART.items():
-        tag, groups = Tag(keyword), defaultdict(list)
-        if len({str(getattr(ds.get_item(tag), "value", None)) for ds in headers}) == 1:  # as stored: that is faster
-            continue
-        for place, ds in zip(places, headers, strict=True):
-            if (value := read_attribute(ds, keyword)) not in (None, ""):
-                groups[str(value)].append((place, ds.filename))
-        stacks = sorted((min(found), value, found) for value, found in groups.items() if len(found) > 1)
-        for (_, one, first), (_, two, second) in pairwise(stacks):
-            inside = min(_inside(first, second, share), _inside(second, first, share))
-            if inside > 1:
-                each = " and ".join(str(len(found)) for found in (first, second))
-                among = f"{keyword} {one} and {two}, {each} slices, lie among each other"
-                what = f"two acquisitions in one folder ({among})"
-                raise InputError(f"{min(first, second, key=len)[0][1]}: is of one of {what}; keep one")
-
-
-def _inside(one: list[tuple[float, str]], two: list[tuple[float, str]], share: float) -> int:
-    """Count the slices of one stack within the ends of another; none if they are less than a share of it."""
-    count = sum(min(two)[0] <= place <= max(two)[0] for place, _ in one)
-    return count if count >= share * len(one) else 0
+        stacks = defaultdict(list)
+        for value, place, ds in zip(_stored(headers, keyword), places, headers, strict=True):
+            stacks[value].append((place, ds.filename))
+        found = sorted((stack, value) for value, stack in stacks.items() if value and len(stack) > 1)
+        for (first, one), (second, two) in pairwise(found):
+            inside = [sum(b[0][0] <= z <= b[-1][0] for z, _ in a) for a, b in ((first, second), (second, first))]
+            if min(inside) > 1 and min(inside) >= share * min(len(first), len(second)):
+                among = f"{keyword} {one} and {two}, {len(first)} and {len(second)} slices, lie among each other"
+                name = min(first, second, key=len)[0][1]
+                raise InputError(f"{name}: is of one of two acquisitions in one folder ({among}); keep one")
