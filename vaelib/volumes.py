@@ -68,8 +68,8 @@ def read_ct(folder: str | Path) -> Scan:
     Raises
     ------
     InputError
-        Two series in the folder, mixed size, pixel spacing or orientation, a missing, doubled or sheared
-        slice, uneven spacing, a truncated file, no rescale to HU.
+        Two series or acquisitions in the folder, mixed size, pixel spacing or orientation, a missing, doubled or
+        sheared slice, uneven spacing, a truncated file, no rescale to HU.
     """
     headers = series_headers(folder, pixels=True)
     check_alike(headers)

@@ -45,7 +45,7 @@ NAMES = {  # how slices are called by scanners, archives and converters, from th
 HARMLESS = [
     "LICENSE", "LICENSE.txt", "license", "README.md", "DICOMDIR", "dicomdir", "Thumbs.db", "desktop.ini", ".DS_Store",
     "._IM0012", ".hidden.dcm", "md5sums", "MD5SUMS.txt", "checksums.md5", "sha256sums", "IM0012.json", "1-001.dcm.json",
-    "series.xml", "metadata.csv", "VERSION", "notes.txt", "CITATION", "report.pdf", "index.html", "x.log",
+    "series.xml", "metadata.csv", "VERSION", "notes.txt", "CITATION", "report.pdf", "index.html", "x.log", "1-001.dcm:Zone.Identifier",
 ]  # fmt: skip
 LEFT_OUT = [
     "preview.jpg",

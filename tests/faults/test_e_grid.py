@@ -3,12 +3,14 @@
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from drawn import drawn
 from small import make_series
 
 from vaelib import InputError
 from vaelib.dicom.grid import even_grid
-from vaelib.volumes import read_ct
+from vaelib.dicom.write import write_mask
+from vaelib.volumes import read_ct, read_mask
 
 
 def turned(axis, degrees):
@@ -173,3 +175,25 @@ def test_slices_whose_orientation_differs_in_the_last_digit_are_one_series(off, 
     ds.ImageOrientationPatient = [f"{float(c) + off:.{5 if off < 5e-5 else 4}f}" for c in ds.ImageOrientationPatient]
     ds.save_as(tmp_path / "0000.dcm")
     assert np.allclose(np.reshape(read_ct(tmp_path).GetDirection(), (3, 3)).T, axes, atol=2e-4)
+
+
+def exported(r):
+    """As `generate`, with fewer slices."""
+    name, n, *rest = generate(r)
+    return name, min(n, 12), *rest
+
+
+@drawn([(name, min(n, 24), *rest) for name, n, *rest in INSTANCES[:-1]], exported, seed=19)
+def test_a_seg_of_a_rounded_series_comes_back_bit_by_bit(case, tmp_path, slice_):
+    _, n, spacing, axis, degrees, decimals, places, z = case
+    positions, axes = true_grid(spacing, axis, degrees, z, n)
+    (tmp_path / "ct").mkdir()
+    write(slice_, tmp_path / "ct", [texts(p, decimals) for p in positions], texts(axes[:2].ravel(), places))
+    scan = read_ct(tmp_path / "ct")
+    mask = np.zeros((n, 40, 32), np.uint8)
+    mask[0 :: max(n // 3, 1), 3:30, 5:9] = 1
+    image = sitk.GetImageFromArray(mask)
+    image.CopyInformation(scan)
+    back = read_mask(write_mask(image, tmp_path / "seg.dcm", scan), scan)
+    assert np.array_equal(sitk.GetArrayViewFromImage(back), mask)
+    assert back.GetDirection() == scan.GetDirection() and back.GetOrigin() == scan.GetOrigin()

@@ -59,8 +59,8 @@ SYNTAXES = {
     "HTJ2K": (uid.HTJ2KLossless, "High-Throughput JPEG 2000"),
     "HTJ2K lossy": (uid.HTJ2K, "High-Throughput JPEG 2000"),
     "MPEG-4": (uid.MPEG4HP41, "MPEG-4"),
-    "GE": (GE, "a private encoding, 1.2.840.113619.5.2"),
-    "Philips": ("1.3.46.670589.33.1.4.1", "a private encoding, 1.3.46"),
+    "GE": (GE, GE),
+    "Philips": ("1.3.46.670589.33.1.4.1", "1.3.46.670589.33.1.4.1"),
     "unheard of": ("1.2.840.10008.1.2.4.999", "1.2.840.10008.1.2.4.999"),
 }
 KINDS = {  # of another file in the folder: modality, class, what is said
@@ -112,9 +112,9 @@ def test_the_cause_is_in_the_line(case, stored, tmp_path):
         saved(ds, tmp_path / f"IM{k:04d}")
     victim, ds = tmp_path / f"IM{r.choice([0, 5, 11, 12]):04d}", stored[5]
     if what in ("syntax", "private"):
-        code, name = SYNTAXES.get(value, (value, f"a private encoding, {value}"))
+        code, name = SYNTAXES.get(value, (value, value))
         saved(ds, victim, syntax=code)
-        said = f"its pixels are stored as {name}.*which cannot be decoded here; export it as Explicit VR Little Endian"
+        said = f"its pixels cannot be decoded as {name}.*; export the scan again, uncompressed"
     elif what == "kind":
         modality, code, said = KINDS[value]
         said = f"is {said}.*move it out of the folder of the CT series"
@@ -145,7 +145,7 @@ def test_a_file_whose_private_syntax_cannot_even_be_parsed_says_so(stored, tmp_p
     whole = saved(stored[0], tmp_path / "1.dcm", syntax=GE).read_bytes()
     start = 144 + int.from_bytes(whole[140:144], "little")
     (tmp_path / "1.dcm").write_bytes(whole[:start] + bytes(range(256)) * 20)
-    with pytest.raises(InputError, match="1.dcm: its pixels are stored as a private encoding, 1.2.840.113619.5.2"):
+    with pytest.raises(InputError, match="1.dcm: its pixels cannot be decoded as 1.2.840.113619.5.2"):
         read_ct(tmp_path)
 
 

@@ -32,7 +32,7 @@ SYNTAXES = {  # of those in between, JPEG, JPEG-LS and JPEG 2000
     *uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.10008.1.2.4.{k}" for k in range(50, 94)),
 }  # fmt: skip
 NAMES = {code: row[0] for code, row in uid.UID_dictionary.items()}
-NAMES |= {f"1.2.840.10008.1.2.4.11{k}": "JPEG XL" for k in range(3)}  # younger than pydicom
+NAMES |= {code: f"JPEG XL ({code})" for code in (f"1.2.840.10008.1.2.4.11{k}" for k in range(3))}  # not yet in there
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 APART = {  # what tells two scans in one series, and the part of each that has to lie within the other
     "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
@@ -118,8 +118,7 @@ def _other_syntax(meta: Dataset) -> str | None:
     (syntax,) = _stored([meta], "TransferSyntaxUID")
     if syntax in SYNTAXES:
         return None
-    name = NAMES.get(syntax, syntax if syntax.startswith("1.2.840.10008.") else f"a private encoding, {syntax}")
-    return f"its pixels are stored as {name}, which cannot be decoded here; export it as Explicit VR Little Endian"
+    return f"its pixels cannot be decoded as {NAMES.get(syntax, syntax)}; export the scan again, uncompressed"
 
 
 def _check_kind(ds: Dataset) -> None:
@@ -167,7 +166,7 @@ def read_attribute(ds: Dataset, keyword: str) -> Any:
     try:
         return ds.get(keyword)
     except Exception:  # pydicom raises many kinds on what is not of the kind that the standard wants
-        raise InputError(f"{ds.filename}: its {keyword} cannot be read, damaged? fetch it again") from None
+        raise InputError(f"{ds.filename}: its {keyword} cannot be read; export the scan again") from None
 
 
 def _stored(headers: list[Dataset], keyword: str) -> list[str]:
