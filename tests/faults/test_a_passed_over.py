@@ -31,7 +31,7 @@ NAMES = {  # how slices are called by scanners, archives and converters, from th
     "IM0012": lambda k: f"IM{k:04d}",
     "a UID": lambda k: f"1.2.826.0.1.3680043.8.498.{k * 7919}",
     "CT.UID": lambda k: f"CT.1.3.12.2.1107.5.1.4.60064.{16572 + k}",
-    ".IMA": lambda k: f"ABD.CT.0002.{k:04d}.2024.01.31.IMA",
+    ".IMA": lambda k: f"CT.0002.{k:04d}.2024.01.31.IMA",
     "digits": lambda k: f"{k:08d}",
     "I10": lambda k: f"I{k * 10}",
     "hash": lambda k: f"{k * 2654435761 % 2**32:08X}",
@@ -45,7 +45,8 @@ NAMES = {  # how slices are called by scanners, archives and converters, from th
 HARMLESS = [
     "LICENSE", "LICENSE.txt", "license", "README.md", "DICOMDIR", "dicomdir", "Thumbs.db", "desktop.ini", ".DS_Store",
     "._IM0012", ".hidden.dcm", "md5sums", "MD5SUMS.txt", "checksums.md5", "sha256sums", "IM0012.json", "1-001.dcm.json",
-    "series.xml", "metadata.csv", "VERSION", "notes.txt", "CITATION", "report.pdf", "index.html", "x.log", "1-001.dcm:Zone.Identifier",
+    "series.xml", "metadata.csv", "VERSION", "notes.txt", "CITATION", "report.pdf", "index.html", "x.log",
+    "1-001.dcm:Zone.Identifier",
 ]  # fmt: skip
 LEFT_OUT = [
     "preview.jpg",

@@ -65,12 +65,12 @@ SYNTAXES = {
 }
 KINDS = {  # of another file in the folder: modality, class, what is said
     "dose report": ("SR", uid.XRayRadiationDoseSRStorage, "SR .X-Ray Radiation Dose SR Storage., not CT; "),
-    "dose page": ("OT", uid.SecondaryCaptureImageStorage, "OT .Secondary Capture Image Storage., not CT; "),
+    "dose page": ("XA", uid.SecondaryCaptureImageStorage, "XA .Secondary Capture Image Storage., not CT; "),
     "dose page as CT": ("CT", uid.SecondaryCaptureImageStorage, "Secondary Capture Image Storage, with no place.*dose"),
     "captures": ("CT", uid.MultiFrameTrueColorSecondaryCaptureImageStorage, ".*True Color Secondary Capture.*dose"),
     "MR": ("MR", uid.MRImageStorage, "MR .MR Image Storage., not CT; "),
     "PET": ("PT", uid.PositronEmissionTomographyImageStorage, "PT .Positron Emission Tomography Image.*not CT"),
-    "presentation": ("PR", uid.GrayscaleSoftcopyPresentationStateStorage, "PR .Grayscale Softcopy Pres.*not CT"),
+    "presentation": ("PR", uid.GrayscaleSoftcopyPresentationStateStorage, "PR .Grayscale Softcopy.*not CT"),
     "key objects": ("KO", uid.KeyObjectSelectionDocumentStorage, "KO .Key Object Selection.*not CT"),
     "SEG": ("SEG", uid.SegmentationStorage, "SEG .Segmentation Storage., not CT"),
     "RTSTRUCT": ("RTSTRUCT", uid.RTStructureSetStorage, "RTSTRUCT .RT Structure Set Storage., not CT"),

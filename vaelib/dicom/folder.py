@@ -9,8 +9,9 @@ from vaelib.engine.errors import InputError
 
 SLICE = {".dcm", ".dicom", ".dic", ".ima"}
 HARMLESS = re.compile(
-    r"dicomdir|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|lost\+found|(licen[sc]e|readme|version|notice|citation"
-    r"|copying|changes|md5|sha(1|256|512)|checksum)[^.]*|.*\.(txt|csv|tsv|json|xml|md|html?|pdf|log|ya?ml|md5|sha\d+)|.*:zone\.identifier",
+    r"dicomdir|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|lost\+found|.*:zone\.identifier"
+    r"|(licen[sc]e|readme|version|notice|citation|copying|changes|md5|sha(1|256|512)|checksum)[^.]*"
+    r"|.*\.(txt|csv|tsv|json|xml|md|html?|pdf|log|ya?ml|md5|sha\d+)",
     re.IGNORECASE,
 )
 PACKED = re.compile(r"(\.(gz|bz2|xz|zst|z|zip|7z|part|partial|filepart|crdownload|download|tmp)|~)$", re.IGNORECASE)

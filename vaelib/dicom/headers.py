@@ -108,9 +108,7 @@ def _why_unread(path: Path, start: bytes, error: Exception) -> str:
         return "is damaged; fetch it again"
     if len(start) < 132 or not start.strip(b"\0"):
         return f"is no DICOM, {path.stat().st_size} bytes of it are there; fetch it again"
-    return (
-        f"is no DICOM, for it begins with {start[:8]!r}; fetch it again, or move it out of the folder if it is no slice"
-    )
+    return f"is no DICOM, for it begins with {start[:8]!r}; fetch the slice again, or move this out of the folder"
 
 
 def _other_syntax(meta: Dataset) -> str | None:
@@ -221,9 +219,7 @@ def check_alike(headers: list[Dataset]) -> None:
             way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
-        slack = (
-            max(5e-5, 2.01 * rounding_of_cosines(headers)) if count == 6 else 5e-5
-        )  # two rounded away from each other
+        slack = max(5e-5, 2.01 * (count == 6) * rounding_of_cosines(headers))  # of two rounded apart
         values = np.array([read_numbers(ds, keyword, count) for ds in headers])
         like = np.isclose(values, values[:1], rtol=0, atol=slack, equal_nan=True).all(1)
         if not like.all():
