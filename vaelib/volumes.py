@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from vaelib.dicom.geometry import axes_of, check_place, image_like, onto_grid, reordered
 from vaelib.dicom.grid import grid_of
-from vaelib.dicom.headers import check_alike, series_headers
+from vaelib.dicom.headers import check_alike, check_one_scan, series_headers
 from vaelib.dicom.masks import read_nifti, read_seg
 from vaelib.dicom.pixels import hu_of
 from vaelib.engine.errors import InputError
@@ -68,11 +68,12 @@ def read_ct(folder: str | Path) -> Scan:
     Raises
     ------
     InputError
-        Two series in the folder, mixed size, pixel spacing or orientation, a missing, doubled or sheared
-        slice, uneven spacing, a truncated file, no rescale to HU.
+        Two series or acquisitions in the folder, mixed size, pixel spacing or orientation, a missing, doubled or
+        sheared slice, uneven spacing, a truncated file, no rescale to HU.
     """
     headers = series_headers(folder, pixels=True)
     check_alike(headers)
+    check_one_scan(headers)
     grid = grid_of(headers)
     image = sitk.GetImageFromArray(np.stack([_take_hu(ds) for ds in headers]))
     grid.put_on(image)

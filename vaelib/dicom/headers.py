@@ -2,14 +2,21 @@
 
 import warnings
 import zlib
+from collections import Counter, defaultdict
+from contextlib import suppress
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.filereader import read_file_meta_info
+from pydicom.tag import Tag
 
+from vaelib.dicom.folder import is_dicom, sort_files, warn_of_left_out
 from vaelib.dicom.geometry import slice_normal
 from vaelib.engine.errors import InputError
 
@@ -20,14 +27,26 @@ CT_PIXELS = {  # what the pixels of a CT slice can be; anything else is no HU, o
     "BitsAllocated": (8, 16, 32), "NumberOfFrames": (None, 1),
     "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2"),
 }  # fmt: skip
-TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by 0.01 mm if that is more
+ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}  # the second is converted from single files
+SYNTAXES = {  # of those in between, JPEG, JPEG-LS and JPEG 2000
+    *uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.10008.1.2.4.{k}" for k in range(50, 94)),
+}  # fmt: skip
+NAMES = {code: row[0] for code, row in uid.UID_dictionary.items()}
+NAMES |= {code: f"JPEG XL ({code})" for code in (f"1.2.840.10008.1.2.4.11{k}" for k in range(3))}  # not yet in there
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+APART = {  # what tells two scans in one series, and the part of each that has to lie within the other
+    "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
+    "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "KVP": 0, "ConvolutionKernel": 0,
+    "SeriesDescription": 0, "ContentTime": 0.5,  # slices made in one second may lie among those of the next
+}  # fmt: skip
 
 
 def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]:
     """Read the headers of the CT files in `folder`, in ascending position along the slice normal.
 
-    Names carry no meaning. Hidden files, subfolders, a DICOMDIR and files that are no DICOM at all (a
-    licence, a list of checksums) are passed over; a damaged file, or one that is not CT, is an error.
+    Names carry no order. What is known to be harmless (hidden files, a DICOMDIR, a licence, a list of checksums) is
+    passed over, and what else is no slice is named in one warning; see `folder.sort_files`. A slice that is damaged, or
+    DICOM that is not CT, is an error.
 
     Parameters
     ----------
@@ -43,52 +62,101 @@ def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    paths, _, left_out = sort_files(folder)
     headers = [ds for path in paths if (ds := _read_slice(path, pixels)) is not None]
     if not headers:
-        raise InputError(f"{folder}: holds no DICOM file; give the folder that holds one CT series")
+        there = f" (but {left_out[0].name})" if left_out else ""
+        raise InputError(f"{folder}: holds no DICOM file{there}; give the folder that holds one CT series")
+    warn_of_left_out(folder, left_out)
     normal = slice_normal(headers[0].ImageOrientationPatient)
     return sorted(headers, key=lambda ds: float(normal @ read_numbers(ds, "ImagePositionPatient", 3)))
 
 
 def _read_slice(path: Path, pixels: bool) -> Dataset | None:
-    """Read a file of a series; None where it is passed over."""
-    check_deflated(path)
+    """Read a file of a series; None where it is a DICOMDIR."""
+    start = b""
     try:
+        start = check_deflated(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
-            ds = pydicom.dcmread(path, stop_before_pixels=not pixels)
+            ds = pydicom.dcmread(path, stop_before_pixels=not pixels, force=is_dicom(start))
             if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
-                ds = pydicom.dcmread(path, stop_before_pixels=True)
+                ds = pydicom.dcmread(path, stop_before_pixels=True, force=is_dicom(start))
+    except InputError:
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files
-        if isinstance(error, pydicom.errors.InvalidDicomError) and path.suffix.lower() != ".dcm":
-            return None
-        raise InputError(f"{path}: is damaged or no DICOM; fetch it again") from None
+        raise InputError(f"{path}: {_why_unread(path, start, error)}") from None
     if "DirectoryRecordSequence" in ds:
         return None
-    if ds.get("Modality") != "CT":
-        kind = ds.get("Modality") or "of no stated modality (truncated?)"
-        raise InputError(f"{path}: is {kind}, not CT; move it out of the folder of the CT series")
-    for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
-        if not np.isfinite(read_numbers(ds, keyword, count)).all():
-            raise InputError(f"{path}: has no position or orientation (truncated?); export it again")
+    if not ds.file_meta.get("TransferSyntaxUID"):  # pydicom has found out which of the two it is
+        plain = uid.ImplicitVRLittleEndian if ds.original_encoding[0] else uid.ExplicitVRLittleEndian
+        ds.file_meta.TransferSyntaxUID = plain
+    _check_kind(ds)
     return ds
 
 
-def check_deflated(path: str | Path) -> None:
-    """Raise InputError where a DICOM file is deflated (PS3.5 A.5) and unfolds to more than `MAX_INFLATED`: a bomb."""
+def _why_unread(path: Path, start: bytes, error: Exception) -> str:
+    """Say why a file that looks like a slice cannot be read, and what to do."""
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be read ({error.strerror}); see that it is there, and that you may read it"
+    if packed := next((kind for mark, kind in PACKED.items() if start.startswith(mark)), None):
+        return f"is packed ({packed}); unpack it, or move it out of the folder"
+    if is_dicom(start):
+        with suppress(Exception):
+            if other := _other_syntax(read_file_meta_info(path)):
+                return other
+        return "is damaged; fetch it again"
+    if len(start) < 132 or not start.strip(b"\0"):
+        return f"is no DICOM, {path.stat().st_size} bytes of it are there; fetch it again"
+    return f"is no DICOM, for it begins with {start[:8]!r}; fetch the slice again, or move this out of the folder"
+
+
+def _other_syntax(meta: Dataset) -> str | None:
+    """Say in which encoding pixels are, if it is one that cannot be decoded."""
+    (syntax,) = _stored([meta], "TransferSyntaxUID")
+    if syntax in SYNTAXES:
+        return None
+    return f"its pixels cannot be decoded as {NAMES.get(syntax, syntax)}; export the scan again, uncompressed"
+
+
+def _check_kind(ds: Dataset) -> None:
+    """Raise unless a file is one slice of a CT that has a place, in an encoding that can be decoded."""
+    name, (modality, kind) = ds.filename, (_stored([ds], keyword)[0] for keyword in ("Modality", "SOPClassUID"))
+    called, away = NAMES.get(kind, kind), "move it out of the folder of the CT series"
+    if modality not in ("CT", ""):
+        raise InputError(f"{name}: is {modality} ({called}), not CT; {away}")
+    if other := _other_syntax(ds.file_meta):
+        raise InputError(f"{name}: {other}")
+    if kind in ENHANCED:
+        frames = read_attribute(ds, "NumberOfFrames")
+        way = "convert it to one file a slice, with emf2sf of dcm4che for one"
+        raise InputError(f"{name}: is {called}, {frames} frames in one file; {way}")
+    if not modality:
+        cut, found = "ends within its header; fetch it again", f"is of no stated modality; export it again, or {away}"
+        raise InputError(f"{name}: {found if 'Rows' in ds else cut}")
+    for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
+        if not np.isfinite(read_numbers(ds, keyword, count)).all():
+            if kind not in (uid.CTImageStorage, ""):
+                raise InputError(f"{name}: is {called}, with no place in the patient (a dose page?); {away}")
+            way = f"export it again, or {away} if it is no slice" if "Rows" in ds else "it ends early; fetch it again"
+            raise InputError(f"{name}: has no position or orientation; {way}")
+
+
+def check_deflated(path: str | Path) -> bytes:
+    """Return the first bytes of a file; InputError where it is deflated (PS3.5 A.5) to over `MAX_INFLATED`: a bomb."""
     with open(path, "rb") as file:
         start = file.read(1024)
-        if DeflatedExplicitVRLittleEndian.encode() not in start:
-            return
+        if uid.DeflatedExplicitVRLittleEndian.encode() not in start:
+            return start
         file.seek(144 + int.from_bytes(start[140:144], "little"))  # the meta information says how long it is
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             inflater.decompress(file.read(), MAX_INFLATED)
         except zlib.error:  # which pydicom will find too
-            return
+            return start
     if inflater.unconsumed_tail:
         raise InputError(f"{path}: unfolds to over {MAX_INFLATED >> 20} MiB, which no such file does; fetch it again")
+    return start
 
 
 def read_attribute(ds: Dataset, keyword: str) -> Any:
@@ -96,7 +164,14 @@ def read_attribute(ds: Dataset, keyword: str) -> Any:
     try:
         return ds.get(keyword)
     except Exception:  # pydicom raises many kinds on what is not of the kind that the standard wants
-        raise InputError(f"{ds.filename}: its {keyword} cannot be read, damaged? fetch it again") from None
+        raise InputError(f"{ds.filename}: its {keyword} cannot be read; export the scan again") from None
+
+
+def _stored(headers: list[Dataset], keyword: str) -> list[str]:
+    """Read a text of each header as it is stored, which is fast and never fails; "" where there is none."""
+    values = [getattr(ds.get_item(tag), "value", None) or "" for tag in (Tag(keyword),) for ds in headers]
+    texts = [value.decode("latin-1").strip("\0") if isinstance(value, bytes) else str(value) for value in values]
+    return [" ".join(text.split()) for text in texts]
 
 
 def read_numbers(ds: Dataset, keyword: str, count: int) -> np.ndarray:
@@ -109,50 +184,71 @@ def read_numbers(ds: Dataset, keyword: str, count: int) -> np.ndarray:
     return numbers if numbers.shape == (count,) else np.full(count, np.nan)
 
 
+def half_digit(headers: list[Dataset], keyword: str) -> np.ndarray:
+    """Find half of the last digit with which each number of an attribute is written; of numbers without text, 0."""
+    texts = [[getattr(number, "original_string", None) or "0e-99" for number in ds[keyword].value] for ds in headers]
+    return 0.5 * 10.0 ** np.min([[Decimal(text).as_tuple().exponent for text in row] for row in texts], axis=0)
+
+
+def rounding_of_cosines(headers: list[Dataset]) -> float:
+    """Find half of the last digit of the cosines; with fewer than three decimals (1, 0, 0) they are exact, or wrong."""
+    half = half_digit(headers, "ImageOrientationPatient").min()
+    return half if half < 1e-3 else 0.0
+
+
 def check_alike(headers: list[Dataset]) -> None:
-    """Raise unless slices are of one series, have pixels of a CT, and share size, spacing and orientation."""
-    first, series = headers[0], {str(read_attribute(ds, "SeriesInstanceUID")): ds.filename for ds in headers}
+    """Raise unless slices are of one scan, have pixels of a CT, and share size, spacing and orientation.
+
+    What most of them have is right, and the others are odd.
+    """
+    n, folder = len(headers), Path(headers[0].filename).parent
+    views = [ds for ds, kind in zip(headers, _stored(headers, "ImageType"), strict=True) if "LOCALIZER" in kind]
+    if 0 < len(views) < n:
+        what = f"one of {len(views)} localizers (by its ImageType) among {n - len(views)} slices"
+        raise InputError(f"{views[0].filename}: is {what}; move them out of the folder")
+    series = Counter(str(read_attribute(ds, "SeriesInstanceUID")) for ds in headers)
     if len(series) > 1:
-        odd = list(series.values())[1]
-        raise InputError(f"{odd}: one of {len(series)} series in {Path(odd).parent}; keep one series in a folder")
-    if not all(0 < mm < np.inf for mm in read_numbers(first, "PixelSpacing", 2)):
-        raise InputError(f"{first.filename}: PixelSpacing is {first.get('PixelSpacing')}; export the scan again")
-    for ds in headers:  # before any memory is taken for pixels
-        for keyword, known in CT_PIXELS.items():
-            if (value := read_attribute(ds, keyword)) not in known:
-                raise InputError(f"{ds.filename}: {keyword} is {value}, which no CT slice has; export the scan again")
-    axes = read_numbers(first, "ImageOrientationPatient", 6).reshape(2, 3)
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
-        raise InputError(f"{first.filename}: ImageOrientationPatient {axes.ravel()} is skewed; export the scan again")
+        rare, count = series.most_common()[-1]
+        odd = next(ds.filename for ds in headers if str(ds.get("SeriesInstanceUID")) == rare)
+        what = f"one of {len(series)} series in {folder}, {count} of {n} slices are of it"
+        raise InputError(f"{odd}: {what}; keep one series in a folder")
+    for keyword, known in CT_PIXELS.items():  # before any memory is taken for pixels
+        if bad := [ds for ds in headers if read_attribute(ds, keyword) not in known]:
+            value = " ".join(str(bad[0].get(keyword)).split())
+            found = f"{keyword} is {value} in {len(bad)} of {n} slices, which no CT slice has"
+            way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
+            raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
-        usual = read_numbers(first, keyword, count)
-        for ds in headers:
-            if not np.allclose(read_numbers(ds, keyword, count), usual, rtol=0, atol=5e-5):
-                here, there = ds.get(keyword), first.get(keyword)
-                raise InputError(f"{ds.filename}: {keyword} is {here}, elsewhere {there}; take the odd slices out")
+        slack = max(5e-5, 2.01 * (count == 6) * rounding_of_cosines(headers))  # of two rounded apart
+        values = np.array([read_numbers(ds, keyword, count) for ds in headers])
+        like = np.isclose(values, values[:1], rtol=0, atol=slack, equal_nan=True).all(1)
+        if not like.all():
+            same = np.isclose(values, values[:, None], rtol=0, atol=slack, equal_nan=True).all(2)
+            usual = same.sum(1).argmax()
+            odd = np.flatnonzero(~same[usual])
+            here, there = headers[odd[0]].get(keyword), headers[usual].get(keyword)
+            found = f"{keyword} is {here} in {len(odd)} of {n} slices, elsewhere {there}"
+            raise InputError(f"{headers[odd[0]].filename}: {found}; take the odd slices out")
+    if not all(0 < mm < np.inf for mm in read_numbers(headers[0], "PixelSpacing", 2)):
+        spacing = headers[0].get("PixelSpacing")
+        raise InputError(f"{headers[0].filename}: PixelSpacing is {spacing}; export the scan again")
 
 
-def check_evenly_stacked(headers: list[Dataset]) -> float:
-    """Return the distance between slices in mm; raise where one is missing, doubled or shifted to the side."""
-    names, normal = [ds.filename for ds in headers], slice_normal(headers[0].ImageOrientationPatient)
-    if len(headers) < 2:
-        raise InputError(f"{names[0]}: a single slice; give the whole series")
-    positions = np.array([read_numbers(ds, "ImagePositionPatient", 3) for ds in headers])
-    gaps = np.diff(positions @ normal)
-    usual = np.sort(gaps)[(len(gaps) - 1) // 2]  # the lower median: a gap that exists
-    slack = max(TOLERANCE * usual, 0.01)
-    bad = (np.abs(gaps - usual) > slack) | (gaps < 0.01)
-    if bad.any():
-        k = int(bad.argmax())
-        steps, fault = round(gaps[k] / max(usual, 0.01)), "uneven spacing; resample the scan to even slices first"
-        if gaps[k] < 0.01:
-            fault = "the same place twice; remove one of the two"
-        elif steps > 1 and abs(gaps[k] - steps * usual) <= slack * steps:
-            fault = f"{steps - 1} missing slice(s); download the series again"
-        raise InputError(f"{names[k]}: {gaps[k]:.2f} mm from {Path(names[k + 1]).name}, {usual:.2f} is usual: {fault}")
-    moved = positions - positions[0]
-    aside = np.linalg.norm(moved - np.outer(moved @ normal, normal), axis=1)
-    if aside.max() > 0.1:
-        name = names[int(aside.argmax())]
-        raise InputError(f"{name}: lies {aside.max():.2f} mm aside (tilted gantry?); resample it upright first")
-    return float(gaps.mean())
+def check_one_scan(headers: list[Dataset]) -> None:
+    """Raise where two acquisitions lie among each other, even if together they make one even stack.
+
+    Many scanners count acquisitions within a scan, one for each slice or step of the table: these follow each other.
+    """
+    normal = slice_normal(headers[0].ImageOrientationPatient)
+    places = [float(normal @ read_numbers(ds, "ImagePositionPatient", 3)) for ds in headers]
+    for keyword, share in APART.items():
+        stacks = defaultdict(list)
+        for value, place, ds in zip(_stored(headers, keyword), places, headers, strict=True):
+            stacks[value].append((place, ds.filename))
+        found = sorted((stack, value) for value, stack in stacks.items() if value and len(stack) > 1)
+        for (first, one), (second, two) in pairwise(found):
+            inside = [sum(b[0][0] <= z <= b[-1][0] for z, _ in a) for a, b in ((first, second), (second, first))]
+            if min(inside) > 1 and min(inside) >= share * min(len(first), len(second)):
+                among = f"{keyword} {one} and {two}, {len(first)} and {len(second)} slices, lie among each other"
+                name = min(first, second, key=len)[0][1]
+                raise InputError(f"{name}: is of one of two acquisitions in one folder ({among}); keep one")
