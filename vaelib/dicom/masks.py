@@ -8,23 +8,18 @@ import gzip
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
-from pydicom.pixels import get_decoder, iter_pixels
 
-from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.grid import Grid, even_grid
-from vaelib.dicom.headers import SIDES, check_deflated, half_digit, rounding_of_cosines
-from vaelib.dicom.identity import NO_ONE
+from vaelib.dicom.grid import Grid
+from vaelib.dicom.seg import asked, check_size, read_seg
 from vaelib.engine.errors import InputError
 
 LATEST = 1 << 24  # byte at which voxels begin: there may be extensions before them
-FINER = 8  # a label may have this many times the voxels of its scan: two along each axis for one
 FIELDS = ["dim", "datatype", "pixdim", "vox_offset", "scale", "codes", "quaternion", "qoffset", "srow", "magic"]
 HEADERS = {  # types and places of `FIELDS` by the length of a header: NIfTI-1 (nifti1.h) and NIfTI-2 (nifti2.h)
     348: (["8i2", "i2", "4f4", "f4", "2f4", "2i2", "3f4", "3f4", "(3,4)f4", "S4"],
@@ -36,10 +31,6 @@ VOXELS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 7
 OTHERS = {1: "single bits", 32: "complex numbers", 1792: "complex numbers", 128: "colours", 2304: "colours"}
 SQUARE = 5e-5  # by this much axes may differ from orthonormal ones, as ITK has it
 NEAR = 1e-3  # so far from a whole number, a value is that number
-CODED = {"15776009", "181277001", "T-65000", "C0030274"}  # pancreas in SNOMED CT (structure, entire), SRT and UMLS
-WHOLE = re.compile(r"(entire|whole|total|structure|of|the|organ|\W|_|\d)*", re.IGNORECASE)
-PART = re.compile(r"pan[ck]rea|head|neck|body|tail|uncinate", re.IGNORECASE)
-BESIDE = re.compile(r"pan[ck]rea|tumou?r|lesion|cyst|carcinoma|pdac", re.IGNORECASE)
 
 
 def is_nifti(path: Path) -> bool:
@@ -76,7 +67,7 @@ def read_label(
             array, grid = check_nifti(path, like)
             array = _of_values(path, array, segment)
         else:
-            array, grid = _read_seg(path, like, segment, strict)
+            array, grid = read_seg(path, like, segment, strict)
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"{path}: cannot be read: {why}; see that you may read it, or try again") from None
@@ -85,15 +76,6 @@ def read_label(
     label = sitk.GetImageFromArray(array)
     grid.put_on(label)
     return label
-
-
-def check_size(path: Path, size: Sequence[int], like: sitk.Image) -> None:
-    """Raise unless a label of `size` voxels (x, y, z) can belong to the scan `like`."""
-    if min(size) < 1 or np.prod(size, dtype=float) > FINER * np.prod(like.GetSize(), dtype=float):
-        raise InputError(f"{path}: {tuple(size)} voxels for a scan of {like.GetSize()}; give the label of this scan")
-
-
-# NIfTI
 
 
 def twin_of(path: Path) -> Path:
@@ -235,7 +217,7 @@ def _of_values(path: Path, array: np.ndarray, segment: str | int) -> np.ndarray:
             advice = f"--segment {found[0]:g}, or join several, --segment {some}"
             raise InputError(f"{path}: holds the values {shown}; choose one by number, {advice}")
         return (array != 0).astype(np.uint8)
-    numbers = _asked(path, segment, {int(v): f"{v:g}" for v in found})
+    numbers = asked(path, segment, {int(v): f"{v:g}" for v in found})
     return np.isin(array, numbers).astype(np.uint8)
 
 
@@ -255,197 +237,3 @@ def _whole(path: Path, array: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: holds fractions {ends}, neither labels nor a soft mask; round or threshold it first")
     warnings.warn(f"{path}: is soft ({between.sum()} voxels lie between 0 and 1); it is cut at 0.5", stacklevel=5)
     return array >= 0.5
-
-
-def _asked(path: Path, segment: str | int, labels: dict[int, str], default: Sequence[int] = ()) -> list[int]:
-    """Find the numbers of the segments that are asked for, by number or label in any case, or several joined by +."""
-    wanted = str(segment).strip().casefold()
-
-    def named(part: str) -> list[int]:
-        return [n for n, label in labels.items() if part in (str(n), label.casefold())]
-
-    parts = [wanted] if named(wanted) else [part.strip() for part in wanted.split("+")]
-    found = {part: named(part) or (list(default) if part == "pancreas" else []) for part in parts}
-    numbers = [n for some in found.values() for n in some]
-    if not numbers or max(map(len, found.values())) > 1:
-        listed = ", ".join(f"{n} {label!r}" if label != str(n) else label for n, label in labels.items())
-        some = numbers or [n for n, label in labels.items() if PART.search(label)] or list(labels)[:1]
-        advice = f"--segment {'+'.join(map(str, some))}"
-        raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} by number, {advice}")
-    if gone := [part for part, some in found.items() if not some]:
-        warnings.warn(f"{path}: has no segment {', '.join(gone)}; the mask is of the others", stacklevel=5)
-    return numbers
-
-
-# DICOM SEG
-
-
-def _read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> tuple[np.ndarray, Grid]:
-    """Read some segments of a DICOM SEG as 0 and 1 (S, H, W), and the grid of its frames."""
-    check_deflated(path)
-    try:
-        ds = pydicom.dcmread(path)
-        if ds.get("Modality") != "SEG" or "SegmentSequence" not in ds:
-            what = ds.get("Modality") or "of no stated modality"
-            raise InputError(f"{path}: is {what}, and not readable as DICOM SEG; give a SEG or a NIfTI file")
-        _check_frames(path, ds)
-        _check_references(path, ds, like, strict)
-        return _of_frames(path, ds, like, _segments(path, ds, segment))
-    except (InputError, OSError):
-        raise
-    except Exception as error:  # pydicom raises many kinds
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not readable as DICOM SEG ({why}); export it again, or give a NIfTI file") from None
-
-
-def _check_frames(path: Path, ds: pydicom.Dataset) -> None:
-    """Raise unless a SEG has the frames that its header counts; those who read it take memory for each."""
-    frames, rows, columns = len(ds.PerFrameFunctionalGroupsSequence), ds.Rows, ds.Columns
-    if ds.NumberOfFrames != frames or rows not in SIDES or columns not in SIDES:
-        said = f"counts {ds.NumberOfFrames} frames of {rows} x {columns} and describes {frames}"
-        raise InputError(f"{path}: {said}; export it again")
-    syntax, held = ds.file_meta.TransferSyntaxUID, len(ds.get("PixelData") or b"")
-    if not syntax.is_compressed and frames * rows * columns * ds.BitsAllocated > 8 * held:
-        raise InputError(f"{path}: ends before its {frames} frames do; fetch it again")
-    if syntax.is_compressed and not get_decoder(syntax).is_available:
-        raise InputError(f"{path}: is compressed as {syntax.name}, which nothing here reads; export it uncompressed")
-
-
-def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
-    """Find the segments of a SEG that are asked for; the pancreas goes by its label, or else by its code."""
-    labels = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip() for item in ds.SegmentSequence}
-    coded = [
-        int(item.SegmentNumber)
-        for item in ds.SegmentSequence
-        if any(code.get("CodeValue") in CODED for code in item.get("SegmentedPropertyTypeCodeSequence") or ())
-    ]
-    entire = [n for n, label in labels.items() if re.fullmatch("pan[ck]reas", WHOLE.sub("", label).casefold())]
-    numbers = _asked(path, segment, labels, entire if len(entire) == 1 else coded)
-    if str(segment).strip().casefold() == "pancreas":
-        beside = {n: label for n, label in labels.items() if n not in numbers and BESIDE.search(label)}
-        if beside:
-            joined = "+".join(map(str, sorted({*numbers, *beside})))
-            what = ", ".join(f"{n} {label!r}" for n, label in beside.items())
-            warnings.warn(f"{path}: {what} is left out; --segment {joined} joins them", stacklevel=5)
-    return numbers
-
-
-def _check_references(path: Path, ds: pydicom.Dataset, like: sitk.Image, strict: bool) -> None:
-    """Compare the scan that a SEG refers to with the scan at hand, as far as both say who they are.
-
-    A SEG that refers to slices of this scan is of this scan; should it name another patient or frame of reference all
-    the same, a warning says so. One that refers to other slices in the same frame of reference is another
-    reconstruction's, and read with a warning. Anything else is another scan's, and an error where `strict`.
-    """
-    headers = getattr(like, "headers", [])
-    series = ds.get("ReferencedSeriesSequence") or []
-    drawn = [
-        _overlap((e.value for e in ds.iterall() if e.keyword == "ReferencedSOPInstanceUID"), headers, "SOPInstanceUID"),
-        _overlap((item.get("SeriesInstanceUID") for item in series), headers, "SeriesInstanceUID"),
-    ]
-    own = next((known for known in drawn if known is not None), None)
-    frame, patient = (_overlap([ds.get(name)], headers, name) for name in ("FrameOfReferenceUID", "PatientID"))
-    said = {"refers to none of the scan's slices": own, "has another FrameOfReferenceUID than the scan": frame,
-            "has another PatientID than the scan": patient}  # fmt: skip
-    faults = " and ".join(what for what, agrees in said.items() if agrees is False)
-    if strict and not own and False in (frame, patient):
-        remedy = "give the SEG of this scan, or if you know that it is, pass --reorient header"
-        raise InputError(f"{path}: {faults}; {remedy}")
-    if faults:
-        warnings.warn(f"{path}: {faults}; is it of this scan? look at the overlay", stacklevel=5)
-
-
-def _overlap(values: Iterable[object], headers: list[pydicom.Dataset], keyword: str) -> bool | None:
-    """Tell whether one of some values is in the headers of a scan; None where either says nothing, or nothing true."""
-    mine, theirs = (
-        {text.casefold() for v in some if not NO_ONE.fullmatch(text := str(v or "").strip())}
-        for some in (values, (ds.get(keyword) for ds in headers))
-    )
-    return bool(mine & theirs) if mine and theirs else None
-
-
-def _of_frames(path: Path, ds: pydicom.Dataset, like: sitk.Image, numbers: list[int]) -> tuple[np.ndarray, Grid]:
-    """Put the frames of some segments where they say that they lie; a label map has one frame for all segments."""
-    frames, shared = (
-        ds.PerFrameFunctionalGroupsSequence,
-        ds.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()],
-    )
-    kind = ds.get("SegmentationType", "BINARY")
-
-    def group(k: int, name: str) -> pydicom.Dataset:
-        sequence = frames[k].get(name) or shared[0].get(name)
-        if not sequence:
-            raise InputError(f"{path}: frame {k + 1} has no {name}; export it again")
-        return sequence[0]
-
-    chosen = [
-        k for k in range(len(frames))
-        if kind == "LABELMAP" or group(k, "SegmentIdentificationSequence").ReferencedSegmentNumber in numbers
-    ]  # fmt: skip
-    if not chosen:
-        return np.zeros((1, 1, 1), np.uint8), Grid((0, 0, 0), (1, 1, 1), tuple(np.eye(3).ravel()))
-    planes, turns, sizes = (
-        [group(k, f"{name}Sequence") for k in chosen] for name in ("PlanePosition", "PlaneOrientation", "PixelMeasures")
-    )
-    grid, places = _grid_of_frames(path, planes, turns, sizes, like)
-    check_size(path, (ds.Columns, ds.Rows, int(places.max()) + 1), like)
-    array = np.zeros((places.max() + 1, ds.Rows, ds.Columns), np.uint8)
-    half = ds.MaximumFractionalValue / 2 if kind == "FRACTIONAL" else 0.5
-    for place, frame in zip(places, iter_pixels(ds, indices=chosen), strict=True):
-        array[place] |= np.isin(frame, numbers) if kind == "LABELMAP" else frame >= half
-    return array, grid
-
-
-def _grid_of_frames(
-    path: Path,
-    planes: list[pydicom.Dataset],
-    turns: list[pydicom.Dataset],
-    sizes: list[pydicom.Dataset],
-    like: sitk.Image,
-) -> tuple[Grid, np.ndarray]:
-    """Fit the grid of frames, of which several may lie at one place, and return it with the place of each.
-
-    Frames that are empty are often left out. Where what is there lies on slices of the scan, its distance is theirs;
-    but for frames that follow one another evenly, further apart, and do not say that they should be nearer.
-    """
-    positions, cosines, pixels = (
-        np.array([[float(v) for v in ds[name].value] for ds in some])
-        for some, name in (
-            (planes, "ImagePositionPatient"),
-            (turns, "ImageOrientationPatient"),
-            (sizes, "PixelSpacing"),
-        )
-    )
-    rounding = half_digit(planes, "ImagePositionPatient"), rounding_of_cosines(turns)
-    for what, values, slack in ("orientation", cosines, 1e-4 + 2 * rounding[1]), ("spacing", pixels, 1e-3):
-        if not np.abs(values - values[0]).max() <= slack:
-            raise InputError(f"{path}: its frames differ in {what}; export it again")
-    normal = slice_normal(cosines[0])
-    depth = positions @ normal
-    order = np.argsort(depth)
-    group = np.cumsum(np.diff(depth[order], prepend=depth[order[0]]) > 0.01)
-    first = order[np.unique(group, return_index=True)[1]]  # of the frames at one place
-    names = [f"{path}: frame {k + 1}" for k in first]
-    if (aside := np.linalg.norm(positions[order] - positions[first][group], axis=1)).max() > 0.1:
-        raise InputError(f"{path}: frames of one slice lie {aside.max():.2f} mm aside of each other; export it again")
-    distance = _distance(np.diff(depth[first]), float(sizes[0].get("SpacingBetweenSlices") or 0), normal, like)
-    grid, places = even_grid(
-        positions[first], cosines.mean(0), pixels[0], names, sparse=True, distance=distance, rounding=rounding
-    )
-    out = np.empty(len(order), int)
-    out[order] = places[group]
-    return grid, out
-
-
-def _distance(gaps: np.ndarray, said: float, normal: np.ndarray, like: sitk.Image) -> float | None:
-    """Choose the distance between slices of which frames may be left out; None where the frames tell it themselves."""
-    along = np.abs(normal @ np.reshape(like.GetDirection(), (3, 3)))
-    if along.max() < 0.999:
-        return None if len(gaps) else said or None
-    scans = like.GetSpacing()[int(along.argmax())]
-    steps, slack = np.rint(gaps / scans), max(0.1 * scans, 0.11)
-    if not len(gaps) or (steps < 1).any() or np.abs(gaps - steps * scans).max() > slack:
-        return None if len(gaps) else scans
-    even = np.ptp(gaps) <= slack and steps[0] > 1
-    own = even and (abs(said - gaps[0]) <= slack or len(gaps) > 1 and abs(said - scans) > slack)
-    return None if own else scans
