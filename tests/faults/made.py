@@ -70,12 +70,13 @@ def seg(base, headers, segments, *, written=str, turned=str, frames=None, empty=
     for n, k, _ in found:
         new = copy.deepcopy(frame)
         new.PlanePositionSequence[0].ImagePositionPatient = [written(v) for v in headers[k].ImagePositionPatient]
-        new.SegmentIdentificationSequence[0].ReferencedSegmentNumber = n
         new.FrameContentSequence[0].DimensionIndexValues = [max(n, 1), k + 1]
-        if kind == "LABELMAP":
-            del new.SegmentIdentificationSequence
+        if kind != "LABELMAP":
+            new.SegmentIdentificationSequence = [Dataset()]
+            new.SegmentIdentificationSequence[0].ReferencedSegmentNumber = n
         ds.PerFrameFunctionalGroupsSequence.append(new)
     shared = ds.SharedFunctionalGroupsSequence[0]
+    shared.pop("SegmentIdentificationSequence", None)
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = [turned(v) for v in headers[0].ImageOrientationPatient]
     if "SpacingBetweenSlices" in shared.PixelMeasuresSequence[0]:
         del shared.PixelMeasuresSequence[0].SpacingBetweenSlices

@@ -26,8 +26,9 @@ PLACED = {  # the attributes that place a frame, and the functional groups that 
     "PixelSpacing": "PixelMeasuresSequence",
 }  # fmt: skip
 WHOLE = re.compile(r"(entire|whole|total|structure|of|the|organ|\W|_|\d)*", re.IGNORECASE)
-PART = re.compile(r"pan[ck]rea|head|neck|body|tail|uncinate", re.IGNORECASE)
-BESIDE = re.compile(r"pan[ck]rea|tumou?r|lesion|cyst|carcinoma|pdac", re.IGNORECASE)
+ORGAN = re.compile("pan[ck]rea", re.IGNORECASE)
+PART = re.compile("head|neck|body|tail|uncinate|cauda|caput|corpus", re.IGNORECASE)
+BESIDE = re.compile("pan[ck]rea|tumou?r|lesion|cyst|carcinoma|pdac", re.IGNORECASE)
 
 
 def check_size(path: Path, size: Sequence[int], like: sitk.Image) -> None:
@@ -48,7 +49,7 @@ def asked(path: Path, segment: str | int, labels: dict[int, str], default: Seque
     numbers = [n for some in found.values() for n in some]
     if not numbers or max(map(len, found.values())) > 1:
         listed = ", ".join(f"{n} {label!r}" if label != str(n) else label for n, label in labels.items())
-        some = numbers or [n for n, label in labels.items() if PART.search(label)] or list(labels)[:1]
+        some = numbers or [n for n in labels if PART.search(labels[n]) or ORGAN.search(labels[n])] or list(labels)[:1]
         advice = f"--segment {'+'.join(map(str, some))}"
         raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} by number, {advice}")
     if gone := [part for part, some in found.items() if not some]:
@@ -89,12 +90,10 @@ def _check_frames(path: Path, ds: pydicom.Dataset) -> None:
 
 def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
     """Find the segments of a SEG that are asked for; the pancreas goes by its label, or else by its code."""
-    labels = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip() for item in ds.SegmentSequence}
-    coded = [
-        int(item.SegmentNumber)
-        for item in ds.SegmentSequence
-        if any(code.get("CodeValue") in CODED for code in item.get("SegmentedPropertyTypeCodeSequence") or ())
-    ]
+    items = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
+    labels = {n: str(item.get("SegmentLabel") or "").strip() for n, item in items.items()}
+    codes = {n: item.get("SegmentedPropertyTypeCodeSequence") or () for n, item in items.items()}
+    coded = [n for n in items if any(c.get("CodeValue") in CODED for c in codes[n]) and not PART.search(labels[n])]
     entire = [n for n, label in labels.items() if re.fullmatch("pan[ck]reas", WHOLE.sub("", label).casefold())]
     numbers = asked(path, segment, labels, entire if len(entire) == 1 else coded)
     if str(segment).strip().casefold() == "pancreas":
