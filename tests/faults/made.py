@@ -18,7 +18,7 @@ def affine_of(like):
 
 
 def nifti(stored, like, *, slope=0.0, shift=0.0, order="<", affine=None, edits=(), dim=None, first=352, magic=b"n+1\0"):
-    """The bytes of a NIfTI-1 file of `stored` (S, H, W), placed as `like` by its sform; edits are (offset, kind, value)."""
+    """The bytes of a NIfTI-1 of `stored` (S, H, W), placed as `like` by its sform; edits are (offset, kind, values)."""
     kind, (affine, size) = stored.dtype.str[1:], (affine_of(like) if affine is None else affine, stored.shape[::-1])
     head = bytearray(352)
     pixdim = np.linalg.norm(affine[:, :3], axis=0)

@@ -54,7 +54,10 @@ def generate(r):
         "label": [(r.choice(["pancreas", "PANCREAS", "Pancreas ", " pancreas"]), r.choice([None, PANCREAS, SRT]))],
         "code": [(r.choice(["Organ 7", "Bauchspeicheldruese", "pancr", "roi"]), r.choice([PANCREAS, SRT]))],
         "entire": [(r.choice(["Entire Pancreas", "Whole pancreas", "pancreas (whole)", "Pancreas, total"]), None)],
-        "tumour": [("Pancreas", None), (r.choice(["Pancreatic tumor", "Tumour", "PDAC", "cyst", "pancreatic duct"]), None)],
+        "tumour": [
+            ("Pancreas", None),
+            (r.choice(["Pancreatic tumor", "Tumour", "PDAC", "cyst", "pancreatic duct"]), None),
+        ],
     }.get(way) or [(part, r.choice([None, PANCREAS])) for part in r.sample(["head", "Body", "TAIL", "uncinate"], 3)]
     mine = {id(item) for item in (one[:1] if way == "tumour" else one)}
     items = [*others, *one]
@@ -115,8 +118,14 @@ def test_segments_are_found_or_the_remedy_works(case, made, tmp_path):
         assert (both[truth] == 1).all() and both.sum() > truth.sum() and not warned
 
 
-VALUES = [("1 and 2", (1, 2), "1+2"), ("both by one name", (1, 2), "2 + 1"), ("tumour alone", (1, 2), "2"),
-          ("one of three", (3, 7, 255), "7"), ("two of three", (3, 7, 255), "255+3"), ("is not there", (1,), "1+2")]  # fmt: skip
+VALUES = [
+    ("1 and 2", (1, 2), "1+2"),
+    ("the other way round", (1, 2), "2 + 1"),
+    ("tumour alone", (1, 2), "2"),
+    ("one of three", (3, 7, 255), "7"),
+    ("two of three", (3, 7, 255), "255+3"),
+    ("is not there", (1,), "1+2"),
+]
 
 
 def values(r):

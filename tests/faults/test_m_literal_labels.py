@@ -53,7 +53,17 @@ def generate(r):
     value = value if slope != 2 else 2 * (value // 2 + 1) + shift % 2
     said = r.choice(["", "number", "other"]) if value != 7 else ""
     said = said if said != "other" or slope not in (2, 10) else "number"
-    return f"{kind} of {value} by {slope}", kind, slope, shift, order, ending, (value - noise, value + noise), (0, 0), said
+    return (
+        f"{kind} of {value} by {slope}",
+        kind,
+        slope,
+        shift,
+        order,
+        ending,
+        (value - noise, value + noise),
+        (0, 0),
+        said,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +83,9 @@ def test_a_label_is_what_its_numbers_mean(case, scan, tmp_path):
     if "other" in said:
         values[:, :3, :3] = float(said.split()[1]) if " " in said else 7
     scaled = (values - shift) / (slope or 1)
-    stored = np.zeros(truth.shape, kind) if kind[0] == "V" else (np.rint(scaled) if kind[0] in "ui" else scaled).astype(kind)
+    stored = (
+        np.zeros(truth.shape, kind) if kind[0] == "V" else (np.rint(scaled) if kind[0] in "ui" else scaled).astype(kind)
+    )
     path = put(tmp_path / f"label0001.{ending}", nifti(stored, scan, slope=slope, shift=shift, order=order))
     segment = str(round(inside[1])) if {"number", "other"} & {*said.split()} else "Pancreas"
     with warnings.catch_warnings(record=True) as caught:

@@ -5,7 +5,8 @@ pydicom decodes the frames; their geometry is that of `grid.even_grid`, for the 
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -157,17 +158,34 @@ def _of_frames(path: Path, ds: pydicom.Dataset, like: sitk.Image, numbers: list[
     ]  # fmt: skip
     if not chosen:
         return np.zeros((1, 1, 1), np.uint8), Grid((0, 0, 0), (1, 1, 1), tuple(np.eye(3).ravel()))
-    grid, places = _grid_of_frames(path, {name: [group(k, of) for k in chosen] for name, of in PLACED.items()}, like)
-    check_size(path, (ds.Columns, ds.Rows, int(places.max()) + 1), like)
-    array = np.zeros((places.max() + 1, ds.Rows, ds.Columns), np.uint8)
+    found = {name: [group(k, of) for k in chosen] for name, of in PLACED.items()}
+    grid, places, rounding = _grid_of_frames(path, found, like)
+    shape = int(places.max()) + 1, ds.Rows, ds.Columns
+    check_size(path, shape[::-1], like)
+    array, grid = np.zeros(shape, np.uint8), _unrounded(grid, shape[::-1], rounding, like)
     half = ds.MaximumFractionalValue / 2 if kind == "FRACTIONAL" else 0.5
-    for place, frame in zip(places, iter_pixels(ds, indices=chosen), strict=True):
+    for place, frame in zip(places, _images(ds, chosen), strict=True):
         array[place] |= np.isin(frame, numbers) if kind == "LABELMAP" else frame >= half
     return array, grid
 
 
-def _grid_of_frames(path: Path, found: dict[str, list[pydicom.Dataset]], like: sitk.Image) -> tuple[Grid, np.ndarray]:
-    """Fit the grid of frames, of which several may lie at one place, and return it with the place of each.
+def _images(ds: pydicom.Dataset, chosen: list[int]) -> Iterator[np.ndarray]:
+    """Decode some frames, one at a time, for all together can be too many for memory."""
+    if ds.BitsAllocated != 1 or ds.file_meta.TransferSyntaxUID.is_compressed:
+        yield from iter_pixels(ds, indices=chosen)
+        return
+    for k in chosen:  # pydicom 3.0 takes a byte too few where a frame begins within one
+        byte, bit = divmod(k * ds.Rows * ds.Columns, 8)
+        bits = np.unpackbits(
+            np.frombuffer(ds.PixelData, np.uint8)[byte:][: ds.Rows * ds.Columns // 8 + 2], bitorder="little"
+        )
+        yield bits[bit : bit + ds.Rows * ds.Columns].reshape(ds.Rows, ds.Columns)
+
+
+def _grid_of_frames(
+    path: Path, found: dict[str, list[pydicom.Dataset]], like: sitk.Image
+) -> tuple[Grid, np.ndarray, tuple[np.ndarray, float]]:
+    """Fit the grid of frames, of which several may lie at one place; return the place of each, and how numbers round.
 
     Frames that are empty are often left out. Where what is there lies on slices of the scan, its distance is theirs;
     but for frames that follow one another evenly, further apart, and do not say that they should be nearer.
@@ -183,8 +201,27 @@ def _grid_of_frames(path: Path, found: dict[str, list[pydicom.Dataset]], like: s
     normal, said = slice_normal(cosines[0]), float(found["PixelSpacing"][0].get("SpacingBetweenSlices") or 0)
     distance = _distance(np.diff(np.sort(where @ normal)), said, normal, like)
     names = [f"{path}: frame {k + 1}" for k in first]
-    fitted = even_grid(where, cosines.mean(0), pixels[0], names, sparse=True, distance=distance, rounding=rounding)
-    return fitted[0], fitted[1][group.ravel()]
+    grid, places = even_grid(
+        where, cosines.mean(0), pixels[0], names, sparse=True, distance=distance, rounding=rounding
+    )
+    return grid, places[group.ravel()], rounding
+
+
+def _unrounded(grid: Grid, size: Sequence[int], rounding: tuple[np.ndarray, float], like: sitk.Image) -> Grid:
+    """Take the scan's own axes and voxels for a grid that lies off them by no more than its numbers are rounded."""
+    mine, scans = (
+        np.reshape(direction, (3, 3)) * spacing
+        for direction, spacing in ((grid.direction, grid.spacing), (like.GetDirection(), like.GetSpacing()))
+    )
+    corners = np.array([*product(*([0, n - 1] for n in size))]).T
+    start = np.subtract(grid.origin, like.GetOrigin())[:, None]
+    index = np.linalg.solve(scans, mine @ corners + start)
+    off = np.abs(index - corners - np.rint(index[:, :1])).max(1)
+    slack = 2 * np.max(rounding[0]) + 2 * rounding[1] * np.linalg.norm(mine @ corners[:, -1])
+    if (off > np.minimum(slack / like.GetSpacing(), 0.5)).any():
+        return grid
+    first = [int(k) for k in np.rint(index[:, 0])]
+    return Grid(like.TransformIndexToPhysicalPoint(first), like.GetSpacing(), like.GetDirection())
 
 
 def _distance(gaps: np.ndarray, said: float, normal: np.ndarray, like: sitk.Image) -> float | None:
