@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from vaelib.dicom.grid import Grid
-from vaelib.dicom.seg import asked, check_size, read_seg
+from vaelib.dicom.seg import asked, check_size, read_seg, scans_own
 from vaelib.engine.errors import InputError
 
 LATEST = 1 << 24  # byte at which voxels begin: there may be extensions before them
@@ -106,7 +106,7 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
     if code not in VOXELS:
         what = OTHERS.get(code, f"values of type {code}")
         raise InputError(f"{path}: holds {what}, which are no label; convert it to one whole number a voxel")
-    grid = _grid_of(path, fields, size)
+    grid = _grid_of(path, fields, size, like)
     first, (slope, shift) = float(fields["vox_offset"]), fields["scale"].tolist()
     if not 352 <= first < LATEST or not np.isfinite([slope, shift]).all():
         said = f"its header has voxels begin at byte {first:g}, scaled by {[slope, shift]}"
@@ -157,7 +157,7 @@ def _fields(path: Path, start: bytearray) -> np.void:
     raise InputError(f"{path}: not readable as NIfTI: {found}; give the label itself, a DICOM SEG or a NIfTI file")
 
 
-def _grid_of(path: Path, fields: np.void, size: Sequence[int]) -> Grid:
+def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image) -> Grid:
     """Find where a header places the first voxel, and how it steps, in LPS.
 
     A header has two ways to say so, sform and qform, and ITK's choice between them is kept. Where they lie more than
@@ -186,10 +186,13 @@ def _grid_of(path: Path, fields: np.void, size: Sequence[int]) -> Grid:
         left, _, right = np.linalg.svd(axes)
         middle = np.subtract(size, 1) / 2
         off = np.linalg.norm((left @ right - axes) * spacing @ (corners[:3] - middle[:, None]), axis=0).max()
+        own = scans_own(affine[:, :3] * [[-1], [-1], [1]], origin * [-1, -1, 1], size, np.inf, like)
         said = f"its axes are not square, by {off:.2g} mm at a corner"
-        if off > spacing.min() / 2:
+        if not own and off > spacing.min() / 2:
             raise InputError(f"{path}: {said} (sheared?); resample the label on the grid of its scan")
         warnings.warn(f"{path}: {said}; they are taken for square, look at the overlay", stacklevel=4)
+        if own:
+            return own
         origin, axes = origin + (axes - left @ right) * spacing @ middle, left @ right
     turned = np.c_[axes, origin] * [[-1], [-1], [1]]  # NIfTI is RAS, DICOM is LPS
     return Grid(tuple(turned[:, 3].tolist()), tuple(spacing.tolist()), tuple(turned[:, :3].ravel().tolist()))

@@ -6,6 +6,7 @@ pydicom decodes the frames; their geometry is that of `grid.even_grid`, for the 
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -36,6 +37,39 @@ def check_size(path: Path, size: Sequence[int], like: sitk.Image) -> None:
     """Raise unless a label of `size` voxels (x, y, z) can belong to the scan `like`."""
     if min(size) < 1 or np.prod(size, dtype=float) > FINER * np.prod(like.GetSize(), dtype=float):
         raise InputError(f"{path}: {tuple(size)} voxels for a scan of {like.GetSize()}; give the label of this scan")
+
+
+def scans_own(
+    frame: np.ndarray, origin: np.ndarray, size: Sequence[int], slack: float, like: sitk.Image
+) -> Grid | None:
+    """Take voxels of the scan for those of a grid that lies nowhere off them by more than `slack` mm and half a voxel.
+
+    Parameters
+    ----------
+    frame : (3, 3), mm
+        Columns are the steps along x, y, z of the grid.
+    origin : (3,), mm
+    size : voxels along x, y, z
+    slack : mm
+    like : sitk.Image
+        The scan.
+
+    Returns
+    -------
+    Grid or None
+        With the axes of the scan, in any order and direction; None where it lies off them.
+    """
+    scans = np.reshape(like.GetDirection(), (3, 3)) * like.GetSpacing()
+    corners = np.array([*product(*([0, n - 1] for n in size))]).T
+    index = np.linalg.solve(scans, frame @ corners + np.subtract(origin, like.GetOrigin())[:, None])
+    turn, first = np.rint(np.linalg.solve(scans, frame)), np.rint(index[:, 0])
+    off = np.abs(index - turn @ corners - first[:, None]).max(1)
+    if (off > np.minimum(slack / np.array(like.GetSpacing()), 0.5)).any() or abs(np.linalg.det(turn)) != 1:
+        return None
+    square = scans @ turn
+    spacing = np.linalg.norm(square, axis=0)
+    place = like.TransformIndexToPhysicalPoint([int(k) for k in first])
+    return Grid(place, tuple(spacing.tolist()), tuple((square / spacing).ravel().tolist()))
 
 
 def asked(path: Path, segment: str | int, labels: dict[int, str], default: Sequence[int] = ()) -> list[int]:
@@ -71,6 +105,10 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
         return _of_frames(path, ds, like, _segments(path, ds, segment))
     except (InputError, OSError):
         raise
+    except pydicom.errors.InvalidDicomError:
+        raise InputError(
+            f"{path}: is no DICOM, and its name is not NIfTI's; give a DICOM SEG or a NIfTI file"
+        ) from None
     except Exception as error:  # pydicom raises many kinds
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not readable as DICOM SEG ({why}); export it again, or give a NIfTI file") from None
@@ -82,11 +120,13 @@ def _check_frames(path: Path, ds: pydicom.Dataset) -> None:
     if ds.NumberOfFrames != frames or rows not in SIDES or columns not in SIDES:
         said = f"counts {ds.NumberOfFrames} frames of {rows} x {columns} and describes {frames}"
         raise InputError(f"{path}: {said}; export it again")
-    syntax, held = ds.file_meta.TransferSyntaxUID, len(ds.get("PixelData") or b"")
-    if not syntax.is_compressed and frames * rows * columns * ds.BitsAllocated > 8 * held:
-        raise InputError(f"{path}: ends before its {frames} frames do; fetch it again")
-    if syntax.is_compressed and not get_decoder(syntax).is_available:
+    syntax, known = ds.file_meta.TransferSyntaxUID, False
+    with suppress(NotImplementedError):
+        known = get_decoder(syntax).is_available
+    if not known:
         raise InputError(f"{path}: is compressed as {syntax.name}, which nothing here reads; export it uncompressed")
+    if not syntax.is_compressed and frames * rows * columns * ds.BitsAllocated > 8 * len(ds.get("PixelData") or b""):
+        raise InputError(f"{path}: ends before its {frames} frames do; fetch it again")
 
 
 def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
@@ -162,11 +202,12 @@ def _of_frames(path: Path, ds: pydicom.Dataset, like: sitk.Image, numbers: list[
     grid, places, rounding = _grid_of_frames(path, found, like)
     shape = int(places.max()) + 1, ds.Rows, ds.Columns
     check_size(path, shape[::-1], like)
-    array, grid = np.zeros(shape, np.uint8), _unrounded(grid, shape[::-1], rounding, like)
+    array, frame = np.zeros(shape, np.uint8), np.reshape(grid.direction, (3, 3)) * grid.spacing
+    slack = 2 * np.max(rounding[0]) + 2 * rounding[1] * np.linalg.norm(frame @ shape[::-1])
     half = ds.MaximumFractionalValue / 2 if kind == "FRACTIONAL" else 0.5
-    for place, frame in zip(places, _images(ds, chosen), strict=True):
-        array[place] |= np.isin(frame, numbers) if kind == "LABELMAP" else frame >= half
-    return array, grid
+    for place, image in zip(places, _images(ds, chosen), strict=True):
+        array[place] |= np.isin(image, numbers) if kind == "LABELMAP" else image >= half
+    return array, scans_own(frame, grid.origin, shape[::-1], slack, like) or grid
 
 
 def _images(ds: pydicom.Dataset, chosen: list[int]) -> Iterator[np.ndarray]:
@@ -205,23 +246,6 @@ def _grid_of_frames(
         where, cosines.mean(0), pixels[0], names, sparse=True, distance=distance, rounding=rounding
     )
     return grid, places[group.ravel()], rounding
-
-
-def _unrounded(grid: Grid, size: Sequence[int], rounding: tuple[np.ndarray, float], like: sitk.Image) -> Grid:
-    """Take the scan's own axes and voxels for a grid that lies off them by no more than its numbers are rounded."""
-    mine, scans = (
-        np.reshape(direction, (3, 3)) * spacing
-        for direction, spacing in ((grid.direction, grid.spacing), (like.GetDirection(), like.GetSpacing()))
-    )
-    corners = np.array([*product(*([0, n - 1] for n in size))]).T
-    start = np.subtract(grid.origin, like.GetOrigin())[:, None]
-    index = np.linalg.solve(scans, mine @ corners + start)
-    off = np.abs(index - corners - np.rint(index[:, :1])).max(1)
-    slack = 2 * np.max(rounding[0]) + 2 * rounding[1] * np.linalg.norm(mine @ corners[:, -1])
-    if (off > np.minimum(slack / like.GetSpacing(), 0.5)).any():
-        return grid
-    first = [int(k) for k in np.rint(index[:, 0])]
-    return Grid(like.TransformIndexToPhysicalPoint(first), like.GetSpacing(), like.GetDirection())
 
 
 def _distance(gaps: np.ndarray, said: float, normal: np.ndarray, like: sitk.Image) -> float | None:
