@@ -28,7 +28,6 @@ HEADERS = {  # types and places of `FIELDS` by the length of a header: NIfTI-1 (
           [16, 12, 104, 168, 176, 344, 352, 376, 400, 4]),
 }  # fmt: skip
 VOXELS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-OTHERS = {1: "single bits", 32: "complex numbers", 1792: "complex numbers", 128: "colours", 2304: "colours"}
 SQUARE = 5e-5  # by this much axes may differ from orthonormal ones, as ITK has it
 NEAR = 1e-3  # so far from a whole number, a value is that number
 
@@ -102,10 +101,9 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
     if len(size) != 3:
         raise InputError(f"{path}: has {len(size) or count} dimensions; give a label of three, one number a voxel")
     check_size(path, size, like)
-    code = int(fields["datatype"])
-    if code not in VOXELS:
-        what = OTHERS.get(code, f"values of type {code}")
-        raise InputError(f"{path}: holds {what}, which are no label; convert it to one whole number a voxel")
+    if (code := int(fields["datatype"])) not in VOXELS:
+        found = f"values of type {code} (colours, complex numbers?)"
+        raise InputError(f"{path}: holds {found}, which are no label; convert it to one whole number a voxel")
     grid = _grid_of(path, fields, size, like)
     first, (slope, shift) = float(fields["vox_offset"]), fields["scale"].tolist()
     if not 352 <= first < LATEST or not np.isfinite([slope, shift]).all():
@@ -213,15 +211,13 @@ def _of_values(path: Path, array: np.ndarray, segment: str | int) -> np.ndarray:
     """Mark the voxels of the values that are asked for; a name means nothing here, and stands for all that is not 0."""
     if array.dtype.kind == "f":
         array = _whole(path, array)
-    found = np.unique(array[array != 0])
-    if not len(found) or not re.fullmatch(r"[-+\d\s]+", str(segment)):
-        if len(found) > 1:
-            shown, some = (sep.join(f"{v:g}" for v in found[:n]) for sep, n in ((", ", 9), ("+", 2)))
-            advice = f"--segment {found[0]:g}, or join several, --segment {some}"
-            raise InputError(f"{path}: holds the values {shown}; choose one by number, {advice}")
-        return (array != 0).astype(np.uint8)
-    numbers = asked(path, segment, {int(v): f"{v:g}" for v in found})
-    return np.isin(array, numbers).astype(np.uint8)
+    found = [int(v) for v in np.unique(array[array != 0])]
+    if found and re.fullmatch(r"[-+\d\s]+", str(segment)):
+        return np.isin(array, asked(path, segment, {v: str(v) for v in found})).astype(np.uint8)
+    if len(found) > 1:
+        advice = f"--segment {found[0]}, or join several, --segment {found[0]}+{found[1]}"
+        raise InputError(f"{path}: holds the values {', '.join(map(str, found[:9]))}; choose one by number, {advice}")
+    return (array != 0).astype(np.uint8)
 
 
 def _whole(path: Path, array: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ def _check_frames(path: Path, ds: pydicom.Dataset) -> None:
     syntax, known = ds.file_meta.TransferSyntaxUID, False
     with suppress(NotImplementedError):
         known = get_decoder(syntax).is_available
-    if not known:
+    if not known or ds.BitsAllocated == 1 and syntax.is_compressed:
         raise InputError(f"{path}: is compressed as {syntax.name}, which nothing here reads; export it uncompressed")
     if not syntax.is_compressed and frames * rows * columns * ds.BitsAllocated > 8 * len(ds.get("PixelData") or b""):
         raise InputError(f"{path}: ends before its {frames} frames do; fetch it again")
@@ -212,15 +212,14 @@ def _of_frames(path: Path, ds: pydicom.Dataset, like: sitk.Image, numbers: list[
 
 def _images(ds: pydicom.Dataset, chosen: list[int]) -> Iterator[np.ndarray]:
     """Decode some frames, one at a time, for all together can be too many for memory."""
-    if ds.BitsAllocated != 1 or ds.file_meta.TransferSyntaxUID.is_compressed:
+    if ds.BitsAllocated != 1:
         yield from iter_pixels(ds, indices=chosen)
         return
+    size = ds.Rows * ds.Columns
     for k in chosen:  # pydicom 3.0 takes a byte too few where a frame begins within one
-        byte, bit = divmod(k * ds.Rows * ds.Columns, 8)
-        bits = np.unpackbits(
-            np.frombuffer(ds.PixelData, np.uint8)[byte:][: ds.Rows * ds.Columns // 8 + 2], bitorder="little"
-        )
-        yield bits[bit : bit + ds.Rows * ds.Columns].reshape(ds.Rows, ds.Columns)
+        byte, bit = divmod(k * size, 8)
+        bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8)[byte:][: size // 8 + 2], bitorder="little")
+        yield bits[bit : bit + size].reshape(ds.Rows, ds.Columns)
 
 
 def _grid_of_frames(

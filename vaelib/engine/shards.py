@@ -41,9 +41,9 @@ class Shard(NamedTuple):
 
 
 def identity(case: Case, *made_by: object) -> str:
-    """Return the key of a shard: a hash over the source files (name, size, time), the options and `VERSION`."""
+    """Return the key of a shard: a hash over the files that are read (name, size, time), the options and `VERSION`."""
     files = sort_files(case.ct).read + ([case.mask] if case.mask else [])
-    facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files if p.exists()]
     return hashlib.sha256(json.dumps([VERSION, made_by, facts]).encode()).hexdigest()
 
 
@@ -112,9 +112,10 @@ def _is_fresh(case: Case, shard: Path, options: tuple) -> bool:
     try:
         meta, (*rest, reorient, segment) = meta_of(shard.parent, shard.name), options
         there = all((shard / name).stat().st_size == size for name, (size, _) in meta["files"].items())
-    except (InputError, OSError):
+        made_by = *rest, reorient or meta["reorient"], segment or meta["segment"]
+        return there and meta["key"] == identity(case, *made_by)
+    except (InputError, OSError, KeyError):
         return False
-    return there and meta["key"] == identity(case, *rest, reorient or meta["reorient"], segment or meta.get("segment"))
 
 
 def _write_shard(case: Case, *, shards: Path, options: tuple) -> tuple[str | None, list[str]]:
@@ -128,6 +129,8 @@ def _write_shard(case: Case, *, shards: Path, options: tuple) -> tuple[str | Non
                 _fill_shard(case, folder, *options)
     except InputError as error:
         return str(error), []
+    except Exception as error:  # a fault of ours stops no other patient
+        return f"{case.ct}: {type(error).__name__}, {error}: a fault of vaelib's; leave this patient out", []
     return None, [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
 
 
