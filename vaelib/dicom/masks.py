@@ -28,7 +28,7 @@ HEADERS = {  # types and places of `FIELDS` by the length of a header: NIfTI-1 (
           [16, 12, 104, 168, 176, 344, 352, 376, 400, 4]),
 }  # fmt: skip
 VOXELS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-SQUARE = 5e-5  # by this much axes may differ from orthonormal ones, as ITK has it
+SQUARE = 1e-4  # by this much axes may differ from orthonormal ones, as ITK has it
 NEAR = 1e-3  # so far from a whole number, a value is that number
 
 
@@ -145,7 +145,7 @@ def _fields(path: Path, start: bytearray) -> np.void:
             formats, offsets = HEADERS[length]
             names = np.dtype({"names": FIELDS, "formats": formats, "offsets": offsets, "itemsize": length})
             fields = np.frombuffer(start, names.newbyteorder(order), 1)[0]
-            if fields["magic"][:2] == b"n+":
+            if fields["magic"][:2] == b"n+" or fields["magic"][:2] == b"ni" and fields["vox_offset"] >= length:
                 return fields
             raise InputError(f"{path}: is one half of a pair (.hdr, .img); convert it to NIfTI in one file")
     text = bytes(start[:64]).strip()
