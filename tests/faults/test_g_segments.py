@@ -37,6 +37,8 @@ INSTANCES = [
     ("three by number", [("a", None), ("b", None), ("c", None), ("d", None)], {1, 2, 4}, "4+1+2", ""),
     ("a label with +", [("head+tail", None), ("Liver", LIVER)], {1}, "Head+Tail", ""),
     ("one is not there", [("Pancreas", None)], {1}, "pancreas+pancreatic tumour", "warn"),
+    ("a tumour coded by where it is", [("Tumor", PANCREAS), ("Pancreas", None)], {2}, "warn", ""),
+    ("a head coded as the whole", [("Pancreas head", PANCREAS), ("tail", None)], {1, 2}, "", "refused"),
     ("no label at all", [("", PANCREAS), ("", LIVER)], {1}, "", ""),
     ("twice the same", [("Pancreas", None), ("Pancreas", None)], {1, 2}, "", "refused"),
     ("neither", [("Liver", LIVER)], {1}, "", "refused"),

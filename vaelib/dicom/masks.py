@@ -172,7 +172,7 @@ def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image)
     if used:
         affine = qform if in_q and (fields["codes"][1] != 1 or skewed) else sform
     spacing = np.linalg.norm(affine[:, :3], axis=0)
-    if not np.isfinite([affine, *used]).all() or spacing.min() <= 0:
+    if not np.isfinite([affine, *used]).all() or min(spacing.min(), pixdim.min() if affine is not sform else 1) <= 0:
         raise InputError(f"{path}: its header has no spacing, origin and directions; export it again")
     axes = affine[:, :3] / spacing
     spacing = np.where(np.abs(pixdim - spacing) <= 1e-3 * spacing, pixdim, spacing)  # the same, and not rounded again

@@ -30,7 +30,7 @@ PLACED = {  # the attributes that place a frame, and the functional groups that 
 WHOLE = re.compile(r"(entire|whole|total|structure|of|the|organ|\W|_|\d)*", re.IGNORECASE)
 ORGAN = re.compile("pan[ck]rea", re.IGNORECASE)
 PART = re.compile("head|neck|body|tail|uncinate|cauda|caput|corpus", re.IGNORECASE)
-BESIDE = re.compile("pan[ck]rea|tumou?r|lesion|cyst|carcinoma|pdac", re.IGNORECASE)
+LESION = re.compile("tumou?r|lesion|cyst|carcinoma|pdac", re.IGNORECASE)
 
 
 def check_size(path: Path, size: Sequence[int], like: sitk.Image) -> None:
@@ -134,12 +134,13 @@ def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
     items = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
     labels = {n: str(item.get("SegmentLabel") or "").strip() for n, item in items.items()}
     codes = {n: item.get("SegmentedPropertyTypeCodeSequence") or () for n, item in items.items()}
-    coded = [n for n in items if any(c.get("CodeValue") in CODED for c in codes[n]) and not PART.search(labels[n])]
+    coded = [n for n in items if any(code.get("CodeValue") in CODED for code in codes[n])]
+    coded = [n for n in coded if not PART.search(labels[n]) and not LESION.search(labels[n])]
     entire = [n for n, label in labels.items() if re.fullmatch("pan[ck]reas", WHOLE.sub("", label).casefold())]
     numbers = asked(path, segment, labels, entire if len(entire) == 1 else coded)
     if str(segment).strip().casefold() == "pancreas":
-        beside = {n: label for n, label in labels.items() if n not in numbers and BESIDE.search(label)}
-        if beside:
+        related = {n: label for n, label in labels.items() if ORGAN.search(label) or LESION.search(label)}
+        if beside := {n: label for n, label in related.items() if n not in numbers}:
             joined = "+".join(map(str, sorted({*numbers, *beside})))
             what = ", ".join(f"{n} {label!r}" for n, label in beside.items())
             warnings.warn(f"{path}: {what} is left out; --segment {joined} joins them", stacklevel=5)
