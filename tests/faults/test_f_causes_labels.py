@@ -136,9 +136,21 @@ LABELS = {
     "SEG, JPEG lossless": lambda s, t: dicom(renamed("1.2.840.10008.1.2.4.70"), "compressed as JPEG Lossless"),
     "SEG, private syntax": lambda s, t: dicom(renamed("1.2.3.4.5"), "1.2.3.4.5"),
     "SEG under .nii": lambda s, t: dicom(with_(), "is DICOM; let its name end in .dcm", "label.nii"),
-    "NIfTI under .dcm": lambda s, t: ("label.dcm", nifti(t, s), "is no DICOM"),
-    "web page under .dcm": lambda s, t: ("seg.dcm", b"<html></html>", "is no DICOM"),
-    "NRRD": lambda s, t: ("mask.seg.nrrd", b"NRRD0004\ntype: int\n", "is no DICOM"),
+    "NIfTI under .dcm": lambda s, t: (
+        "label.dcm",
+        nifti(t, s),
+        "not readable as DICOM SEG; give a SEG or a NIfTI file",
+    ),
+    "web page under .dcm": lambda s, t: (
+        "seg.dcm",
+        b"<html></html>",
+        "not readable as DICOM SEG; give a SEG or a NIfTI file",
+    ),
+    "NRRD": lambda s, t: (
+        "mask.seg.nrrd",
+        b"NRRD0004\ntype: int\n",
+        "not readable as DICOM SEG; give a SEG or a NIfTI file",
+    ),
 }
 INSTANCES = [(name, make) for name, make in LABELS.items()]
 

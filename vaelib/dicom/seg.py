@@ -106,9 +106,7 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
     except (InputError, OSError):
         raise
     except pydicom.errors.InvalidDicomError:
-        raise InputError(
-            f"{path}: is no DICOM, and its name is not NIfTI's; give a DICOM SEG or a NIfTI file"
-        ) from None
+        raise InputError(f"{path}: not readable as DICOM SEG; give a SEG or a NIfTI file") from None
     except Exception as error:  # pydicom raises many kinds
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not readable as DICOM SEG ({why}); export it again, or give a NIfTI file") from None
