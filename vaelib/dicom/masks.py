@@ -159,8 +159,8 @@ def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image)
     """Find where a header places the first voxel, and how it steps, in LPS.
 
     A header has two ways to say so, sform and qform, and ITK's choice between them is kept. Where they lie more than
-    half a voxel apart, a warning says so. Axes that are not square become so around the centre, with a warning, if
-    that moves no voxel by half a voxel.
+    half a voxel apart, a warning says so. Axes that are not square are warned of: where all voxels lie within half a
+    voxel of the scan's, they are those, and where a shear moves others by more than that, it is refused.
     """
     (in_q, in_s), pixdim, sform = fields["codes"] > 0, fields["pixdim"][1:].astype(float), fields["srow"].astype(float)
     qform = _qform(fields)
@@ -179,21 +179,14 @@ def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image)
     corners = np.array([*product(*([0, n - 1] for n in size), [1])]).T
     if len(used) == 2 and (apart := np.linalg.norm((qform - sform) @ corners, axis=0).max()) > spacing.min() / 2:
         warnings.warn(f"{path}: its sform and its qform lie {apart:.1f} mm apart; look at the overlay", stacklevel=4)
-    origin = affine[:, 3]
-    if np.abs(axes.T @ axes - np.eye(3)).max() > SQUARE:
-        left, _, right = np.linalg.svd(axes)
-        middle = np.subtract(size, 1) / 2
-        off = np.linalg.norm((left @ right - axes) * spacing @ (corners[:3] - middle[:, None]), axis=0).max()
-        own = scans_own(affine[:, :3] * [[-1], [-1], [1]], origin * [-1, -1, 1], size, np.inf, like)
-        said = f"its axes are not square, by {off:.2g} mm at a corner"
-        if not own and off > spacing.min() / 2:
+    turned, own = np.c_[axes, affine[:, 3]] * [[-1], [-1], [1]], None  # NIfTI is RAS, DICOM is LPS
+    if (skew := np.abs(axes.T @ axes - np.eye(3)).max()) > SQUARE:
+        own = scans_own(turned[:, :3] * spacing, turned[:, 3], size, np.inf, like)
+        said = f"its axes are not square, by {np.degrees(skew):.2g} degrees"
+        if not own and skew * np.max(size * spacing) > spacing.min():
             raise InputError(f"{path}: {said} (sheared?); resample the label on the grid of its scan")
-        warnings.warn(f"{path}: {said}; they are taken for square, look at the overlay", stacklevel=4)
-        if own:
-            return own
-        origin, axes = origin + (axes - left @ right) * spacing @ middle, left @ right
-    turned = np.c_[axes, origin] * [[-1], [-1], [1]]  # NIfTI is RAS, DICOM is LPS
-    return Grid(tuple(turned[:, 3].tolist()), tuple(spacing.tolist()), tuple(turned[:, :3].ravel().tolist()))
+        warnings.warn(f"{path}: {said}; look at the overlay", stacklevel=4)
+    return own or Grid(tuple(turned[:, 3].tolist()), tuple(spacing.tolist()), tuple(turned[:, :3].ravel().tolist()))
 
 
 def _qform(fields: np.void) -> np.ndarray:
