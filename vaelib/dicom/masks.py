@@ -1,6 +1,11 @@
-"""Read a mask from NIfTI or DICOM SEG, and refuse a file whose header lies before it takes memory."""
+"""Read a label from NIfTI or DICOM SEG on the grid of its own header, and refuse one that lies before it takes memory.
+
+NIfTI is read here and not by ITK, which scales in float32, takes a sheared header for a damaged file, and ends the
+process at a name that is not UTF-8.
+"""
 
 import gzip
+import re
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -8,99 +13,68 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
-from vaelib.dicom.geometry import image_like
-from vaelib.dicom.headers import SIDES, check_deflated
+from vaelib.dicom.grid import Grid
+from vaelib.dicom.seg import asked, check_size, read_seg, scans_own
 from vaelib.engine.errors import InputError
 
 LATEST = 1 << 24  # byte at which voxels begin: there may be extensions before them
-FINER = 8  # a label may have this many times the voxels of its scan: two along each axis for one
-FIELDS = np.dtype({  # of the header of NIfTI-1 (nifti1.h), as they are stored: ITK mends some of them in silence
-    "names": ["sizeof_hdr", "pixdim", "vox_offset", "scale", "codes", "quaternion", "qoffset", "srow"],
-    "formats": ["i4", "4f4", "f4", "2f4", "2i2", "3f4", "3f4", "(3,4)f4"],
-    "offsets": [0, 76, 108, 112, 252, 256, 268, 280], "itemsize": 348,
-})  # fmt: skip
+FIELDS = ["dim", "datatype", "pixdim", "vox_offset", "scale", "codes", "quaternion", "qoffset", "srow", "magic"]
+HEADERS = {  # types and places of `FIELDS` by the length of a header: NIfTI-1 (nifti1.h) and NIfTI-2 (nifti2.h)
+    348: (["8i2", "i2", "4f4", "f4", "2f4", "2i2", "3f4", "3f4", "(3,4)f4", "S4"],
+          [40, 70, 76, 108, 112, 252, 256, 268, 280, 344]),
+    540: (["8i8", "i2", "4f8", "i8", "2f8", "2i4", "3f8", "3f8", "(3,4)f8", "S8"],
+          [16, 12, 104, 168, 176, 344, 352, 376, 400, 4]),
+}  # fmt: skip
+VOXELS = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+SQUARE = 1e-4  # by this much axes may differ from orthonormal ones, as ITK has it
+NEAR = 1e-3  # so far from a whole number, a value is that number
 
 
-def read_nifti(path: Path, like: sitk.Image, segment: str | int) -> sitk.Image:
-    """Read one value of a NIfTI label as 0 and 1, on the grid that its header gives; InputError if it cannot be."""
-    check_nifti(path, like)
-    try:
-        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
-    except RuntimeError:
-        raise InputError(f"{path}: not readable as NIfTI; fetch it again") from None
-    array = sitk.GetArrayFromImage(image)
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: holds values that are no numbers; fetch it again")
-    values = [f"{v:g}" for v in np.unique(array[array != 0])]
-    if str(segment).isdigit():
-        return image_like((array == int(segment)).astype(np.uint8), image)
-    if len(values) > 1:
-        raise InputError(f"{path}: holds the values {', '.join(values[:9])}; choose one by number, segment=...")
-    return image_like((array != 0).astype(np.uint8), image)
+def is_nifti(path: Path) -> bool:
+    """Tell by its name whether a label is NIfTI; others are taken for DICOM SEG."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def read_seg(path: Path, like: sitk.Image, segment: str | int) -> sitk.Image:
-    """Read one segment of a DICOM SEG as 0 and 1, on the grid of its frames; InputError if it cannot be."""
-    import highdicom as hd  # takes a second to import
+def read_label(
+    path: str | Path, like: sitk.Image, segment: str | int = "Pancreas", *, strict: bool = True
+) -> sitk.Image:
+    """Read a label as 0 and 1, uint8, on the grid of its own header.
 
-    check_deflated(path)
-    try:
-        ds = pydicom.dcmread(path)
-        _check_frames(ds)
-        seg = hd.seg.Segmentation.from_dataset(ds, copy=False)
-        labels = {n: seg.get_segment_description(n).segment_label for n in seg.segment_numbers}
-    except Exception:  # highdicom and pydicom raise many kinds
-        raise InputError(f"{path}: not readable as DICOM SEG; give a SEG or a NIfTI file") from None
-    wanted = str(segment).strip().lower()
-    chosen = [n for n, label in labels.items() if wanted in (str(n), label.strip().lower())]
-    if len(chosen) != 1:
-        listed = ", ".join(f"{n} {label!r}" for n, label in labels.items())
-        raise InputError(f"{path}: {len(chosen)} segments are {segment!r}; choose from {listed} by number")
-    try:
-        check_size(path, seg.get_volume_geometry().spatial_shape[::-1], like)
-        volume = seg.get_volume(segment_numbers=chosen, allow_missing_positions=True)
-    except InputError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: its frames make no volume ({why}); export it again") from None
-    array = np.asarray(volume.array).reshape(volume.spatial_shape)  # drops the axis of segments
-    mask = sitk.GetImageFromArray((array >= 0.5).astype(np.uint8))  # FRACTIONAL counts from one half
-    mask.SetOrigin(volume.position)
-    mask.SetSpacing(volume.spacing[::-1])
-    mask.SetDirection(np.transpose(volume.unit_vectors()[::-1]).ravel().tolist())
-    return mask
-
-
-def _check_frames(ds: pydicom.Dataset) -> None:
-    """Raise unless a SEG has the frames that its header counts; those who read it take memory for each."""
-    frames, rows, columns = len(ds.PerFrameFunctionalGroupsSequence), ds.Rows, ds.Columns
-    bits = len(ds.PixelData) * 8 * (64 if ds.file_meta.TransferSyntaxUID.is_compressed else 1)
-    if ds.NumberOfFrames != frames or rows not in SIDES or columns not in SIDES:
-        raise ValueError
-    if frames * rows * columns * ds.BitsAllocated > bits:
-        raise ValueError
-
-
-def header_of(path: str | Path) -> sitk.ImageFileReader:
-    """Read the header of a NIfTI file alone, as a SimpleITK reader.
+    Parameters
+    ----------
+    path : path
+        A NIfTI (`.nii`, `.nii.gz`) or else a DICOM SEG.
+    like : sitk.Image
+        The scan. Where it has the headers of its slices, a SEG has to refer to them.
+    segment : str or int
+        As in `read_mask`.
+    strict : bool
+        Whether a SEG that refers to another scan is refused; else it is warned of.
 
     Raises
     ------
     InputError
-        It is no NIfTI file.
+        The file cannot be read, or is none of these; no such segment; an empty mask; a SEG of another scan.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NiftiImageIO")  # named, or each kind of file would be tried
+    path = Path(path).expanduser()
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise InputError(f"{path}: not readable as NIfTI; fetch it again") from None
-    return reader
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give a DICOM SEG or a NIfTI file")
+        if is_nifti(path):
+            array, grid = check_nifti(path, like)
+            array = _of_values(path, array, segment)
+        else:
+            array, grid = read_seg(path, like, segment, strict)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: cannot be read: {why}; see that you may read it, or try again") from None
+    if not array.any():
+        raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
+    label = sitk.GetImageFromArray(array)
+    grid.put_on(label)
+    return label
 
 
 def twin_of(path: Path) -> Path:
@@ -108,77 +82,150 @@ def twin_of(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() == ".gz" else path.with_name(path.name + ".gz")
 
 
-def check_size(path: Path, size: Sequence[int], like: sitk.Image) -> None:
-    """Raise unless a label of `size` voxels (x, y, z) can belong to the scan `like`."""
-    if not 0 < np.prod(size, dtype=float) <= FINER * np.prod(like.GetSize(), dtype=float):
-        raise InputError(f"{path}: {tuple(size)} voxels for a scan of {like.GetSize()}; give the label of this scan")
-
-
-def check_nifti(path: Path, like: sitk.Image) -> None:
-    """Raise unless a file holds the voxels that its header counts, and these can be a label of the scan `like`.
-
-    A header places voxels in two ways, by its sform and by its qform. Where they differ by more than half a voxel, a
-    warning says so, for one of them is believed.
+def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
+    """Read the numbers of a NIfTI file (S, H, W), and their grid, if it holds what its header counts.
 
     Raises
     ------
     InputError
         No NIfTI, not of three dimensions, far more voxels than the scan has, fewer bytes than they take, geometry that
-        is no number.
+        is no number, axes that are skewed.
     """
     if twin_of(path).exists():
         raise InputError(f"{path}: lies beside {twin_of(path).name}, and ITK would mix the two; move one of them away")
-    header = header_of(path)
-    if header.GetDimension() != 3 or header.GetNumberOfComponents() != 1:
-        raise InputError(f"{path}: has {header.GetDimension()} dimensions; give a label of three, one number a voxel")
-    size, spacing, cosines = header.GetSize(), header.GetSpacing(), header.GetDirection()
+    fields = _fields(path, _unpack(path, 1)[0])
+    count, size = int(fields["dim"][0]), fields["dim"][1:].tolist()
+    size = size[:count] if 0 < count < 8 else []
+    while len(size) > 3 and size[-1] == 1:
+        size.pop()
+    if len(size) != 3:
+        raise InputError(f"{path}: has {len(size) or count} dimensions; give a label of three, one number a voxel")
     check_size(path, size, like)
-    voxels = int(np.prod(size)) * sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], header.GetPixelID())).nbytes
-    start, length = _unpack(path, 2 * (voxels + LATEST))
-    order = "<" if start[:4] == FIELDS.itemsize.to_bytes(4, "little") else ">"
-    fields = np.frombuffer(start.ljust(FIELDS.itemsize), FIELDS.newbyteorder(order), 1)[0]
-    if fields["sizeof_hdr"] != FIELDS.itemsize:
-        raise InputError(f"{path}: is no NIfTI-1; convert it")
-    apart = _forms_apart(fields, size)
-    grid = np.array([*spacing, *header.GetOrigin(), *cosines, apart])
-    if not np.isfinite(grid).all() or min(spacing) <= 0 or abs(np.linalg.det(np.reshape(cosines, (3, 3)))) < 0.5:
-        raise InputError(f"{path}: its header has no spacing, origin and directions; fetch it again")
-    first, scale = float(fields["vox_offset"]), fields["scale"].tolist()
-    if not 352 <= first < LATEST or not np.isfinite(scale).all():
-        raise InputError(f"{path}: its header has voxels begin at byte {first:g}, scaled by {scale}; fetch it again")
-    if first + voxels > length:
-        raise InputError(f"{path}: ends before the {size} voxels of its header do; fetch it again")
-    if apart > min(spacing) / 2:
-        warnings.warn(f"{path}: its sform and its qform lie {apart:.1f} mm apart; look at the overlay", stacklevel=4)
+    if (code := int(fields["datatype"])) not in VOXELS:
+        found = f"values of type {code} (colours, complex numbers?)"
+        raise InputError(f"{path}: holds {found}, which are no label; convert it to one whole number a voxel")
+    grid = _grid_of(path, fields, size, like)
+    first, (slope, shift) = float(fields["vox_offset"]), fields["scale"].tolist()
+    if not 352 <= first < LATEST or not np.isfinite([slope, shift]).all():
+        said = f"its header has voxels begin at byte {first:g}, scaled by {[slope, shift]}"
+        raise InputError(f"{path}: {said}; export it again")
+    kind = np.dtype(VOXELS[code]).newbyteorder(fields.dtype["datatype"].byteorder)
+    data, length = _unpack(path, int(first) + int(np.prod(size)) * kind.itemsize)
+    if len(data) < int(first) + int(np.prod(size)) * kind.itemsize:
+        raise InputError(f"{path}: ends before the {tuple(size)} voxels of its header do; fetch it again")
+    stored = np.frombuffer(data, kind, int(np.prod(size)), int(first)).reshape(size[::-1])
+    if slope != 0 and (slope, shift) != (1, 0):
+        stored = np.multiply(stored, slope, dtype=float) + shift
+    return stored, grid
 
 
-def _unpack(path: Path, most: int) -> tuple[bytes, int]:
-    """Read the start of a file that may be gzipped, and count its bytes to the end, where the checksum stands.
+def _unpack(path: Path, keep: int) -> tuple[bytearray, int]:
+    """Read the first bytes of a file that may be gzipped, `keep` or some more, and count all up to its checksum.
 
-    Once there are more than `most`, nothing more is read.
+    Once there are far more than `keep`, nothing more is read.
     """
-    start, length = b"", 0
+    data, length = bytearray(), 0
     try:
         with path.open("rb") as raw:
             file = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
-            while length <= most and (block := file.read(1 << 20)):
-                start, length = start or block, length + len(block)
-    except (OSError, EOFError, zlib.error):
+            while length < 2 * keep + LATEST * (keep > 1) and (block := file.read(1 << 20)):
+                length += len(block)
+                if len(data) < keep:
+                    data += block
+    except (gzip.BadGzipFile, EOFError, zlib.error):
         raise InputError(f"{path}: is damaged or cut short; fetch it again") from None
-    return start, length
+    return data, length
 
 
-def _forms_apart(fields: np.void, size: Sequence[int]) -> float:
-    """Measure how far apart the sform and the qform place a corner, in mm; NaN where one in use is no number."""
-    (uses_q, uses_s), (flip, *pixdim) = fields["codes"] > 0, fields["pixdim"].astype(float)
-    versor, shift, sform = (fields[name].astype(float) for name in ("quaternion", "qoffset", "srow"))
-    real = 1 - versor @ versor  # the square of the quaternion's fourth part
-    good_q = np.isfinite([*shift, *pixdim]).all() and real > -0.01  # NaN is not
-    if (uses_q and not good_q) or (uses_s and not np.isfinite(sform).all()):
-        return np.nan
-    if not (uses_q and uses_s):
-        return 0.0
-    turn = np.reshape(sitk.VersorTransform([*versor, np.sqrt(max(0, real))]).GetMatrix(), (3, 3))
-    qform = np.c_[turn * pixdim * [1, 1, -1 if flip < 0 else 1], shift]
+def _fields(path: Path, start: bytearray) -> np.void:
+    """Find the header of a NIfTI file in its first bytes."""
+    for order in "<>":
+        length = int(np.frombuffer(start[:4].ljust(4), order + "i4")[0])
+        if length in HEADERS and len(start) >= length:
+            formats, offsets = HEADERS[length]
+            names = np.dtype({"names": FIELDS, "formats": formats, "offsets": offsets, "itemsize": length})
+            fields = np.frombuffer(start, names.newbyteorder(order), 1)[0]
+            if fields["magic"][:2] == b"n+" or fields["magic"][:2] == b"ni" and fields["vox_offset"] >= length:
+                return fields
+            raise InputError(f"{path}: is one half of a pair (.hdr, .img); convert it to NIfTI in one file")
+    text = bytes(start[:64]).strip()
+    found = "it is a web page" if text[:1] == b"<" else f"it begins with {text[:8]!r}" if text else "it is empty"
+    if start[128:132] == b"DICM":
+        raise InputError(f"{path}: not readable as NIfTI: it is DICOM; let its name end in .dcm")
+    raise InputError(f"{path}: not readable as NIfTI: {found}; give the label itself, a DICOM SEG or a NIfTI file")
+
+
+def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image) -> Grid:
+    """Find where a header places the first voxel, and how it steps, in LPS.
+
+    A header has two ways to say so, sform and qform, and ITK's choice between them is kept. Where they lie more than
+    half a voxel apart, a warning says so. Axes that are not square are warned of: where all voxels lie within half a
+    voxel of the scan's, they are those, and where a shear moves others by more than that, it is refused.
+    """
+    (in_q, in_s), pixdim, sform = fields["codes"] > 0, fields["pixdim"][1:].astype(float), fields["srow"].astype(float)
+    qform = _qform(fields)
+    used = [form for form, in_use in ((qform, in_q), (sform, in_s)) if in_use]
+    with np.errstate(all="ignore"):
+        axes = sform[:, :3] / np.linalg.norm(sform[:, :3], axis=0)
+    skewed = not np.abs(axes.T @ axes - np.eye(3)).max() <= SQUARE
+    affine = np.c_[np.diag([-1, -1, 1] * pixdim), np.zeros(3)]
+    if used:
+        affine = qform if in_q and (fields["codes"][1] != 1 or skewed) else sform
+    spacing = np.linalg.norm(affine[:, :3], axis=0)
+    if not np.isfinite([affine, *used]).all() or min(spacing.min(), pixdim.min() if affine is not sform else 1) <= 0:
+        raise InputError(f"{path}: its header has no spacing, origin and directions; export it again")
+    axes = affine[:, :3] / spacing
+    spacing = np.where(np.abs(pixdim - spacing) <= 1e-3 * spacing, pixdim, spacing)  # the same, and not rounded again
     corners = np.array([*product(*([0, n - 1] for n in size), [1])]).T
-    return float(np.linalg.norm((qform - sform) @ corners, axis=0).max())
+    if len(used) == 2 and (apart := np.linalg.norm((qform - sform) @ corners, axis=0).max()) > spacing.min() / 2:
+        warnings.warn(f"{path}: its sform and its qform lie {apart:.1f} mm apart; look at the overlay", stacklevel=4)
+    turned, own = np.c_[axes, affine[:, 3]] * [[-1], [-1], [1]], None  # NIfTI is RAS, DICOM is LPS
+    if (skew := np.abs(axes.T @ axes - np.eye(3)).max()) > SQUARE:
+        own = scans_own(turned[:, :3] * spacing, turned[:, 3], size, np.inf, like)
+        said = f"its axes are not square, by {np.degrees(skew):.2g} degrees"
+        if not own and skew * np.max(size * spacing) > spacing.min():
+            raise InputError(f"{path}: {said} (sheared?); resample the label on the grid of its scan")
+        warnings.warn(f"{path}: {said}; look at the overlay", stacklevel=4)
+    return own or Grid(tuple(turned[:, 3].tolist()), tuple(spacing.tolist()), tuple(turned[:, :3].ravel().tolist()))
+
+
+def _qform(fields: np.void) -> np.ndarray:
+    """Compute the affine (3, 4) of a header's quaternion; NaN where it is none."""
+    flip, *pixdim = fields["pixdim"].astype(float)
+    versor, shift = fields["quaternion"].astype(float), fields["qoffset"].astype(float)
+    real = 1 - versor @ versor  # the square of the quaternion's fourth part
+    if not real > -0.01:
+        return np.full((3, 4), np.nan)
+    turn = np.reshape(sitk.VersorTransform([*versor, np.sqrt(max(0, real))]).GetMatrix(), (3, 3))
+    return np.c_[turn * pixdim * [1, 1, -1 if flip < 0 else 1], shift]
+
+
+def _of_values(path: Path, array: np.ndarray, segment: str | int) -> np.ndarray:
+    """Mark the voxels of the values that are asked for; a name means nothing here, and stands for all that is not 0."""
+    if array.dtype.kind == "f":
+        array = _whole(path, array)
+    found = [int(v) for v in np.unique(array[array != 0])]
+    if found and re.fullmatch(r"[-+\d\s]+", str(segment)):
+        return np.isin(array, asked(path, segment, {v: str(v) for v in found})).astype(np.uint8)
+    if len(found) > 1:
+        advice = f"--segment {found[0]}, or join several, --segment {found[0]}+{found[1]}"
+        raise InputError(f"{path}: holds the values {', '.join(map(str, found[:9]))}; choose one by number, {advice}")
+    return (array != 0).astype(np.uint8)
+
+
+def _whole(path: Path, array: np.ndarray) -> np.ndarray:
+    """Take values near whole numbers for these, NaN for 0, and cut a soft mask at one half; warn of the latter two."""
+    if (lost := np.isnan(array)).any():
+        warnings.warn(f"{path}: NaN in {lost.sum()} voxels is taken for background", stacklevel=5)
+        array = np.where(lost, 0, array)
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds infinite values, which are no label; export it again")
+    near = np.rint(array)
+    between = np.abs(array - near) > NEAR
+    if not between.any():
+        return near
+    if near.min() < 0 or near.max() > 1:
+        ends = f"between {array.min():g} and {array.max():g}"
+        raise InputError(f"{path}: holds fractions {ends}, neither labels nor a soft mask; round or threshold it first")
+    warnings.warn(f"{path}: is soft ({between.sum()} voxels lie between 0 and 1); it is cut at 0.5", stacklevel=5)
+    return array >= 0.5
