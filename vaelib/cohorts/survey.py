@@ -153,7 +153,7 @@ def _shortly(error: Exception, case: Case) -> str:
     kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
     said = " ".join(f"{kind}{error}".split("\n", 1)[0].split()).replace(f"{case.ct}{os.sep}", "")
     for path, name in ((case.ct, "scan"), (case.mask, "mask"), (case.label, "second label")):
-        said = said.replace(str(path), name)
+        said = said.replace(str(path), name) if path else said
     return said
 
 
@@ -194,6 +194,8 @@ def _oddities(row: Row, case: Case) -> Iterator[str]:
             yield f"slices {dz:.3g} mm apart"
         if row.hu[0] > AIR_HU:
             yield f"no air (the least value is {row.hu[0]:.0f}): not HU?"
+        if row.hu[-1] < 0:
+            yield f"no tissue (the greatest value is {row.hu[-1]:.0f}): not HU?"
         if not LEAST_OF_CT <= row.hu[0] <= row.hu[-1] <= GREATEST_OF_CT:
             yield f"values of {row.hu[0]:.0f} to {row.hu[-1]:.0f}, which no CT has: padding read as HU?"
     if case.mask is None:
