@@ -150,8 +150,10 @@ def _exposures(case: Case) -> Iterator[str]:
 
 def _shortly(error: Exception, case: Case) -> str:
     """Quote an error, with the files of a case by what they are: their own names are long, and the patient is known."""
-    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-    said = " ".join(f"{kind}{error}".split("\n", 1)[0].split()).replace(f"{case.ct}{os.sep}", "")
+    said = str(error)
+    if not isinstance(error, InputError):  # not ours, and no one line
+        said = ": ".join([type(error).__name__, *said.splitlines()[:1]])
+    said = " ".join(said.split()).replace(f"{case.ct}{os.sep}", "")
     for path, name in ((case.ct, "scan"), (case.mask, "mask"), (case.label, "second label")):
         said = said.replace(str(path), name) if path else said
     return said
