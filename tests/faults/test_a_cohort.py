@@ -135,19 +135,24 @@ INSTANCES = [
 
 
 def generate(r):
-    uid = f"1.2.{r.randrange(999)}.{r.randrange(99999)}"
-    layout, inside = r.choice(("idc", "tcia")), r.choice((NAMES[1], f"{NAMES[1]}/1.2"))
-    name, ending = r.choice(("IM", "I", "export", uid, "mask")), r.choice(("", ".IMA", ".dcm", ".DCM"))
+    uid, layout = f"1.2.{r.randrange(999)}.{r.randrange(99999)}", r.choice(("idc", "tcia"))
+    inside, folder = r.choice((NAMES[1], f"{NAMES[1]}/1.2")), r.choice(("", "more/", "a/b/"))
+    name = f"{r.choice(('IM', 'I', 'export', uid, 'slice'))}{r.randrange(9)}"
+    ending, volume = r.choice(("", ".IMA", ".dcm", ".DCM")), r.choice((".nii", ".NII.GZ", ".nii.gz", ".nrrd", ".mha"))
+    modality, number = r.choice(("MR", "PT", "RTSTRUCT", "SR")), r.choice(("Pancreas_2", "PANCREAS_02", "pancreas_0002"))
+    emptied_one = r.choice(("1.2", ".", "1.2/CT_1.3" if layout == "idc" else "1.2/1.3"))
+    suffix = r.choice(("_a", "-2", " copy", ".old", " (2)"))
+    to, near = r.choice((inside, ".")), r.choice(("", f"{NAMES[2]}/"))
     return r.choice([
-        (f"SEG {name}{ending}", "idc", renamed_seg, {"name": f"{name}{r.randrange(9)}{ending}"}),
+        (f"SEG {name}{ending}", "idc", renamed_seg, {"name": name + ending}),
         (f"SEGs in {uid}", "idc", second_seg, {"where": f"SEG_{uid}/{name}{ending}"}),
-        (f"empty {layout}", layout, emptied, {"where": r.choice(("1.2", ".", "1.2/CT_1.3" if layout == "idc" else "1.2/1.3"))}),
-        (f"a modality in {inside}", "idc", stray, {"where": f"{inside}/{r.choice(('MR', 'PT', 'RTSTRUCT', 'SR'))}_{uid}/{name}.dcm"}),
-        (f"stray in {inside}", layout, stray, {"where": f"{inside}/{name}{r.choice(('.nii', '.nii.gz', '.nrrd', '.mha'))}"}),
-        (f"beside the patients {name}", layout, stray, {"where": f"{r.choice(('', 'more/', 'a/b/'))}{name}{r.choice(('.dcm', '.nii.gz', '.NII'))}"}),
-        (f"a suffix, {layout}", "tcia", stray, {"where": f"{NAMES[1]}{r.choice(('_a', '-2', ' copy', '.old', ' (2)'))}/1.2/{uid}/1.dcm"}),
-        (f"number twice, {layout}", "idc", second_scan, {"where": f"{r.choice(('Pancreas_2', 'PANCREAS_02', 'PANCREAS_00002'))}/{uid}/CT_{uid}"}),
-        (f"a link to {inside}", layout, link, {"where": f"{r.choice(('', NAMES[2] + '/'))}link{r.randrange(9)}", "to": r.choice((inside, "."))}),
+        (f"empty {emptied_one}, {layout}", layout, emptied, {"where": emptied_one}),
+        (f"{modality} in {inside}", "idc", stray, {"where": f"{inside}/{modality}_{uid}/{name}{ending}"}),
+        (f"stray in {inside}, {layout}", layout, stray, {"where": f"{inside}/{name}{volume}"}),
+        (f"beside the patients, {layout}", layout, stray, {"where": f"{folder}{name}{r.choice((ending, volume))}"}),
+        (f"a suffix, {suffix}", "tcia", stray, {"where": f"{NAMES[1]}{suffix}/1.2/{uid}/1.dcm"}),
+        (f"number twice, {number}", "idc", second_scan, {"where": f"{number}/{uid}/CT_{uid}"}),
+        (f"a link to {to}, {layout}", layout, link, {"where": f"{near}link{name}", "to": to}),
     ])  # fmt: skip
 
 

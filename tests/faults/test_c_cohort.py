@@ -11,9 +11,9 @@ import pydicom
 import pytest
 from drawn import drawn
 from small import make_patients
-from stress import mutate
 
 import vaelib.cohorts.survey as look
+from stress import mutate
 from vaelib.cohorts.layout import Case, find_cases
 from vaelib.cohorts.quality import MaskCheck
 from vaelib.cohorts.survey import Row, survey, table, write_csv
@@ -101,7 +101,7 @@ def test_whatever_the_headers_say_a_case_is_a_row(case, sound, tmp_path):
 RAISED = [
     (MemoryError(), "MemoryError"),
     (MemoryError("Unable to allocate 4 TiB\nfor an array"), "MemoryError: Unable to allocate 4 TiB"),
-    (PermissionError(errno.EACCES, "Permission denied", "1-001.dcm"), "PermissionError: [Errno 13] Permission denied: '1-001.dcm'"),
+    (PermissionError(errno.EACCES, "Permission denied"), "PermissionError: [Errno 13] Permission denied"),
     (KeyError("PixelData"), "KeyError: 'PixelData'"),
     (RuntimeError("a\nb"), "RuntimeError: a"),
     (RecursionError("too deep"), "RecursionError: too deep"),
@@ -131,12 +131,17 @@ def test_what_is_raised_is_the_reason_of_its_row_and_the_others_stay(error, said
 
 
 def test_rows_without_numbers_are_compared_and_printed():
+    usual = Row("", (8, 8, 4), (0.7, 0.7, 2.5), "LPS", (-1000, -900, 300, 900))
+    empty, checks = (
+        MaskCheck(0.0, np.nan, np.nan, 0, False, ""),
+        [MaskCheck(70.0 + k, 90, 1, 9, False, "") for k in range(9)],
+    )
     odd = [
-        Row("all there", (8, 8, 4), (0.7, 0.7, 2.5), "LAI", (-1000, -900, 300, 900), MaskCheck(0.0, np.nan, np.nan, 0, False, "")),
-        *(Row(f"P{k}", (8, 8, 4), (0.7, 0.7, 2.5), "LPS", (-1000, -900, 300, 900), MaskCheck(70.0 + k, 90, 1, 9, False, "")) for k in range(9)),
+        usual._replace(patient="no mask left", axes="LAI", check=empty),
+        *(usual._replace(patient=f"P{k}", check=check) for k, check in enumerate(checks)),
         Row("nothing"),
-        Row("no end", (8, 8, 4), (np.inf, np.nan, 0), "LAI", (np.nan,) * 4),
-    ]  # fmt: skip
+        usual._replace(patient="no numbers", axes="LAI", spacing=(np.inf, np.nan, 0), hu=(np.nan,) * 4),
+    ]
     case = Case("P", Path("ct"), None, "idc")
     with np.errstate(all="raise"):
         assert [k for k, _ in look._outliers(odd)] == [] and [k for k, _ in look._odd_axes(odd)] == [0, 11]
