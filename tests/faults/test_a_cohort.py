@@ -139,7 +139,10 @@ def generate(r):
     inside, folder = r.choice((NAMES[1], f"{NAMES[1]}/1.2")), r.choice(("", "more/", "a/b/"))
     name = f"{r.choice(('IM', 'I', 'export', uid, 'slice'))}{r.randrange(9)}"
     ending, volume = r.choice(("", ".IMA", ".dcm", ".DCM")), r.choice((".nii", ".NII.GZ", ".nii.gz", ".nrrd", ".mha"))
-    modality, number = r.choice(("MR", "PT", "RTSTRUCT", "SR")), r.choice(("Pancreas_2", "PANCREAS_02", "pancreas_0002"))
+    modality, number = (
+        r.choice(("MR", "PT", "RTSTRUCT", "SR")),
+        r.choice(("Pancreas_2", "PANCREAS_02", "pancreas_0002")),
+    )
     emptied_one = r.choice(("1.2", ".", "1.2/CT_1.3" if layout == "idc" else "1.2/1.3"))
     suffix = r.choice(("_a", "-2", " copy", ".old", " (2)"))
     to, near = r.choice((inside, ".")), r.choice(("", f"{NAMES[2]}/"))
