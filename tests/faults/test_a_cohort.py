@@ -255,3 +255,13 @@ def test_a_seg_without_ending_is_surveyed_as_any(tmp_path):
     seg.rename(seg.with_name("IM0001"))
     (row,) = survey(find_cases(tmp_path), workers=1)
     assert row.check.slices == 5 and "no mask" not in row.reasons
+
+
+def test_what_reading_leaves_out_of_a_series_is_a_reason(tmp_path):
+    make_patients(tmp_path, (1,))
+    (case,) = find_cases(tmp_path)
+    (before,) = survey([case], workers=1)
+    put(case.ct / "preview.jpg", b"\xff\xd8\xff\xe0 a picture")
+    (row,) = survey([case], workers=1)
+    (why,) = {*row.reasons} - {*before.reasons}
+    assert why.startswith("scan: left out 1") and "preview.jpg" in why

@@ -67,9 +67,10 @@ def survey(
 ) -> list[Row]:
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
-    Flagged by themselves: what cannot be read, spacing, HU without air, no mask, a mask at the edge of the scan, whose
-    volume or median HU can be no pancreas, that would lie better reversed, whose place is not verified, or that differs
-    from the second label. So are headers that hold more of the patient than a research ID, private tags or overlays,
+    Flagged by themselves: what cannot be read, whatever the cause, and what was warned of while reading; spacing, HU
+    without air or tissue, or that no CT has; no mask, a mask at the edge of the scan, whose volume or median HU can be
+    no pancreas, that would lie better reversed, whose place is not verified, or that differs from the second label. So
+    are headers that hold more of the patient than a research ID, private tags or overlays,
     and pixels that may have writing in them (see `identity`). Such a reason names attributes and never their values,
     for it is printed and kept. Among the others: axes unlike the others', the same scan twice (`twins`), and, in
     8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and number of
