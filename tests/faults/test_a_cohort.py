@@ -243,6 +243,20 @@ def test_what_systems_and_we_leave_beside_the_patients_is_not_named(tmp_path):
     assert len(found) == 3 and said == ""
 
 
+def test_our_own_cache_above_which_one_stands_is_no_patient(tmp_path):
+    cohort(tmp_path / "synthetic")
+    put(tmp_path / "cache" / "synthetic" / "hu_-160_240" / "PANCREAS_0001" / "image_0.npy", b"x")
+    found, said = look(tmp_path)
+    assert len(found) == 3 and said == ""
+    with pytest.raises(InputError, match="no case in it"):
+        find_cases(tmp_path / "cache")
+
+
+def test_a_folder_of_patients_may_be_named_as_a_series_is(tmp_path):
+    cohort(tmp_path / "CT_scans")
+    assert len(look(tmp_path)[0]) == 3
+
+
 def test_a_cohort_of_which_nothing_can_be_read_says_why(tmp_path):
     put(tmp_path / "PANCREAS_0001" / "1.2" / "SEG_1" / "1.dcm")
     with pytest.raises(InputError, match=r"no case in it: PANCREAS_0001: has no CT series; make one"):

@@ -163,7 +163,7 @@ def find_cases(folder: str | Path) -> list[Case]:
 
 
 def _tree(top: Path, left: dict[Path, str]) -> Tree:
-    """List every folder down to `DEEP`; no hidden one, none below a CT or SEG, and none that a link leads to again."""
+    """List every folder down to `DEEP`, but for hidden ones, and those that a link leads to once more."""
     tree: Tree = {}
     seen: dict[str, Path] = {}
     shut = lambda error: left.update({Path(error.filename): f"cannot be opened ({error.strerror})"})  # noqa: E731
@@ -172,8 +172,7 @@ def _tree(top: Path, left: dict[Path, str]) -> Tree:
         names = (name for name in folders if not HIDDEN.match(name))
         inside = sorted(names, key=lambda name: (os.path.islink(path / name), name))
         again = seen.setdefault(os.path.realpath(here), path) is not path
-        deep = len(path.parts) - len(top.parts) >= DEEP or SERIES.match(path.name)
-        folders[:] = [] if deep or again else inside
+        folders[:] = [] if again or len(path.parts) - len(top.parts) >= DEEP else inside
         if again:
             left[path] = "is a link to what is read elsewhere"
         else:
@@ -183,7 +182,7 @@ def _tree(top: Path, left: dict[Path, str]) -> Tree:
 
 def _patients(tree: Tree, top: Path) -> dict[Path, list[Path]]:
     """Find the folders of patients, each with all folders in it: by name, or above a CT or SEG and a study, if any."""
-    named = {path for path in tree if PATIENT.match(path.name)}
+    named = {p for p in tree if PATIENT.match(p.name) and len(p.parts) - len(top.parts) <= DEEP - 2}
     series = [path for path in tree if SERIES.match(path.name) and not named.intersection(path.parents)]
     guess = named | {path.parent.parent for path in series}
     cohorts = {top} - named | {above for path in guess for above in path.parents}  # no patient lies in another
@@ -212,7 +211,7 @@ def _find_spare(tree: Tree, homes: set[Path], done: set[Path | None], left: dict
         dicom = {*sort_files(path).read} if files else set()
         spare = [p for p in map(path.joinpath, files) if p not in done and not LABEL.match(p.name)]
         images = [p for p in spare if p in dicom or VOLUME.search(p.name)]
-        if images or not files and (not folders or SERIES.match(path.name)):
+        if images or not (folders or files):
             where = images[0] if len(images) == 1 else path
             left.setdefault(where, "belongs to no case" if images else "is empty")
 
@@ -235,7 +234,8 @@ def _cases(
     scans, segs = ([path for path in series if path.name.startswith(kind)] for kind in ("CT_", "SEG_"))
     layout = "tcia" if not scans else "synthetic" if _is_synthetic(patient, top) else "idc"
     for far in (2, 1, 0):  # below a study, as is usual; without one; without a folder of its own
-        scans = scans or [p for p in series if p not in segs and len(p.parts) - len(patient.parts) == far]
+        there = [p for p in series if p not in segs and len(p.parts) - len(patient.parts) == far]
+        scans = scans or [p for p in there if far == 2 or sort_files(p).read]
     own, masks = labels.get(_number(patient.name), []), [mask for seg in segs for mask in sort_files(seg).read]
     if not scans:
         left[patient] = "has no CT series"
