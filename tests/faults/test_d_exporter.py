@@ -1,6 +1,5 @@
-"""Kind D: a SEG is built from the grid of its scan, whatever else the headers say, and another reader finds the mask."""
+"""Kind D: a SEG is built from the grid of its scan, whatever else its headers say; another reader finds the mask."""
 
-import random
 import warnings
 
 import numpy as np
@@ -23,10 +22,12 @@ SECONDARY, PRIVATE = "1.2.840.10008.5.1.4.1.1.7", "1.3.12.2.1107.5.9.1"
 EVERY = None  # in place of the number of a slice
 THICKNESS = ["", "2,5", "0", "-5", "3", "5", "1e9", "nan", "thick", "2.5\\2.5", "2.50000000000000000001", "\x00"]
 UIDS = [
-    "", "1.2.3.zebra", "1.02.003", "1.2." + "3" * 90, "1..2", "2.25.abc", ".", "0", " 1.2.3", "1.2\\1.3", "é", "1.2.3\0\0\0"
+    "", "1.2.3.zebra", "1.02.003", "1.2." + "3" * 90, "1..2", "2.25.abc", ".", "0", " 1.2.3", "1.2\\1.3", "é",
+    "1.2.3\0\0\0", "1.2.3 ", "0.0.0.0",
 ]  # fmt: skip
 TEXTS = [
-    "", "x" * 65, "x" * 5000, "a\\b\\c", "a\nb", "Zoë^Ünal", "山田^太郎", "\x1b$B;3ED\x1b(B", "\x00\x01", "=", "^^^^^^^^", "a=b=c=d=e", " ",
+    "", "x" * 65, "x" * 5000, "a\\b\\c", "a\nb", "Zoë^Ünal", "山田^太郎", "\x1b$B;3ED\x1b(B", "\x00\x01", "=", " ",
+    "^^^^^^^^", "a=b=c=d=e", "^".join("abcdefgh"),
     "\udcff\udcfe", "../../etc", "0", "not a date", "20261399", "1957-03-12", "-1", "nan", "1e400", "\xa0", "\u202e",
 ]  # fmt: skip
 GEOMETRY = ["SliceThickness", "SpacingBetweenSlices"]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import DataElement, Dataset
-from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
 LISTS = tomllib.loads(Path(__file__).with_name("identity.toml").read_text("utf-8"))
@@ -26,18 +25,16 @@ STROKES = 50  # thin runs of pixels in a slice: small writing has 150, 14 is the
 
 
 def text_of(ds: Dataset, keyword: str) -> str:
-    """Read an attribute as text: empty where it is missing, is no text or number, or cannot be read."""
-    try:
+    """Read an attribute as text: empty where it is missing, is neither one text nor one number, or cannot be read."""
+    with suppress(Exception):  # pydicom raises many kinds on what is not of the kind that the standard wants
         value = ds.get(keyword)
-    except Exception:  # pydicom raises many kinds on what is not of the kind that the standard wants
-        return ""
-    values = value if isinstance(value, MultiValue) else [value]
-    return "\\".join(map(str, values)) if all(isinstance(v, str | float | PersonName) for v in values) else ""
+        return str(value).strip() if isinstance(value, str | float | PersonName) else ""
+    return ""
 
 
 def uid_of(ds: Dataset, keyword: str) -> str:
     """Read a UID: empty where there is none, or what is there is none and might say anything."""
-    return found[0] if (found := re.fullmatch(r"[0-9.]{1,64}", text_of(ds, keyword))) else ""
+    return uid if re.fullmatch(r"[0-9.]{1,64}", uid := text_of(ds, keyword)) else ""
 
 
 def deidentified(ds: Dataset) -> Dataset:
@@ -57,13 +54,12 @@ def deidentified(ds: Dataset) -> Dataset:
     out, patient, name = Dataset(), text_of(ds, "PatientID"), text_of(ds, "PatientName")
     latin = text_of(ds, "SpecificCharacterSet") == "ISO_IR 100"
     out.SpecificCharacterSet = "ISO_IR 100" if latin else "ISO_IR 192"  # Latin-1, or else Unicode for any PatientID
-    for keyword in EMPTIED:
+    for keyword in ["PatientID", *EMPTIED]:
         setattr(out, keyword, "")
     for keyword in [*KEPT, *(name for name, known in LISTS["nobodys"].items() if text_of(ds, name) in known)]:
         if text := text_of(ds, keyword):
-            with suppress(ValueError):  # of no such kind
+            with suppress(ValueError):  # no number
                 setattr(out, keyword, text)
-    out.PatientID = patient
     if _letters(name) == _letters(patient):
         out.PatientName = name
     return out

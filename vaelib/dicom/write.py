@@ -4,10 +4,10 @@ CT follows the CT Image IOD (DICOM PS3.3 A.3), masks the Segmentation IOD (PS3.3
 highdicom. Positions are in mm in the patient's LPS frame: x to the left, y to the back, z to the head.
 """
 
+import os
 import tempfile
 import tomllib
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,7 +35,7 @@ SHARED = {"FrameOfReferenceUID": "frame of reference", "StudyInstanceUID": "stud
 
 def make_uid(seed: str | Path, name: str) -> str:
     """Derive the UID that belongs to `name` ("study", "series", "seg", ...) under the string `seed`."""
-    return generate_uid(entropy_srcs=[str(seed), str(name)])
+    return generate_uid(entropy_srcs=[str(part).encode(errors="replace").decode() for part in (seed, name)])
 
 
 def _decimals(values: Iterable[float]) -> list[DSfloat]:
@@ -157,74 +157,62 @@ def write_seg(
     if not isinstance(scan, Scan | str | Path):
         raise InputError(f"{path}: a SEG refers to the headers of its scan; give what read_ct gave, or its folder")
     scan = scan if isinstance(scan, Scan) else read_ct(scan)
-    if odd := _write_seg(mask, scan, path, uid, description, algorithm):
-        said = f"the scan has no {', '.join(odd)} for all slices; the SEG refers to derived ones, or to those of most"
-        warnings.warn(f"{Path(scan.headers[0].filename).parent}: {said}", stacklevel=2)
-    return path
-
-
-def _write_seg(mask: sitk.Image, scan: Scan, path: Path, *how: str | None) -> list[str]:
-    """Write a SEG, read it back before it gets its name, and return the keywords of UIDs that the scan lacks."""
-    folder, array = Path(scan.headers[0].filename).parent, sitk.GetArrayFromImage(mask)
-    mine, why = Grid(mask.GetOrigin(), mask.GetSpacing(), mask.GetDirection()), "another mask comes back"
+    folder, array, like = Path(scan.headers[0].filename).parent, sitk.GetArrayFromImage(mask), Scan(mask, scan.headers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom and highdicom remark on what headers hold
         grid = grid_of(scan.headers)
-        off = np.abs(_corners(mine, mask) - _corners(grid, mask)).max()
+        grid.put_on(like)
+        ends = [[0, 0, 0], *np.diag(np.subtract(mask.GetSize(), 1)).tolist()]
+        here, there = ([image.TransformIndexToPhysicalPoint(end) for end in ends] for image in (mask, like))
+        off = np.abs(np.subtract(here, there)).max()
         if mask.GetSize() != scan.GetSize() or not off < 0.01:
             where = f"{off:.2f} mm off the scan {scan.GetSize()} in {folder}"
             raise InputError(f"{path}: mask {mask.GetSize()} lies {where}; resample it first")
-        like = Scan(mask, scan.headers)
-        grid.put_on(like)
-        sources, odd = _sources(scan.headers, grid)
+        sources, lacking = _sources(scan.headers, grid)
         with atomic_write(path) as half:
             try:
-                _encode_seg(array, sources, *how).save_as(half)
-                back = sitk.GetArrayFromImage(read_mask(half, like, segment=1)) if array.any() else array
+                _encode_seg(array.astype(np.uint8), sources, uid, description, algorithm).save_as(half)
+                back, why = read_mask(half, like, segment=1) if array.any() else mask, "another mask comes back"
             except OSError:  # of the disk
                 raise
             except Exception as error:  # pydicom and highdicom raise many kinds
-                back, why = None, " ".join(str(error).split())[:200]
-            if not np.array_equal(array, back):
+                back, why = like > 1, " ".join(str(error).split())[:200]
+            if not np.array_equal(sitk.GetArrayViewFromImage(back), array):
                 raise InputError(f"{folder}: no SEG of this scan can be written ({why}); write a NIfTI, .nii.gz")
-    return odd
+    if lacking:
+        said = f"the scan has no {lacking} for all slices; the SEG refers to derived ones, or to those of most"
+        warnings.warn(f"{folder}: {said}", stacklevel=2)
+    return path
 
 
-def _corners(grid: Grid, image: sitk.Image) -> np.ndarray:
-    """Place the first voxel of an image on a grid, and the last along each axis, (3, 4), mm."""
-    axes = np.reshape(grid.direction, (3, 3)) * np.multiply(grid.spacing, np.subtract(image.GetSize(), 1))
-    return np.c_[np.zeros(3), axes] + np.reshape(grid.origin, (3, 1))
-
-
-def _sources(headers: list[Dataset], grid: Grid) -> tuple[list[Dataset], list[str]]:
+def _sources(headers: list[Dataset], grid: Grid) -> tuple[list[Dataset], str]:
     """Make a header for each slice that a SEG refers to: its UID, its place on the grid, and what all slices share.
 
     Also return the keywords of UIDs that not all slices have, or have in common.
     """
-    uids = {keyword: [uid_of(ds, keyword) for ds in headers] for keyword in SHARED}
-    uids["SOPClassUID"] = [kind if (kind := uid_of(ds, "SOPClassUID")) in CLASSES else "" for ds in headers]
-    uids["SOPInstanceUID"] = [uid_of(ds, "SOPInstanceUID") for ds in headers]
-    odd = [keyword for keyword, found in uids.items() if "" in found or (keyword in SHARED and len({*found}) > 1)]
+    uids = {keyword: [uid_of(ds, keyword) for ds in headers] for keyword in (*SHARED, "SOPClassUID", "SOPInstanceUID")}
+    uids["SOPClassUID"] = [uid * (uid in CLASSES) for uid in uids["SOPClassUID"]]
     base, copies = deidentified(headers[0]), []
     for keyword, name in SHARED.items():
-        usual = Counter(filter(None, uids[keyword])).most_common(1)
+        usual = max(filter(None, uids[keyword]), key=uids[keyword].count, default="")
         seed = base.get("FrameOfReferenceUID") or Path(headers[0].filename).parent
-        base.add_new(keyword, "UI", usual[0][0] if usual else make_uid(seed, name))
+        base.add_new(keyword, "UI", usual or make_uid(seed, name))
     row, column, normal = np.reshape(grid.direction, (3, 3)).T
     base.ImageOrientationPatient, base.PixelSpacing = _decimals([*row, *column]), _decimals(grid.spacing[1::-1])
     base.SliceThickness = base.SpacingBetweenSlices = _decimals(grid.spacing[2:])[0]
     base.Rows, base.Columns = headers[0].Rows, headers[0].Columns
-    for k, (ds, kind, own) in enumerate(zip(headers, uids["SOPClassUID"], uids["SOPInstanceUID"], strict=True)):
+    for k, (kind, uid) in enumerate(zip(uids["SOPClassUID"], uids["SOPInstanceUID"], strict=True)):
         copies.append(Dataset())
         copies[k].update(base)
         copies[k].SOPClassUID = kind or CTImageStorage
-        copies[k].SOPInstanceUID = own or make_uid(base.FrameOfReferenceUID, ds.filename)
+        copies[k].SOPInstanceUID = uid or make_uid(base.FrameOfReferenceUID, headers[k].filename)
         copies[k].ImagePositionPatient = _decimals(grid.origin + k * grid.spacing[2] * normal)
-    return copies, odd
+    lacking = [name for name, found in uids.items() if not all(found) or name in SHARED and len({*found}) > 1]
+    return copies, ", ".join(lacking)
 
 
 def _encode_seg(
-    array: np.ndarray, sources: list[Dataset], uid: str | None, description: str | None, algorithm: str | None
+    array: np.ndarray, sources: list[Dataset], uid: str | None, description: str, algorithm: str | None
 ) -> Dataset:
     """Make the Segmentation of an array (S, H, W); given `uid`, nothing in it depends on the clock."""
     import highdicom as hd  # here, since it takes a second
@@ -259,24 +247,21 @@ def _encode_seg(
 def check_target(path: str | Path, overwrite: bool = False, scan: Scan | None = None) -> Path:
     """Raise InputError unless a mask (of `scan`) can be written to `path`; worth asking before a long computation."""
     path = Path(path).expanduser()
-    if not path.name.lower().endswith((".nii.gz", ".nii", ".dcm")):
+    is_seg, twin, length = path.suffix.lower() == ".dcm", twin_of(path), len(os.fsencode(path.name))
+    if not is_seg and not path.name.endswith((".nii.gz", ".nii")):  # ITK knows no .NII
         raise InputError(f"{path}: cannot tell what to write; end the name in .nii.gz, .nii or .dcm")
-    try:
-        there = path.exists()
-    except OSError as error:  # a name of more than 255 bytes
-        raise InputError(f"{path}: cannot be written: {error.strerror}; choose another name") from None
-    if there and not overwrite:
+    if length > 250:
+        raise InputError(f"{path}: its name has {length} bytes; choose one of 250 at most")
+    if path.exists() and not overwrite:
         raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it to be overwritten")
-    if path.suffix.lower() != ".dcm":
-        if twin_of(Path(native(path))).exists():
-            raise InputError(
-                f"{path}: lies beside {twin_of(path).name}, and ITK would mix the two; choose another name"
-            )
-    elif scan is not None:  # a trial with the first voxel and the last
+    if not is_seg and native(path) and twin.exists():
+        raise InputError(f"{path}: lies beside {twin.name}, and ITK would mix the two; choose another name")
+    if is_seg and scan is not None:  # a trial with the first voxel and the last
         ends = np.zeros(scan.GetSize()[::-1], np.uint8)
         ends.flat[[0, -1]] = 1
-        with tempfile.TemporaryDirectory() as room:
-            _write_seg(image_like(ends, scan), scan, Path(room) / "mask.dcm", None, "trial", "trial")
+        with tempfile.TemporaryDirectory() as room, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the SEG itself will give them
+            write_seg(image_like(ends, scan), scan, Path(room) / "mask.dcm")
     return path
 
 
@@ -314,7 +299,7 @@ def write_mask(
         The file exists, its ending is another, or the mask is not on the grid of the scan; the disk is full.
     """
     path = check_target(path, overwrite)
-    if path.name.lower().endswith(".dcm"):
+    if path.suffix.lower() == ".dcm":
         return write_seg(mask, scan, path, algorithm=algorithm)
     with atomic_write(path) as half:
         sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), native(half), useCompression=True)
