@@ -12,8 +12,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from small import OBLIQUE, SPACING, as_image, blob_volume
 
+from stress import oracle
 from vaelib import InputError
-from vaelib.dicom.identity import LISTS
+from vaelib.dicom import write
+from vaelib.dicom.identity import KEPT, LISTS
 from vaelib.dicom.write import AXIAL, check_target, write_ct, write_mask
 from vaelib.volumes import read_ct, read_mask
 
@@ -49,11 +51,17 @@ INSTANCES = [
     ("a frame of reference in half", AXIAL, [(k, "FrameOfReferenceUID", "", None) for k in range(6)]),
     ("orientation 2e-5 off", PLAIN, [(5, "ImageOrientationPatient", "1\\2e-5\\0\\-2e-5\\1\\0", None)]),
     ("orientation as 1.0", PLAIN, [(5, "ImageOrientationPatient", "1.0\\0.0\\0\\-0\\1.00\\0", None)]),
+    ("cosines of 3 digits", OBLIQUE, [(EVERY, "ImageOrientationPatient", ".921\\.389\\0\\-.312\\.737\\.6", None)]),
+    ("cosines of 4 digits", OBLIQUE, [(EVERY, "ImageOrientationPatient", ".9211\\.3894\\0\\-.3115\\.7368\\.6", None)]),
     ("spacing 1e-5 off", AXIAL, [(0, "PixelSpacing", "0.90001\\0.7", None)]),
     ("private class", AXIAL, [(EVERY, "SOPClassUID", PRIVATE, None)]),
     ("private class of one", AXIAL, [(3, "SOPClassUID", PRIVATE, None)]),
     ("secondary capture", AXIAL, [(EVERY, "SOPClassUID", SECONDARY, None)]),
+    ("all that says a length is empty", PLAIN, [(EVERY, keyword, "", None) for keyword in GEOMETRY]),
     ("no uids", AXIAL, [(EVERY, keyword, "", None) for keyword in IDENTIFIERS]),
+    ("frames of reference that all differ", AXIAL, [(k, "FrameOfReferenceUID", f"1.2.{k}", None) for k in range(12)]),
+    ("zeros before numbers", AXIAL, [(EVERY, keyword, "1.02.003", None) for keyword in IDENTIFIERS[2:]]),
+    ("uids of 94 digits", AXIAL, [(EVERY, keyword, "1.2." + "3" * 90, None) for keyword in IDENTIFIERS[2:]]),
     ("letters in uids", AXIAL, [(EVERY, keyword, "1.2.abc", None) for keyword in IDENTIFIERS[2:]]),
     ("one slice twice by its uid", AXIAL, [(k, "SOPInstanceUID", "1.2.3", None) for k in (4, 5)]),
     ("all slices by one uid", AXIAL, [(EVERY, "SOPInstanceUID", "1.2.3", None)]),
@@ -116,14 +124,14 @@ def where_slices_are(direction):
     return np.array(ORIGIN) + np.arange(12)[:, None] * step
 
 
-def by_arithmetic(path, direction):
-    """Read a SEG as PS3.3 C.7.6.16 says, onto the slices as they were written, (12, 40, 32)."""
+def by_arithmetic(path, direction, near=1e-8):
+    """Read a SEG as PS3.3 C.7.6.16 says, onto the slices as they were written, (12, 40, 32); cosines may be rounded."""
     ds, out = pydicom.dcmread(path), np.zeros((12, 40, 32), np.uint8)
     bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
     (shared,), size = ds.SharedFunctionalGroupsSequence, ds.Rows * ds.Columns
     (measures,), (plane,) = shared.PixelMeasuresSequence, shared.PlaneOrientationSequence
-    assert np.allclose([float(v) for v in measures.PixelSpacing], SPACING[1:], atol=2e-5)
-    assert np.allclose([float(v) for v in plane.ImageOrientationPatient], direction, atol=3e-5)
+    assert np.allclose([float(v) for v in measures.PixelSpacing], SPACING[1:], rtol=0, atol=2e-5)
+    assert np.allclose([float(v) for v in plane.ImageOrientationPatient], direction, rtol=0, atol=near)
     assert float(measures.SpacingBetweenSlices) == pytest.approx(SPACING[0]) and float(measures.SliceThickness) > 0
     for k, frame in enumerate(ds.PerFrameFunctionalGroupsSequence):
         position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
@@ -147,13 +155,74 @@ def check(folder, case):
     stored = mask if np.array_equal(sitk.GetArrayViewFromImage(scan), blob_volume()[0]) else mask[::-1]
     image = as_image(np.ascontiguousarray(stored), scan)
     write_mask(image, path, scan)
-    assert np.array_equal(by_arithmetic(path, direction), mask)
+    rounded = any(keyword == "ImageOrientationPatient" for _, keyword, *_ in changes)
+    assert np.array_equal(by_arithmetic(path, direction, 1e-3 if rounded else 1e-8), mask)
     assert np.array_equal(sitk.GetArrayFromImage(read_mask(path, scan)), stored)
+    assert b"zebra" not in path.read_bytes() or {keyword for _, keyword, *_ in changes} & {*KEPT}  # nor in a UID
     return ""
+
+
+MUST = {name for name, *_ in INSTANCES}  # go out
 
 
 @drawn(INSTANCES, generate, seed=18)
 def test_a_seg_is_what_its_mask_was_whatever_the_headers_say(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check(tmp_path, case)
+        refused = check(tmp_path, case)
+    assert case[0] not in MUST or not refused
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    scan = read_ct(make(tmp_path / "ct", AXIAL, []))
+    said = "ct: no SEG of this scan can be written .no memory.; write a NIfTI, --out mask.nii.gz"
+    monkeypatch.setattr(write, "_encode_seg", lambda *_: exec("raise KeyError('no memory')"))
+    with pytest.raises(InputError, match=said.replace(".no memory.", r"\('no memory'\)")):
+        check_target(tmp_path / "out" / "mask.dcm", scan=scan)
+    check_target(tmp_path / "out" / "mask.nii.gz", scan=scan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_seg_that_reads_back_otherwise_never_gets_its_name(tmp_path, monkeypatch):
+    scan = read_ct(make(tmp_path / "ct", AXIAL, []))
+    mask, real = as_image(blob_volume()[1], scan), write._encode_seg
+    monkeypatch.setattr(write, "_encode_seg", lambda array, *how: real(np.roll(array, 1, 2), *how))
+    with pytest.raises(InputError, match="another mask comes back"):
+        write_mask(mask, tmp_path / "mask.dcm", scan)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="no SEG of this scan"):
+        write_mask(mask * 255, tmp_path / "mask.dcm", scan)
+    assert [path.name for path in tmp_path.iterdir()] == ["ct"]
+
+
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_a_mask_goes_out_if_every_corner_of_its_grid_is_that_of_the_scan_within_a_hundredth(tmp_path, by_folder):
+    scan = read_ct(make(tmp_path / "ct", OBLIQUE, []))
+    to, path = tmp_path / "ct" if by_folder else scan, tmp_path / "mask.dcm"
+    mask = as_image(np.ascontiguousarray(blob_volume()[1][::-1]), scan)
+    mask.SetOrigin(np.add(scan.GetOrigin(), (0.005, -0.005, 0.005)).tolist())
+    assert np.array_equal(by_arithmetic(write_mask(mask, path, to), OBLIQUE), blob_volume()[1])
+    moved = {
+        "SetOrigin": np.add(scan.GetOrigin(), (0, 0.02, 0)), "SetSpacing": np.add(scan.GetSpacing(), (0.001, 0, 0)),
+        "SetDirection": np.reshape(scan.GetDirection(), (3, 3))[:, [1, 0, 2]] * (1, -1, 1),
+    }  # fmt: skip
+    for name, value in moved.items():
+        other = as_image(blob_volume()[1], scan)
+        getattr(other, name)(value.ravel().tolist())
+        with pytest.raises(InputError, match="mm off the scan"):
+            write_mask(other, path, to, overwrite=True)
+
+
+@pytest.mark.parametrize("decimals", [3, 4, 10])
+@pytest.mark.parametrize("direction", [AXIAL, PLAIN, OBLIQUE], ids=["axial", "plain", "oblique"])
+def test_a_nifti_says_in_both_ways_where_the_slices_of_the_scan_lie(tmp_path, direction, decimals):
+    cosines = "\\".join(f"{v:.{decimals}f}" for v in direction)
+    scan = read_ct(make(tmp_path / "ct", direction, [(EVERY, "ImageOrientationPatient", cosines, None)]))
+    places = where_slices_are(direction)[:: 1 if np.array_equal(sitk.GetArrayFromImage(scan), blob_volume()[0]) else -1]
+    far = places + 31 * SPACING[2] * np.array(direction[:3]) + 39 * SPACING[1] * np.array(direction[3:])
+    write_mask(as_image(blob_volume()[1], scan), tmp_path / "mask.nii", scan)
+    sform, qform, *_ = oracle._affines((tmp_path / "mask.nii").read_bytes())
+    for affine in (sform, qform):
+        for place, index in (places, (0, 0)), (far, (31, 39)):
+            found = np.array([affine @ [*index, k, 1] for k in range(12)]) * (-1, -1, 1)  # NIfTI is RAS, DICOM is LPS
+            assert np.abs(found - place).max() < 1e-3 + 50 * 10**-decimals

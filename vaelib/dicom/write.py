@@ -176,9 +176,11 @@ def write_seg(
             except OSError:  # of the disk
                 raise
             except Exception as error:  # pydicom and highdicom raise many kinds
-                back, why = like > 1, " ".join(str(error).split())[:200]
+                back, why = like > 1, " ".join(str(error).removeprefix(f"{half}: ").split(";")[0].split())[:200]
             if not np.array_equal(sitk.GetArrayViewFromImage(back), array):
-                raise InputError(f"{folder}: no SEG of this scan can be written ({why}); write a NIfTI, .nii.gz")
+                raise InputError(
+                    f"{folder}: no SEG of this scan can be written ({why}); write a NIfTI, --out mask.nii.gz"
+                )
     if lacking:
         said = f"the scan has no {lacking} for all slices; the SEG refers to derived ones, or to those of most"
         warnings.warn(f"{folder}: {said}", stacklevel=2)
