@@ -2,6 +2,7 @@
 
 import warnings
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -40,10 +41,12 @@ SAID = ["PatientID", "Manufacturer", "ManufacturerModelName", "Modality", "Lossy
         "NumberOfFrames", "TotalPixelMatrixColumns", "SpecimenDescriptionSequence", "ClinicalTrialSubjectID",
         "SharedFunctionalGroupsSequence", "ImageOrientationSlide", "SoftwareVersions", "AcquisitionDateTime",
         *LISTS["emptied"]]  # fmt: skip
+PANCREAS_CT = ["SliceThickness", "KVP", "SeriesNumber", "AcquisitionNumber", "PatientPosition", "Manufacturer"]
 WRONG_VRS = ["OB", "US", "FD", "SQ", "UN", "AT", "DS", "LO", "PN", "UI", "DA"]
 
 # A case: name, direction, then changes as (slice or EVERY, keyword, value or bytes, VR or None)
 INSTANCES = [
+    ("as Pancreas-CT has it", AXIAL, [(EVERY, keyword, "", None) for keyword in PANCREAS_CT]),
     ("empty thickness", AXIAL, [(EVERY, "SliceThickness", "", None)]),
     *((f"thickness {v}", AXIAL, [(EVERY, "SliceThickness", v, None)]) for v in ("2,5", "0")),
     *((f"between slices {v}", PLAIN, [(EVERY, "SpacingBetweenSlices", v, None)]) for v in ("5", "3", "0", "-2.5")),
@@ -171,6 +174,18 @@ def test_a_seg_is_what_its_mask_was_whatever_the_headers_say(case, tmp_path):
         warnings.simplefilter("ignore")
         refused = check(tmp_path, case)
     assert case[0] not in MUST or not refused
+
+
+@pytest.mark.parametrize("case", INSTANCES[:16], ids=[name for name, *_ in INSTANCES[:16]])
+def test_highdicom_finds_the_spacing_of_the_scan_and_every_voxel(case, tmp_path):
+    _, direction, changes = case
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scan = read_ct(make(tmp_path / "ct", direction, changes))
+        path = write_mask(as_image(blob_volume()[1], scan), tmp_path / "mask.dcm", scan)
+    volume = hd.seg.segread(path).get_volume(combine_segments=True)
+    assert np.allclose(volume.spacing, SPACING, atol=2e-5)
+    assert volume.array.sum() == blob_volume()[1].sum()
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_computed(tmp_path, monkeypatch):

@@ -128,6 +128,8 @@ def write_seg(
 ) -> Path:
     """Write a mask as a binary DICOM SEG that refers to the slices of its CT series.
 
+    It lies on the grid that `read_ct` finds, whatever else the headers say of lengths and places.
+
     Parameters
     ----------
     mask : sitk.Image
@@ -151,7 +153,8 @@ def write_seg(
     Raises
     ------
     InputError
-        The mask is not on the grid of the scan, or the scan is an image without headers.
+        The mask is not on the grid of the scan, the scan is an image without headers, or what is written would not be
+        read back the same.
     """
     path = Path(path).expanduser()
     if not isinstance(scan, Scan | str | Path):
@@ -163,8 +166,7 @@ def write_seg(
         grid = grid_of(scan.headers)
         grid.put_on(like)
         ends = [[0, 0, 0], *np.diag(np.subtract(mask.GetSize(), 1)).tolist()]
-        here, there = ([image.TransformIndexToPhysicalPoint(end) for end in ends] for image in (mask, like))
-        off = np.abs(np.subtract(here, there)).max()
+        off = np.abs(np.subtract(*([i.TransformIndexToPhysicalPoint(e) for e in ends] for i in (mask, like)))).max()
         if mask.GetSize() != scan.GetSize() or not off < 0.01:
             where = f"{off:.2f} mm off the scan {scan.GetSize()} in {folder}"
             raise InputError(f"{path}: mask {mask.GetSize()} lies {where}; resample it first")
