@@ -12,12 +12,11 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset
 
-from vaelib.dicom.geometry import axes_of, check_place, image_like, onto_grid, reordered
+from vaelib.dicom.geometry import axes_of, onto_scan
 from vaelib.dicom.grid import grid_of
 from vaelib.dicom.headers import check_alike, series_headers
-from vaelib.dicom.masks import read_nifti, read_seg
+from vaelib.dicom.masks import read_label
 from vaelib.dicom.pixels import hu_of
-from vaelib.engine.errors import InputError
 
 
 class Scan(sitk.Image):
@@ -113,10 +112,13 @@ def read_mask(
     like : sitk.Image
         The scan, as `read_ct` gives it.
     segment : str or int
-        Label (in any case) or number of the segment; in NIfTI, the number of the value.
+        Label (in any case) or number of the segment, or several joined, "1+2" or "head+tail"; in NIfTI, the number
+        of the value, and any name stands for all that is not 0, where this is one value. The pancreas is found
+        under its code and as "Entire pancreas" as well. A "Pancreatic tumour" beside it is left out, with a warning
+        that says how to join the two.
     reorient : str, optional
         How to read a label whose header does not fit the scan:
-        "header", believe it all the same;
+        "header", believe it all the same, and that a SEG is of this scan;
         "axes", believe its directions but not its origin or spacing: the two arrays cover the same box;
         "index", believe nothing of it: voxel (i, j, k) is the scan's voxel (i, j, k);
         "flip-x", "flip-y", "flip-yz", ...: as "index", with those axes reversed first.
@@ -129,20 +131,7 @@ def read_mask(
     Raises
     ------
     InputError
-        No such file, no such segment, a header that disagrees with the scan, an empty mask.
+        No such file, no such segment, a header that disagrees with the scan, a SEG of another scan, an empty mask.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a DICOM SEG or a NIfTI file")
-    read = read_nifti if path.name.lower().endswith((".nii", ".nii.gz")) else read_seg
-    label = read(path, like, segment)
-    if not sitk.GetArrayViewFromImage(label).any():
-        raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
-    if reorient in (None, "header"):
-        check_place(label, like, path, strict=reorient is None)
-        return onto_grid(label, like)
-    array = reordered(label, like, reorient)
-    size = array.shape[::-1]
-    if size != like.GetSize():
-        raise InputError(f"{path}: {size} voxels for a scan of {like.GetSize()}; reorient={reorient!r} needs as many")
-    return image_like(array, like)
+    return onto_scan(read_label(path, like, segment, strict=reorient is None), like, path, reorient)

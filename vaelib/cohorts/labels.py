@@ -22,12 +22,11 @@ import SimpleITK as sitk
 
 from vaelib.cohorts.layout import WITHDRAWN, Case
 from vaelib.cohorts.quality import MARGIN, flips, lead
-from vaelib.dicom.geometry import index_map, matching_axes
-from vaelib.dicom.masks import header_of
+from vaelib.dicom.geometry import index_map, matching_axes, onto_scan
+from vaelib.dicom.masks import is_nifti, read_label
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import FULL, atomic_write
 from vaelib.engine.workers import progress_bar
-from vaelib.volumes import read_mask
 
 FOLDER = "TCIA_pancreas_labels"
 KNOWN = "cf8a553c37c80e3840ce7392987b308f7a98cd5f50019511b2ac0f3a54b0934b"  # SHA-256 that torch-em has on record
@@ -41,7 +40,7 @@ class Placement(NamedTuple):
     """How a mask came to lie where it lies."""
 
     rule: str  # "header", "axes", or the `reorient` of `read_mask` that was asked for
-    off_mm: float  # how far from there its header would have put its centre; nan for a SEG that was reoriented
+    off_mm: float  # how far from there its header would have put its centre
     verified: bool  # whether it lies clearly better so than reversed along any axes
 
 
@@ -163,7 +162,9 @@ def _alike(half: Path, target: Path, archive: Path) -> bool:
 # the rule
 
 
-def mask_of(case: Case, scan: sitk.Image, reorient: str | None = None) -> tuple[sitk.Image, Placement]:
+def mask_of(
+    case: Case, scan: sitk.Image, reorient: str | None = None, segment: str | int = "Pancreas"
+) -> tuple[sitk.Image, Placement]:
     """Read the mask of a case onto its scan, and say how it was placed and whether that was verified.
 
     A NIfTI label goes by the rule of `place`. A DICOM SEG says where its frames lie and is believed, and so is
@@ -177,6 +178,8 @@ def mask_of(case: Case, scan: sitk.Image, reorient: str | None = None) -> tuple[
         As `read_ct` gives it.
     reorient : str, optional
         What to believe of the label instead, as in `read_mask`.
+    segment : str or int
+        Which of its segments or values, as in `read_mask`.
 
     Returns
     -------
@@ -191,18 +194,15 @@ def mask_of(case: Case, scan: sitk.Image, reorient: str | None = None) -> tuple[
     """
     if case.mask is None:
         raise InputError(f"{case.ct}: {case.patient} has no mask; leave this case out")
-    nifti = case.mask.name.lower().endswith((".nii", ".nii.gz"))
-    if nifti and reorient is None:
-        return place(case.mask, scan)
-    mask = read_mask(case.mask, scan, reorient=reorient)
-    off = 0.0
-    if reorient not in (None, "header"):
-        off = _off(header_of(case.mask), scan, mask, reorient) if nifti else float("nan")
+    if reorient is None and is_nifti(case.mask):
+        return place(case.mask, scan, segment)
+    label = read_label(case.mask, scan, segment, strict=reorient is None)
+    mask, rule = onto_scan(label, scan, case.mask, reorient), reorient or "header"
     _, verified, said = _verify(scan, mask)
-    return mask, _reported(case.mask, Placement(reorient or "header", off, verified), said)
+    return mask, _reported(case.mask, Placement(rule, _off(label, scan, mask, rule), verified), said)
 
 
-def place(path: str | Path, scan: sitk.Image) -> tuple[sitk.Image, Placement]:
+def place(path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas") -> tuple[sitk.Image, Placement]:
     """Place a NIfTI label on its scan by a rule that is the same for every label, and verify the outcome.
 
     1. "header": where the header fits the scan (see `read_mask`), it is believed.
@@ -226,47 +226,42 @@ def place(path: str | Path, scan: sitk.Image) -> tuple[sitk.Image, Placement]:
         A header that fits neither way, a mask that seems reversed, and all that `read_mask` raises.
     """
     path = Path(path).expanduser()
+    label = read_label(path, scan, segment)
     try:
-        rule, mask = "header", read_mask(path, scan)
+        rule, mask = "header", onto_scan(label, scan, path, None)
     except InputError:
-        if not _same_box(path, scan):
+        if not _same_box(label, scan):
             raise
-        rule, mask = "axes", read_mask(path, scan, reorient="axes")
-    header, off = header_of(path), 0.0
+        rule, mask = "axes", onto_scan(label, scan, path, "axes")
     rival, verified, said = _verify(scan, mask)
     if rival:
-        raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(header, scan, rule, rival)}")
-    if rule == "axes":
-        off, spacing = _off(header, scan, mask, rule), np.take(header.GetSpacing(), _axes(header, scan, rule)[0])
-        if not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
-            verified, said = False, said + "; its spacing is not the scan's: another patient's?"
-    return mask, _reported(path, Placement(rule, off, verified), said)
+        raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(label, scan, rule, rival)}")
+    spacing = np.take(label.GetSpacing(), _axes(label, scan, rule)[0])
+    if rule == "axes" and not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
+        verified, said = False, said + "; its spacing is not the scan's: another patient's?"
+    return mask, _reported(path, Placement(rule, _off(label, scan, mask, rule), verified), said)
 
 
-def _axes(header: sitk.ImageFileReader, scan: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
+def _axes(label: sitk.Image, scan: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """Return which axis of the label runs along each of the scan's by a rule, (3,), and which run backward, (3,)."""
     if rule in ("header", "axes"):
-        along, _, backward = matching_axes(header, scan)
+        along, _, backward = matching_axes(label, scan)
         return along, backward
     return np.arange(3), np.array([rule != "index" and axis in rule.removeprefix("flip-") for axis in "xyz"])
 
 
-def _same_box(path: Path, scan: sitk.Image) -> bool:
+def _same_box(label: sitk.Image, scan: sitk.Image) -> bool:
     """Tell whether a label has the scan's shape along axes that are the scan's own, to within 2.5 degrees."""
-    try:
-        header = header_of(path)
-    except InputError:  # no such file, or no image; `read_mask` has the words for it
-        return False
-    if header.GetDimension() != 3:
-        return False
-    along, cosine, _ = matching_axes(header, scan)
-    return cosine.min() > 0.999 and np.array_equal(np.take(header.GetSize(), along), scan.GetSize())
+    along, cosine, _ = matching_axes(label, scan)
+    return cosine.min() > 0.999 and np.array_equal(np.take(label.GetSize(), along), scan.GetSize())
 
 
-def _off(header: sitk.ImageFileReader, scan: sitk.Image, mask: sitk.Image, rule: str) -> float:
+def _off(label: sitk.Image, scan: sitk.Image, mask: sitk.Image, rule: str) -> float:
     """Return how far, in mm, the header would have put the mask's centre from where it lies by `rule`."""
-    matrix, shift = index_map(header, scan)
-    along, backward = _axes(header, scan, rule)
+    if rule == "header":
+        return 0.0
+    matrix, shift = index_map(label, scan)
+    along, backward = _axes(label, scan, rule)
     here = np.argwhere(sitk.GetArrayViewFromImage(mask)).mean(0)[::-1]
     there = np.empty(3)  # the same place, as an index of the label's
     there[along] = np.where(backward, np.subtract(scan.GetSize(), 1) - here, here)
@@ -281,13 +276,13 @@ def _verify(scan: sitk.Image, mask: sitk.Image) -> tuple[str, bool, str]:
     return rival if -ahead >= MARGIN else "", ahead >= MARGIN, said
 
 
-def _remedy(header: sitk.ImageFileReader, scan: sitk.Image, rule: str, rival: str) -> str:
+def _remedy(label: sitk.Image, scan: sitk.Image, rule: str, rival: str) -> str:
     """Say what to ask of `read_mask`, so that the mask lies reversed along `rival` from where it lies by `rule`."""
-    along, backward = _axes(header, scan, rule)
-    if list(along) != [0, 1, 2] or header.GetSize() != scan.GetSize():
+    along, backward = _axes(label, scan, rule)
+    if list(along) != [0, 1, 2] or label.GetSize() != scan.GetSize():
         return "look at the overlay, then mend the label's header or leave this case out"
     turned = "".join(sorted({a for a, b in zip("xyz", backward, strict=True) if b} ^ set(rival)))
-    return f"look at the overlay, and if so pass reorient={'flip-' + turned if turned else 'index'!r}"
+    return f"look at the overlay, and if so pass --reorient {'flip-' + turned if turned else 'index'}"
 
 
 def _reported(path: Path, placement: Placement, said: str) -> Placement:

@@ -6,13 +6,21 @@ import re
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from vaelib.dicom.folder import sort_files
 from vaelib.engine.errors import InputError
 
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
-Labels = dict[int | None, list[Path]]  # by number, the files of labels
+SERIES = re.compile(r"(CT|SEG)_")
+Labels = dict[int | None, list[Path]]  # by number
+VOLUME = re.compile(r"\.(nii|nrrd|mha|mhd|mgz)\b", re.IGNORECASE)  # in one file, and no slice
+Tree = dict[Path, tuple[list[str], list[str]]]  # by folder, the names of the folders and files in it
+DEEP = 5  # folders: three to a patient, one of a study, one of a series
+AT_MOST = 20  # names in a warning
+HIDDEN = re.compile(r"[.@$]|__MACOSX$|lost\+found$")  # may be half written, or is what a system leaves behind
 WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their labels and older copies still go around
 
 
@@ -28,12 +36,14 @@ class Case:
 
 
 def home() -> Path:
-    """Return the folder whose `data/` is used: the nearest one upwards from here that holds one, else the current one.
+    """Return the folder whose `data/` is used: `$VAELIB_HOME`, else the nearest upwards that holds one, else this one.
 
     So a notebook, which runs in `notebooks/`, finds what the command line made in the folder above it, and nothing
-    lies beside the installed package.
+    lies beside the installed package. Where that folder may not be written to, `VAELIB_HOME` names another.
     """
     here = Path.cwd()
+    if named := _named("VAELIB_HOME", "one that you may write to"):
+        return here / named
     return next((folder for folder in (here, *here.parents) if os.path.isdir(folder / "data")), here)
 
 
@@ -45,20 +55,42 @@ def data_folder() -> Path:
     Raises
     ------
     InputError
-        `VAELIB_DATA` is no name that a folder can have.
+        `VAELIB_DATA` or `VAELIB_HOME` is no name that a folder can have.
     """
-    named = os.environ.get("VAELIB_DATA")
+    folder = _named("VAELIB_DATA", "the cohort's") or home() / "data" / "synthetic"
+    return folder if folder.exists() or folder.is_absolute() else home() / folder
+
+
+def warn_if_elsewhere(folder: str | Path) -> None:
+    """Warn where what was put into `folder` is not what commands without a folder will read, and say why."""
+    if _real(folder) != _real(data_folder()) and os.environ.get("VAELIB_DATA"):
+        what = f"VAELIB_DATA names {data_folder()}, and that is what other commands read"
+        warnings.warn(f"{folder}: is not the cohort in use: {what}; unset it, or give them this folder", stacklevel=2)
+
+
+def _named(variable: str, whose: str) -> Path | None:
+    """Return the folder that an environment variable names, if it is set."""
+    named = os.environ.get(variable)
     try:
-        folder = Path(named).expanduser() if named else home() / "data" / "synthetic"
-        return folder if folder.exists() or folder.is_absolute() else home() / folder
+        folder = Path(named).expanduser() if named else None
+        if folder:
+            folder.exists()
+        return folder
     except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, the home of nobody
-        raise InputError(f"VAELIB_DATA={named!r:.80}: names no folder ({error!s:.80}); name the cohort's") from None
+        raise InputError(f"{variable}={named!r:.80}: names no folder ({error!s:.80}); name {whose}") from None
+
+
+def _real(folder: str | Path) -> Path:
+    return Path(folder).expanduser().resolve()
 
 
 def cache_folder(folder: str | Path | None = None) -> Path:
-    """Return where the levels of the cohort in `folder` are kept: in `data/cache`, one folder for each cohort."""
-    folder, data = Path(folder or data_folder()).expanduser().resolve(), home() / "data"
-    own = "" if folder.parent == data else "-" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    """Return where the levels of the cohort in `folder` are kept: in `data/cache`, one folder for each cohort.
+
+    A cohort goes by its real path, however it is named; one that does not lie in `data` itself has a hash of it too.
+    """
+    folder, data = _real(folder or data_folder()), home() / "data"
+    own = "" if folder.parent == _real(data) else "-" + hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return data / "cache" / (folder.name + own)
 
 
@@ -70,20 +102,24 @@ def models_folder(folder: str | Path | None = None) -> Path:
 def find_cases(folder: str | Path) -> list[Case]:
     """Find every patient below `folder`, and the mask that belongs to each scan.
 
-    No image is opened, so that a large cohort takes a moment.
+    No scan is opened, so that a large cohort takes a moment.
 
     Three layouts are known (`data/README.md` shows them), up to three folders deep:
     IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
     `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
-    of labels. A TCIA label belongs to the patient of the same number, never to the next in line; where the
-    patient has a SEG too, that is the mask and the label stands beside it as `Case.label`.
+    of labels, or of the patient's own. The folder of the study may be missing. A TCIA label belongs to the patient of
+    the same number, never to the next in line; where the patient has a SEG too, that is the mask and the label stands
+    beside it as `Case.label`.
 
-    What is left out is named in a warning: a label without a scan, and the two withdrawn cases, 25 and 70.
+    Nothing is left out in silence. Warnings name the two withdrawn cases, 25 and 70, labels without a scan, and in one
+    line all else: a patient without a CT series, with two of them or with two masks (copies of each other too: which of
+    them to keep is not decided here); an image that belongs to no case; an empty folder, one that may not be opened, or
+    that a link leads to once more.
 
     Parameters
     ----------
     folder : path
-        The cohort, or a folder above it.
+        The cohort, or a folder above it, or of one patient PANCREAS_0001.
 
     Returns
     -------
@@ -93,45 +129,95 @@ def find_cases(folder: str | Path) -> list[Case]:
     Raises
     ------
     InputError
-        No such folder, no case in it, or a patient with two scans or two masks.
+        No such folder, or no patient in it who can be read; where that is for two scans or two masks, it names both.
     """
     folder = Path(folder).expanduser()
-    patients: list[Path] = []
+    left: dict[Path, str] = {}
+    tree = _tree(folder, left)
     labels: Labels = defaultdict(list)
-    if os.path.isdir(folder):
-        _walk(folder, 3, patients, labels)
-    gone = {p for p in patients if _number(p) in WITHDRAWN and not _is_synthetic(p, folder)}
-    cases = [case for patient in sorted({*patients} - gone) for case in _cases(patient, labels, folder)]
+    scans: dict[int | str, list[Case]] = defaultdict(list)
+    done: set[Path | None] = set()
+    for path, (_, files) in tree.items():
+        for label in filter(None, map(LABEL.match, files)):
+            labels[int(label[1])].append(path / label.string)
+    patients = _patients(tree, folder)
+    gone = {p for p in patients if _number(p.name) in WITHDRAWN and not _is_synthetic(p, folder)}
+    for patient in sorted(patients):
+        found = [] if patient in gone else _cases(patient, patients[patient], tree, labels, folder, left)
+        scans[_number(patient.name) or patient.name.casefold()] += found
+        done |= {p for case in found for p in (case.ct, case.mask)} if found else {*patients[patient]}
+    for one, *others in filter(None, scans.values()):
+        if others:
+            left[one.ct] = f"is a second scan of {one.patient} beside {others[0].ct}; move one of them away"
+    cases = sorted((found[0] for found in scans.values() if len(found) == 1), key=lambda case: case.patient)
+    _find_spare(tree, {path.parent for path in (*patients, *chain(*labels.values()))}, done, left)
+    said = [f"{os.path.relpath(path, folder)}: {why}" for path, why in sorted(left.items())]
+    named = "; ".join(said[:AT_MOST]) + f"; and {len(said) - AT_MOST} more" * (len(said) > AT_MOST)
     if not cases:
-        what = "no case in it" if os.path.isdir(folder) else "no such folder"
+        what = f"no case in it{': ' * bool(said)}{named}" if os.path.isdir(folder) else "no such folder"
         raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
-    _warn_of_what_is_left_out(folder, gone, labels, {_number(case.ct.parents[1]) for case in cases})
-    cases.sort(key=lambda case: (case.patient, str(case.ct)))
-    for one, two in zip(cases, cases[1:], strict=False):
-        if one.patient == two.patient:
-            raise InputError(f"{one.ct}: is a second scan of {one.patient} beside {two.ct}; move one of them away")
+    _warn_of_what_is_left_out(folder, gone, labels, {_number(case.patient) for case in cases})
+    if said:
+        warnings.warn(f"{folder}: left out {len(said)}: {named}", stacklevel=2)
     return cases
 
 
-def _walk(folder: Path, depth: int, patients: list[Path], labels: Labels) -> None:
-    """Collect the folders of patients and the numbered label files, without entering any series."""
-    for path in sorted(folder.iterdir()):
-        if label := LABEL.match(path.name):
-            labels[int(label[1])].append(path)
-        elif path.name[0] != "." and path.is_dir():
-            if PATIENT.match(path.name) or any(path.glob("[!.]*/CT_*")):
-                patients.append(path)
-            elif depth > 1:
-                _walk(path, depth - 1, patients, labels)
+def _tree(top: Path, left: dict[Path, str]) -> Tree:
+    """List every folder down to `DEEP`; no hidden one, none below a CT or SEG, and none that a link leads to again."""
+    tree: Tree = {}
+    seen: set[str] = set()
+
+    def shut(error: OSError) -> None:
+        left[Path(error.filename)] = f"cannot be opened ({error.strerror})"
+
+    for here, folders, files in os.walk(top, onerror=shut, followlinks=True):
+        path, real = Path(here), os.path.realpath(here)
+        names = (name for name in folders if not HIDDEN.match(name))
+        inside = sorted(names, key=lambda name: (os.path.islink(path / name), name))
+        deep = len(path.parts) - len(top.parts) >= DEEP or SERIES.match(path.name)
+        folders[:] = [] if deep or real in seen else inside
+        if real in seen:
+            left[path] = "is a link to what is read elsewhere"
+        else:
+            tree[path] = inside, sorted(name for name in files if not HIDDEN.match(name))
+        seen.add(real)
+    return tree
 
 
-def _number(patient: Path) -> int | None:
-    match = PATIENT.match(patient.name)
+def _patients(tree: Tree, top: Path) -> dict[Path, list[Path]]:
+    """Find the folders of patients, each with all folders in it: by name, or above a CT or SEG and a study, if any."""
+    named = {path for path in tree if PATIENT.match(path.name)}
+    series = [path for path in tree if SERIES.match(path.name) and not named.intersection(path.parents)]
+    guess = named | {path.parent.parent for path in series}
+    cohorts = {top} - named | {above for path in guess for above in path.parents}  # no patient lies in another
+    guess |= {path.parent for path in series if path.parent.parent in cohorts}
+    found: dict[Path, list[Path]] = {path: [] for path in tree if path in guess - cohorts}
+    for path in tree:
+        for owner in found.keys() & {path, *path.parents}:
+            found[owner].append(path)
+    return found
+
+
+def _number(patient: str) -> int | None:
+    match = PATIENT.match(patient)
     return int(match[1]) if match else None
 
 
 def _is_synthetic(patient: Path, top: Path) -> bool:
     return any((above / "SYNTHETIC.md").is_file() for above in {top, patient.parent})
+
+
+def _find_spare(tree: Tree, homes: set[Path], done: set[Path | None], left: dict[Path, str]) -> None:
+    """Find, beside patients or labels or below them, images and empty folders of which no case is made."""
+    for path, (folders, files) in tree.items():
+        if path in done or not homes.intersection((path, *path.parents)):
+            continue
+        dicom = {*sort_files(path).read} if files else set()
+        images = [p for p in map(path.joinpath, files) if (p in dicom or VOLUME.search(p.name)) and p not in done]
+        images = [p for p in images if not LABEL.match(p.name)]
+        if images or not files and (not folders or SERIES.match(path.name)):
+            where = images[0] if len(images) == 1 else path
+            left.setdefault(where, "belongs to no case" if images else "is empty")
 
 
 def _warn_of_what_is_left_out(folder: Path, gone: set[Path], labels: Labels, numbers: set[int | None]) -> None:
@@ -144,21 +230,22 @@ def _warn_of_what_is_left_out(folder: Path, gone: set[Path], labels: Labels, num
         warnings.warn(f"{folder}: left out labels without a scan: {names}", stacklevel=3)
 
 
-def _cases(patient: Path, labels: Labels, top: Path) -> list[Case]:
-    """Return the scans of one patient's folder, each with its mask: one, if all is well."""
-    series = sorted(p for p in patient.glob("[!.]*/[!.]*") if p.is_dir())  # what is hidden may be half written
-    scans = [p for p in series if p.name.startswith("CT_")]
-    segs = [p for p in series if p.name.startswith("SEG_")]
-    own = labels.get(_number(patient), [])
-    masks, layout = [mask for seg in segs for mask in sorted(seg.glob("[!.]*.dcm"))], "idc"
+def _cases(
+    patient: Path, inside: list[Path], tree: Tree, labels: Labels, top: Path, left: dict[Path, str]
+) -> list[Case]:
+    """Return the scans of one patient, each with its mask: one, if all is well."""
+    series = [path for path in inside if not all(map(VOLUME.search, tree[path][1]))]
+    scans, segs = ([path for path in series if path.name.startswith(kind)] for kind in ("CT_", "SEG_"))
+    layout = "tcia" if not scans else "synthetic" if _is_synthetic(patient, top) else "idc"
+    for far in (2, 1, 0):  # below a study, as is usual; without one; without a folder of its own
+        scans = scans or [p for p in series if p not in segs and len(p.parts) - len(patient.parts) == far]
+    own, masks = labels.get(_number(patient.name), []), [mask for seg in segs for mask in sort_files(seg).read]
     if not scans:
-        scans, masks, layout = [p for p in series if p not in segs], own, "tcia"
-    elif _is_synthetic(patient, top):
-        layout = "synthetic"
+        left[patient] = "has no CT series"
     for found, what in ((masks, "masks"), (own, "labels")):
         if len(found) > 1:
-            both = f"is one of {len(found)} {what} of {patient.name}, beside {found[1]}"
-            raise InputError(f"{found[0]}: {both}; keep one")
+            left[found[0]] = f"is one of {len(found)} {what} of {patient.name}, beside {found[1]}; keep one"
+            scans = []
     mask = next(iter(masks or own), None)
     second = next((label for label in own if label != mask), None)
     return [Case(patient.name, scan, mask, layout, second) for scan in scans]

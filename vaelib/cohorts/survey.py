@@ -21,7 +21,7 @@ import pydicom
 import SimpleITK as sitk
 
 from vaelib.cohorts.labels import Placement, mask_of
-from vaelib.cohorts.layout import Case
+from vaelib.cohorts.layout import VOLUME, Case
 from vaelib.cohorts.quality import PANCREAS_HU, MaskCheck, check_mask, fingerprint, twins
 from vaelib.dicom import identity
 from vaelib.dicom.geometry import axes_of
@@ -35,6 +35,8 @@ from vaelib.volumes import read_ct
 
 PIXEL_MM, SLICE_MM = (0.3, 1.5), (0.3, 6)  # a body of 150 to 770 mm across 512 pixels; slices of a diagnostic CT
 AIR_HU = -900  # every scan has air around the patient or in the bowel
+LEAST_OF_CT, GREATEST_OF_CT = -1500, 32767  # air is -1000, noise and streaks go some hundred lower, while paddings are
+# -2000, -2048, -3024; metal has 3071, in the extended scale up to 30,710 or 31,743, and no scanner stores over 16 bits
 VOLUME_ML = (20, 200)  # 72 +- 26 ml in 1,886 adults (Saisho et al., Clin Anat 2007), 78 +- 22 ml over Pancreas-CT
 AGREEMENT = 0.9  # Dice of two labels of one scan: the same tracing, stored twice
 OUTLIER, CROWD = 3.5, 8  # modified z-score (Iglewicz and Hoaglin, 1993), and the fewest cases to ask it of
@@ -59,7 +61,9 @@ class Row(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-def survey(cases: Iterable[Case], *, reorient: str | None = None, workers: int | None = None) -> list[Row]:
+def survey(
+    cases: Iterable[Case], *, reorient: str | None = None, segment: str = "Pancreas", workers: int | None = None
+) -> list[Row]:
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
     Flagged by themselves: what cannot be read, spacing, HU without air, no mask, a mask at the edge of the scan, whose
@@ -75,6 +79,8 @@ def survey(cases: Iterable[Case], *, reorient: str | None = None, workers: int |
     cases : iterable of Case
     reorient : str, optional
         What to believe of the labels; see `labels.mask_of`.
+    segment : str
+        Which segment of a mask is the pancreas, or several, "1+2"; a second label is taken as it is.
     workers : int, optional
         Processes over cases, each of which holds one scan at a time; by default one a core.
 
@@ -83,7 +89,7 @@ def survey(cases: Iterable[Case], *, reorient: str | None = None, workers: int |
     list of Row
         In the order of the cases. A case that cannot be read is a row too, and its error is the reason.
     """
-    look = partial(_row, reorient=reorient)
+    look = partial(_row, reorient=reorient, segment=segment)
     rows = list(map_in_processes(look, cases, workers=workers, desc="checking", unit="patient"))
     reasons = defaultdict(list)
     for one, two in twins([row.prints for row in rows]):
@@ -94,12 +100,13 @@ def survey(cases: Iterable[Case], *, reorient: str | None = None, workers: int |
     return [row._replace(reasons=(*row.reasons, *reasons[k])) for k, row in enumerate(rows)]
 
 
-def _row(case: Case, reorient: str | None) -> Row:
+def _row(case: Case, reorient: str | None, segment: str) -> Row:
+    """Look at one case; whatever goes wrong with it is a reason, for one case never ends the survey of the others."""
     found: dict[str, Any] = {}
     reasons: list[str] = []
     mask: Any = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what `check_mask` and `mask_of` warn of becomes a reason
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         try:
             reasons += _exposures(case)
             scan = read_ct(case.ct)
@@ -107,24 +114,35 @@ def _row(case: Case, reorient: str | None) -> Row:
             if count := identity.slices_with_writing(sitk.GetArrayViewFromImage(scan)):
                 reasons.append(f"writing burned into {count} slice(s)?")
             if case.mask:
-                mask, placement = mask_of(case, scan, reorient)
+                mask, placement = mask_of(case, scan, reorient, segment)
                 found |= {"check": check_mask(scan, mask), "placement": placement}
             found |= _pictures(scan, mask)
             if case.label:
                 other, _ = mask_of(replace(case, mask=case.label, layout="tcia"), scan, reorient)
                 found["agreement"] = dice(*(sitk.GetArrayViewFromImage(m) > 0 for m in (mask, other)))
-        except (InputError, OSError) as error:
+        except Exception as error:
             reasons.insert(0, f"cannot be read: {_shortly(error, case)}")
-            if found and "image" not in found:
-                found |= _pictures(scan, None)
+            with suppress(Exception):
+                found = (_pictures(scan, None) if found else {}) | found
     row = Row(case.patient, **found)
-    return row._replace(reasons=(*reasons, *_oddities(row, case)))
+    return row._replace(reasons=(*reasons, *_warned(said, case), *_oddities(row, case)))
+
+
+def _warned(said: list[warnings.WarningMessage], case: Case) -> Iterator[str]:
+    """Yield what was warned of the files of a case; a place that is not verified, and what a mask covers, have a name.
+
+    A warning of ours names the file; what does not comes from elsewhere, or from `check_mask`, and is a reason already.
+    """
+    files = [str(path) for path in (case.ct, case.mask, case.label) if path]
+    for text in dict.fromkeys(str(warning.message) for warning in said):
+        if any(file in text for file in files) and "placed by rule" not in text:
+            yield _shortly(InputError(text), case)
 
 
 def _exposures(case: Case) -> Iterator[str]:
     """Find reasons in the headers of scan and SEG: what may tell who the patient is."""
     headers, seg = series_headers(case.ct), None
-    if case.mask and case.mask.suffix.lower() == ".dcm" and case.mask.is_file():
+    if case.mask and not VOLUME.search(case.mask.name) and case.mask.is_file():
         with suppress(Exception):  # pydicom raises many kinds on damaged files, and `mask_of` will say so
             seg = pydicom.dcmread(case.mask, stop_before_pixels=True)
     return identity.reasons(headers, case.patient, seg)
@@ -132,7 +150,8 @@ def _exposures(case: Case) -> Iterator[str]:
 
 def _shortly(error: Exception, case: Case) -> str:
     """Quote an error, with the files of a case by what they are: their own names are long, and the patient is known."""
-    said = str(error).replace(f"{case.ct}{os.sep}", "")
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    said = " ".join(f"{kind}{error}".split("\n", 1)[0].split()).replace(f"{case.ct}{os.sep}", "")
     for path, name in ((case.ct, "scan"), (case.mask, "mask"), (case.label, "second label")):
         said = said.replace(str(path), name)
     return said
@@ -147,18 +166,22 @@ def _described(scan: sitk.Image) -> dict[str, Any]:
 
 
 def _pictures(scan: sitk.Image, mask: sitk.Image | None) -> dict[str, np.ndarray]:
-    """Return the thumbnails of a row: the slice with the most mask, or the middle one."""
-    shown, found = scan.GetSize()[2] // 2, {}
+    """Return the thumbnails of a row: the axial slice with the most mask, or the middle one, however a scan is cut."""
+    across = next(k for k, letter in enumerate(axes_of(scan)) if letter in "SI")  # which of x, y, z
+    shown, found, cut = scan.GetSize()[across] // 2, {}, [slice(None)] * 3
     if mask is not None:
-        shown = int(sitk.GetArrayViewFromImage(mask).sum((1, 2), dtype=np.int64).argmax())
-        found["mask"] = downscale(_slice(mask, shown, 0), THUMBNAIL) >= 0.5
-    grey = downscale(window(_slice(scan, shown, -1024)), THUMBNAIL)
+        others = tuple(2 - k for k in range(3) if k != across)  # arrays have z first
+        shown = int(sitk.GetArrayViewFromImage(mask).sum(others, dtype=np.int64).argmax())
+    cut[across] = slice(shown, shown + 1)
+    if mask is not None:
+        found["mask"] = downscale(_slice(mask, cut, 0), THUMBNAIL) >= 0.5
+    grey = downscale(window(_slice(scan, cut, -1024)), THUMBNAIL)
     return found | {"image": np.round(255 * grey).astype(np.uint8)}
 
 
-def _slice(volume: sitk.Image, index: int, fill: float) -> np.ndarray:
-    """Return slice `index` of a scan or mask as canonical array, (512, 512)."""
-    return sitk.GetArrayFromImage(canonical(volume[:, :, index : index + 1], fill=fill))[0]
+def _slice(volume: sitk.Image, cut: list[slice], fill: float) -> np.ndarray:
+    """Return one slice of a scan or mask, cut out before it is turned, as canonical array, (512, 512)."""
+    return sitk.GetArrayFromImage(canonical(volume[tuple(cut)], fill=fill))[0]
 
 
 def _oddities(row: Row, case: Case) -> Iterator[str]:
@@ -171,6 +194,8 @@ def _oddities(row: Row, case: Case) -> Iterator[str]:
             yield f"slices {dz:.3g} mm apart"
         if row.hu[0] > AIR_HU:
             yield f"no air (the least value is {row.hu[0]:.0f}): not HU?"
+        if not LEAST_OF_CT <= row.hu[0] <= row.hu[-1] <= GREATEST_OF_CT:
+            yield f"values of {row.hu[0]:.0f} to {row.hu[-1]:.0f}, which no CT has: padding read as HU?"
     if case.mask is None:
         yield "no mask"
     if row.check is None or row.placement is None:
@@ -200,7 +225,7 @@ def _odd_axes(rows: list[Row]) -> Iterator[tuple[int, str]]:
 
 def _outliers(rows: list[Row]) -> Iterator[tuple[int, str]]:
     """Find cases far from the median, in units of the cohort's spread; what `_oddities` names is not named again."""
-    checks = {k: row.check for k, row in enumerate(rows) if row.check}
+    checks = {k: row.check for k, row in enumerate(rows) if row.check and row.check.volume_ml > 0}
     if len(checks) < CROWD:
         return
     for field, unit, (low, high), turn, least in (

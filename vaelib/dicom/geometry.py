@@ -60,7 +60,7 @@ def check_place(label: sitk.Image, like: sitk.Image, path: Path, *, strict: bool
     same_voxels = (np.abs(pitch - 1) * counts < 0.1) & (np.abs(first - np.round(first)) < 0.1)
     same_box = apart <= 0.5 * np.maximum(1, pitch)
     fits = np.where(counts == scan, apart < 0.1, same_voxels | same_box)
-    remedy = "if you know better, pass reorient='index' (voxel by voxel), 'flip-y', 'axes' or 'header'"
+    remedy = "if you know better, pass --reorient index (voxel by voxel), flip-y, axes or header"
     if strict and (crooked or not fits.all()):
         raise InputError(f"{path}: its header does not fit the scan: {_disagreement(label, like)}; {remedy}")
     z, y, x = np.nonzero(sitk.GetArrayViewFromImage(label))
@@ -81,6 +81,17 @@ def _disagreement(label: sitk.Image, like: sitk.Image) -> str:
         mine, scans = (" x ".join(f"{v:.3g}" for v in read(i)) if read != axes_of else read(i) for i in (label, like))
         said.append(f"{what} {mine}" + ("" if mine == scans else f" (scan {scans})"))
     return ", ".join(said)
+
+
+def onto_scan(label: sitk.Image, like: sitk.Image, path: Path, reorient: str | None) -> sitk.Image:
+    """Put a label on the grid of the scan by its header, or as `reorient` asks; see `volumes.read_mask`."""
+    if reorient is None or reorient == "header":
+        check_place(label, like, path, strict=reorient is None)
+        return onto_grid(label, like)
+    array = reordered(label, like, reorient)
+    if (size := array.shape[::-1]) != like.GetSize():
+        raise InputError(f"{path}: {size} voxels for a scan of {like.GetSize()}; --reorient {reorient} needs as many")
+    return image_like(array, like)
 
 
 def onto_grid(image: sitk.Image, scan: sitk.Image, threshold: float = 1, *, linear: bool = False) -> sitk.Image:
@@ -116,9 +127,9 @@ def reordered(label: sitk.Image, like: sitk.Image, reorient: str) -> np.ndarray:
     if reorient == "axes":
         along, _, backward = matching_axes(label, like)
         if sorted(along) != [0, 1, 2]:
-            raise InputError(f"reorient='axes': the label's axes {axes_of(label)} fit no axes of the scan; use 'index'")
+            raise InputError(f"--reorient axes: the label's axes {axes_of(label)} fit no axes of the scan; use index")
         return np.flip(array.T.transpose(along), np.flatnonzero(backward)).T
     if reorient != "index" and not re.fullmatch("flip-[xyz]{1,3}", str(reorient)):
-        raise InputError(f"reorient={reorient!r}: choose 'header', 'axes', 'index', or 'flip-' with x, y, z or several")
+        raise InputError(f"--reorient {reorient}: choose header, axes, index, or flip- with x, y, z or several")
     reversed_axes = set(reorient.removeprefix("flip-")) if reorient != "index" else ()
     return np.flip(array, ["zyx".index(axis) for axis in reversed_axes])

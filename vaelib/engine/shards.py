@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from vaelib.cohorts.labels import mask_of
 from vaelib.cohorts.layout import Case
 from vaelib.cohorts.quality import check_mask
+from vaelib.dicom.folder import sort_files
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import atomic_write, remove_leftovers
 from vaelib.engine.workers import map_in_processes
@@ -41,7 +42,7 @@ class Shard(NamedTuple):
 
 def identity(case: Case, *made_by: object) -> str:
     """Return the key of a shard: a hash over the source files (name, size, time), the options and `VERSION`."""
-    files = sorted(p for p in case.ct.iterdir() if p.is_file()) + ([case.mask] if case.mask else [])
+    files = sort_files(case.ct).read + ([case.mask] if case.mask else [])
     facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     return hashlib.sha256(json.dumps([VERSION, made_by, facts]).encode()).hexdigest()
 
@@ -54,6 +55,7 @@ def prepare(
     high: float = 240,
     levels: Sequence[int] = tuple(range(FULL + 1)),
     reorient: str | None = None,
+    segment: str | int | None = None,
     workers: int | None = None,
 ) -> Path:
     """Write each case's levels into the cache, one shard a patient; shards that are up to date are kept.
@@ -72,6 +74,9 @@ def prepare(
         Levels to keep.
     reorient : str, optional
         What to believe of labels that disagree with their scans; see `read_mask`. Nothing is guessed without it.
+    segment : str or int, optional
+        Which segments or values of a label, as in `read_mask`. Either of the two is remembered with a shard, and is
+        what it was as long as nothing else is said; "Pancreas" at first.
     workers : int, optional
         Processes over patients; by default one a core.
 
@@ -85,7 +90,7 @@ def prepare(
     InputError
         From `read_ct` and `mask_of`, once all the other patients are prepared; it names each that is not.
     """
-    cases, options = list(cases), (low, high, tuple(levels), reorient)
+    cases, options = list(cases), (low, high, tuple(levels), reorient, segment and str(segment))
     shards = Path(cache) / f"hu_{low:g}_{high:g}"
     remove_leftovers(shards)
     todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]
@@ -105,11 +110,11 @@ def prepare(
 def _is_fresh(case: Case, shard: Path, options: tuple) -> bool:
     """Whether the shard was made from these files so; how its label was read is taken from it unless one says."""
     try:
-        meta, (*rest, reorient) = meta_of(shard.parent, shard.name), options
+        meta, (*rest, reorient, segment) = meta_of(shard.parent, shard.name), options
         there = all((shard / name).stat().st_size == size for name, (size, _) in meta["files"].items())
     except (InputError, OSError):
         return False
-    return there and meta["key"] == identity(case, *rest, reorient or meta["reorient"])
+    return there and meta["key"] == identity(case, *rest, reorient or meta["reorient"], segment or meta.get("segment"))
 
 
 def _write_shard(case: Case, *, shards: Path, options: tuple) -> tuple[str | None, list[str]]:
@@ -126,19 +131,20 @@ def _write_shard(case: Case, *, shards: Path, options: tuple) -> tuple[str | Non
     return None, [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
 
 
-def _fill_shard(case: Case, folder: Path, low, high, levels, reorient) -> None:
-    key = identity(case, low, high, levels, reorient)
+def _fill_shard(case: Case, folder: Path, low, high, levels, reorient, segment) -> None:
+    segment = segment or "Pancreas"
+    key = identity(case, low, high, levels, reorient, segment)
     scan = read_ct(case.ct)
     grid, placed = canonical(scan), None
     files = _write_levels(folder, "image", grid, levels, partial(window, low=low, high=high))
     if case.mask:
-        mask, placed = mask_of(case, scan, reorient)
+        mask, placed = mask_of(case, scan, reorient, segment)
         check_mask(scan, mask)  # warns where the HU under the mask are not those of a pancreas
         files |= _write_levels(folder, "mask", canonical(mask, fill=0), levels, np.float32)
     size, spacing, origin, direction = grid.GetSize(), grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
     meta = dict(
         key=key, patient=case.patient, layout=case.layout, window=[low, high], levels=list(levels),
-        reorient=reorient, has_mask=bool(case.mask), placed=placed and placed._asdict(),
+        reorient=reorient, segment=segment, has_mask=bool(case.mask), placed=placed and placed._asdict(),
         size=size, spacing=spacing, origin=origin, direction=direction, files=files,
     )  # fmt: skip
     (folder / "meta.json").write_text(json.dumps(meta | {"sha256": _digest(meta)}, indent=1))
