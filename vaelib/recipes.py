@@ -254,9 +254,8 @@ def segment(
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 
 
-@opt.checked
 def cross_validate(
-    folder: str | Path | None = None, *, out: str | Path, only: opt.Fold = None, **training: Any
+    folder: str | Path | None = None, *, out: str | Path, only: int | None = None, **training: Any
 ) -> dict | None:
     """Train and score each fold, and report over all patients together once every fold is there.
 
@@ -284,6 +283,8 @@ def cross_validate(
     InputError
         A fold in `out` was made with other settings; or no such fold.
     """
+    if only is not None and not 0 <= only < opt.FOLDS:
+        raise InputError(f"fold {only}: there are {opt.FOLDS}, from 0 to {opt.FOLDS - 1}")
     made = [Path(out) / f"fold{k}.json" for k in range(opt.FOLDS)]
     for k in range(opt.FOLDS) if only is None else [only]:
         lab = open_cohort(folder, fold=k)

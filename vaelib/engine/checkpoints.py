@@ -97,7 +97,7 @@ def _refuse_others(path: Path) -> None:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from None
     for mark, what in OTHERS.items():
         if start.startswith(mark):
-            raise InputError(f"{path}: is {what}")
+            raise InputError(f"{path}: not a whole safetensors file but {what}")
 
 
 def _digest(tensors: dict[str, Tensor], said: dict[str, str]) -> str:

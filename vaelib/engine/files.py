@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from vaelib.cohorts.layout import home
 from vaelib.engine.errors import InputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -123,8 +122,8 @@ def _replace(made: Path, path: Path, keep: Callable[[Path], bool] | None) -> Non
 def _cannot_write(error: OSError, path: Path) -> InputError:
     """Say why a file cannot be written, and what helps against that."""
     remedy = next((what for numbers, what in REMEDIES if error.errno in numbers), "see to that and run the same again")
-    if error.errno in REFUSED and path.absolute().is_relative_to(home() / "data"):
-        remedy = "set VAELIB_HOME to a folder that you may write to"
+    if error.errno in REFUSED and re.search(r"\bdata\W(cache|models)\b", str(path)):
+        remedy = "name another for all data and models by VAELIB_HOME"
     return InputError(f"{path}: cannot be written: {error.strerror}; {remedy}")
 
 
