@@ -180,11 +180,12 @@ def train(
 def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:
     """Predict the pancreas: probabilities (N, 1, H, W), as they are asked for where the slices are not in memory."""
     reach = getattr(mask, "config", {}).get("reach", 0)  # of neighbours on each side, whose latents it reads too
-    near = neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
+    near = neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()  # (N, 2 * reach + 1)
 
     def compute(rows: Any) -> np.ndarray:
-        z = encode(vae, s.images[near[rows].ravel()])[0]  # slice by slice, each between its neighbours
-        return decode(mask, z.reshape(-1, near.shape[1] * z.shape[1], *z.shape[2:]))
+        wanted, at = np.unique(near[rows], return_inverse=True)  # each slice is encoded once
+        z = encode(vae, s.images[wanted])[0][at.reshape(-1, near.shape[1])]
+        return decode(mask, z.reshape(len(z), -1, *z.shape[3:]))
 
     return s.computed(compute)
 

@@ -4,13 +4,13 @@ A type such as `Count` stands in a signature. Cyclopts asks its limits of an opt
 `checked` asks them of a function's arguments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from vaelib.engine.errors import InputError
 
@@ -27,7 +27,15 @@ def _within(low: float, high: float) -> Parameter:
         if value is not None and not (isinstance(value, kind) and low <= value <= high):
             raise ValueError(f"must be from {low:g} to {high:g}")
 
-    return Parameter(validator=check)
+    return Parameter(validator=check, converter=_whole if kind is Integral else None)
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """Read a whole number; Cyclopts itself would round 2.5."""
+    text = tokens[0].value
+    if not text.lstrip("+-").isdecimal():
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
 
 
 Count = Annotated[int, _within(1, 1_000_000)]
