@@ -25,7 +25,7 @@ def _within(low: float, high: float) -> Parameter:
 
     def check(_: Any, value: Any) -> None:
         if value is not None and not (isinstance(value, kind) and low <= value <= high):
-            raise ValueError(f"must be from {low:g} to {high:g}")
+            raise ValueError(f"must be from {low:,} to {high:,}")
 
     return Parameter(validator=check, converter=_whole if kind is Integral else None)
 
