@@ -160,7 +160,7 @@ def prepare(
 @app.command(sort_key=5)
 def train(
     folder: Path | None = None, *, out: Path | None = None, level: opt.Level = 6, latent: opt.Latent = 64,
-    beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = 64, lr: opt.Rate = opt.LR,
+    beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
     precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
     overwrite: bool = False,
 ) -> None:  # fmt: skip
@@ -234,7 +234,8 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json
 @app.command(sort_key=7)
 def folds(
     folder: Path | None = None, *, out: Path | None = None, only: opt.Fold = None, level: opt.Level = 6,
-    latent: opt.Latent = 64, beta: opt.Weight = 0.01, epochs: opt.Count = 25, lr: opt.Rate = opt.LR, seed: opt.Seed = 0,
+    latent: opt.Latent = 64, beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH,
+    lr: opt.Rate = opt.LR, seed: opt.Seed = 0,
 ) -> None:  # fmt: skip
     """Cross-validate: train and score four folds, so that every patient is tested once, and report.
 
@@ -256,6 +257,8 @@ def folds(
         Weight of the KL term.
     epochs : int
         Passes over the training slices.
+    batch_size : int
+        Slices a step.
     lr : float
         Peak learning rate of Adam.
     seed : int
@@ -265,7 +268,9 @@ def folds(
 
     out = out or models_folder(folder) / "folds"
     how: dict[str, Any] = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
-    board = cross_validate(folder, out=out, only=only, **how | ({} if lr == opt.LR else {"lr": lr}))
+    how |= {} if lr == opt.LR else {"lr": lr}  # folds that were made before there was a choice are kept
+    how |= {} if batch_size == opt.BATCH else {"batch_size": batch_size}
+    board = cross_validate(folder, out=out, only=only, **how)
     print(f"{out}: other folds are still to run" if board is None else fold_table(board))
 
 

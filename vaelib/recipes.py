@@ -146,8 +146,9 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
 @opt.checked
 def train(
     folder: str | Path | None, *, out: Path, level: opt.Level = 6, latent: opt.Latent = 64, beta: opt.Weight = 0.01,
-    epochs: opt.Count = 25, batch_size: opt.Count = 64, lr: opt.Rate = opt.LR, precision: opt.Precision = "32-true",
-    seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False, overwrite: bool = False,
+    epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
+    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
+    overwrite: bool = False,
 ) -> dict | None:  # fmt: skip
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`.
 

@@ -25,7 +25,7 @@ OPTIONS = {  # by option, the commands that have it, values that none can use, a
     "--level": (["train", "folds"], [*WHOLE, "4", "10", "64"], [5, 6, 9]),
     "--beta": (["train", "folds"], REAL, [0.0, 0, 1e-6, 5, 100]),
     "--lr": (["train", "folds"], [*REAL, "0", "2"], [1e-5, 2e-3, 0.1]),
-    "--precision": (["train"], ["fp16", "16", "bf16", "32", "64-true", "half", "", "float32"], ["32-true", "bf16-mixed"]),
+    "--precision": (["train"], ["fp16", "16", "bf16", "32", "64-true", "half", "float32"], ["32-true", "bf16-mixed"]),
     "--seed": (["phantom", "train", "folds"], [v for v in WHOLE if v != "0"], [0, 2026, 20261129191500 // 100]),
     "--patients": (["phantom"], WHOLE, [1, 48, 82]),
     "--workers": (["phantom", "check", "prepare"], WHOLE, [1, 2, None]),

@@ -122,7 +122,7 @@ def what_fits(model: nn.Module, step: Callable, batch: Sequence[Tensor], room: i
     while room is not None and fewer and step_bytes(model, step, parts(fewer)) > room:
         fewer //= 2
     if fewer:
-        text += f": use batch_size={fewer} ({_gb(step_bytes(model, step, parts(fewer)))})"
+        text += f": use batch_size={fewer} (`--batch-size {fewer}`; {_gb(step_bytes(model, step, parts(fewer)))})"
     else:
         text += ": not even one image fits, so use a smaller size or fewer channels"
     spare = any(getattr(m, "recompute", None) is False for m in model.modules())

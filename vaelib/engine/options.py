@@ -15,7 +15,7 @@ from cyclopts import Parameter, Token
 from vaelib.engine.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
-LR = 2e-3
+BATCH, LR = 64, 2e-3
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
 
 

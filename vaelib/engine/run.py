@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from vaelib.engine import checkpoints, finite, memory, parallel
 from vaelib.engine.errors import InputError, NotFinite
-from vaelib.engine.options import LR, Count, Precision, Rate, Seed, refuse
+from vaelib.engine.options import BATCH, LR, Count, Precision, Rate, Seed, refuse
 from vaelib.engine.rows import Rows
 from vaelib.engine.workers import progress_bar
 
@@ -50,7 +50,7 @@ class Plan:
     """
 
     epochs: Count = 30
-    batch_size: Count = 64
+    batch_size: Count = BATCH
     lr: Rate = LR
     patience: int | None = None
     seed: Seed = 0

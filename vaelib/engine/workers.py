@@ -19,8 +19,8 @@ from vaelib.engine.options import Workers, checked
 from vaelib.engine.parallel import is_first
 
 UNGUARDED = 119  # the exit status of a worker that found itself starting workers
-FEWER = "run with fewer workers: `--workers 1` of phantom, check and prepare, workers=1 in Python"
-ADVICE = 'put what the script does under `if __name__ == "__main__":` (each worker runs the rest), or pass workers=1'
+FEWER = "do it with fewer, as `vaelib prepare --workers 1` does (check and phantom take it too; in Python, workers=1)"
+ADVICE = 'put what the script does under `if __name__ == "__main__":`, since each worker runs the rest'
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
