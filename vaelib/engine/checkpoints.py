@@ -79,8 +79,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
         if written:
             return tensors, {k: json.loads(v) for k, v in said.items()}
     except (SafetensorError, ValueError) as e:
-        why = f"not a whole safetensors file of vaelib ({_first_line(e)}); copy it anew, or delete it and train again"
-        raise InputError(f"{path}: {why}") from e
+        why = f"{path}: not a whole safetensors file of vaelib ({_first_line(e)})"
+        raise InputError(f"{why}; copy it anew, or train again by `vaelib train --overwrite`") from e
     raise InputError(f"{path}: was written by another program, without what vaelib rebuilds networks from; {OURS}")
 
 

@@ -97,7 +97,7 @@ def map_in_processes(
                 ends = [process.exitcode for process in started]
                 if UNGUARDED in ends:
                     raise WorkersStopped(f"{sys.modules['__main__'].__file__}: {ADVICE}") from None
-                raise WorkersStopped(f"{shown.desc or 'workers'}: {_end(ends)}; {FEWER}") from None
+                raise WorkersStopped(f"{bar.get('desc', 'workers')}: {_end(ends)}; {FEWER}") from None
 
 
 def _end(codes: list[int | None]) -> str:
