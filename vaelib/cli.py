@@ -27,7 +27,7 @@ app = App(
 
 @app.command(sort_key=1)
 def phantom(
-    folder: Path | None = None, *, patients: opt.Count = 48, seed: opt.Seed = 2026, workers: opt.Workers = None
+    folder: opt.Folder = None, *, patients: opt.Count = 48, seed: opt.Seed = 2026, workers: opt.Workers = None
 ) -> None:
     """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
 
@@ -50,7 +50,7 @@ def phantom(
 
 
 @app.command(sort_key=2)
-def download(folder: Path | None = None, *, patients: str | None = None, dry_run: bool = False) -> None:
+def download(folder: opt.Folder = None, *, patients: str | None = None, dry_run: bool = False) -> None:
     """Fetch Pancreas-CT from the Imaging Data Commons: CT and masks, 10.2 GB, CC BY 3.0 and 4.0.
 
     What is there and whole is kept, so an interrupted download can be started again.
@@ -91,7 +91,7 @@ def labels(archive: Path, folder: Path | None = None) -> None:
 
 @app.command(sort_key=3)
 def check(
-    folder: Path | None = None, *, out: Path | None = None, segment: str = "Pancreas", reorient: str | None = None,
+    folder: Path | None = None, *, out: opt.Folder = None, segment: str = "Pancreas", reorient: str | None = None,
     workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
@@ -126,7 +126,7 @@ def check(
 
 @app.command(sort_key=4)
 def prepare(
-    folder: Path | None = None, *, cache: Path | None = None, patient: list[str] | None = None,
+    folder: Path | None = None, *, cache: opt.Folder = None, patient: list[str] | None = None,
     segment: str | None = None, reorient: str | None = None, workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.
@@ -233,7 +233,7 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json
 
 @app.command(sort_key=7)
 def folds(
-    folder: Path | None = None, *, out: Path | None = None, only: opt.Fold = None, level: opt.Level = 6,
+    folder: Path | None = None, *, out: opt.Folder = None, only: opt.Fold = None, level: opt.Level = 6,
     latent: opt.Latent = 64, beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH,
     lr: opt.Rate = opt.LR, seed: opt.Seed = 0,
 ) -> None:  # fmt: skip

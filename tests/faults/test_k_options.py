@@ -140,3 +140,14 @@ def test_a_rank_alone_leaves_one_process_that_writes_its_checkpoint(tmp_path, mo
     how = ["--level", "5", "--epochs", "1", "--latent", "2"]
     assert cli.main(["train", str(tmp_path / "cohort"), "--out", str(tmp_path / "m.safetensors"), *how]) == 0
     assert (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize("words", [["check", "cohort", "--out"], ["prepare", "cohort", "--cache"], ["folds", "cohort", "--out"],
+                                   ["phantom"], ["download"]])  # fmt: skip
+def test_a_file_where_a_folder_is_meant_is_refused_before_the_work(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("precious")
+    assert cli.main([*words, "taken"]) == 2
+    said = capsys.readouterr().err
+    assert "taken" in said and said.count("\n") == 1 and "cohort: " not in said
+    assert (tmp_path / "taken").read_text() == "precious" and len([*tmp_path.iterdir()]) == 1

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter, Token, validators
 
 from vaelib.engine.errors import InputError
 
@@ -47,6 +48,7 @@ Rate = Annotated[float, _within(1e-9, 1)]
 Seed = Annotated[int, _within(0, 10**12)]  # times a million it is still a seed of PyTorch
 Fold = Annotated[int | None, _within(0, FOLDS - 1)]
 Threshold = Annotated[float | None, _within(0.001, 0.999)]
+Folder = Annotated[Path | None, Parameter(validator=validators.Path(file_okay=False))]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
