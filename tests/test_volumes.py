@@ -198,7 +198,7 @@ def test_not_a_dicom_folder(tmp_path):
     with bad("holds no DICOM file; give the folder", tmp_path.name):
         read_ct(tmp_path)
     (tmp_path / "1.dcm").write_text("hello")
-    with bad("is damaged or no DICOM; fetch it again", r"1\.dcm"):
+    with bad("is no DICOM, 5 bytes of it are there; fetch it again", r"1\.dcm"):
         read_ct(tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_two_series_in_one_folder(series, tmp_path):
 
 def test_a_file_that_is_not_ct(series):
     shutil.copy(series.parent / "seg.dcm", series / "seg.dcm")
-    with bad("is SEG, not CT; move it out", r"seg\.dcm"):
+    with bad("is SEG .Segmentation Storage., not CT; move it out", r"seg\.dcm"):
         read_ct(series)
 
 
@@ -286,7 +286,7 @@ def test_truncated_compressed_file(real_series, tmp_path):
         ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "ImageOrientationPatient is .*take the odd"),
         ({"ImagePositionPatient": None}, "no position or orientation"),
         ({"RescaleSlope": None}, "no HU; export"),
-        ({"Rows": 20}, "Rows is 20, elsewhere 40"),
+        ({"Rows": 20}, "Rows is 20 in 1 of 12 slices, elsewhere 40"),
     ],
 )
 def test_a_slice_unlike_the_others(series, changes, message):

@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from vaelib.dicom.geometry import axes_of, onto_scan
 from vaelib.dicom.grid import grid_of
-from vaelib.dicom.headers import check_alike, series_headers
+from vaelib.dicom.headers import check_alike, check_one_scan, series_headers
 from vaelib.dicom.masks import read_label
 from vaelib.dicom.pixels import hu_of
 
@@ -72,6 +72,7 @@ def read_ct(folder: str | Path) -> Scan:
     """
     headers = series_headers(folder, pixels=True)
     check_alike(headers)
+    check_one_scan(headers)
     grid = grid_of(headers)
     image = sitk.GetImageFromArray(np.stack([_take_hu(ds) for ds in headers]))
     grid.put_on(image)

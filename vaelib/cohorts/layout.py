@@ -165,22 +165,19 @@ def find_cases(folder: str | Path) -> list[Case]:
 def _tree(top: Path, left: dict[Path, str]) -> Tree:
     """List every folder down to `DEEP`; no hidden one, none below a CT or SEG, and none that a link leads to again."""
     tree: Tree = {}
-    seen: set[str] = set()
-
-    def shut(error: OSError) -> None:
-        left[Path(error.filename)] = f"cannot be opened ({error.strerror})"
-
+    seen: dict[str, Path] = {}
+    shut = lambda error: left.update({Path(error.filename): f"cannot be opened ({error.strerror})"})  # noqa: E731
     for here, folders, files in os.walk(top, onerror=shut, followlinks=True):
-        path, real = Path(here), os.path.realpath(here)
+        path = Path(here)
         names = (name for name in folders if not HIDDEN.match(name))
         inside = sorted(names, key=lambda name: (os.path.islink(path / name), name))
+        again = seen.setdefault(os.path.realpath(here), path) is not path
         deep = len(path.parts) - len(top.parts) >= DEEP or SERIES.match(path.name)
-        folders[:] = [] if deep or real in seen else inside
-        if real in seen:
+        folders[:] = [] if deep or again else inside
+        if again:
             left[path] = "is a link to what is read elsewhere"
         else:
             tree[path] = inside, sorted(name for name in files if not HIDDEN.match(name))
-        seen.add(real)
     return tree
 
 
@@ -213,8 +210,8 @@ def _find_spare(tree: Tree, homes: set[Path], done: set[Path | None], left: dict
         if path in done or not homes.intersection((path, *path.parents)):
             continue
         dicom = {*sort_files(path).read} if files else set()
-        images = [p for p in map(path.joinpath, files) if (p in dicom or VOLUME.search(p.name)) and p not in done]
-        images = [p for p in images if not LABEL.match(p.name)]
+        spare = [p for p in map(path.joinpath, files) if p not in done and not LABEL.match(p.name)]
+        images = [p for p in spare if p in dicom or VOLUME.search(p.name)]
         if images or not files and (not folders or SERIES.match(path.name)):
             where = images[0] if len(images) == 1 else path
             left.setdefault(where, "belongs to no case" if images else "is empty")

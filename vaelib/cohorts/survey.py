@@ -35,8 +35,9 @@ from vaelib.volumes import read_ct
 
 PIXEL_MM, SLICE_MM = (0.3, 1.5), (0.3, 6)  # a body of 150 to 770 mm across 512 pixels; slices of a diagnostic CT
 AIR_HU = -900  # every scan has air around the patient or in the bowel
-LEAST_OF_CT, GREATEST_OF_CT = -1500, 32767  # air is -1000, noise and streaks go some hundred lower, while paddings are
-# -2000, -2048, -3024; metal has 3071, in the extended scale up to 30,710 or 31,743, and no scanner stores over 16 bits
+# Air is -1000, noise and streaks go some hundred lower, and paddings are -2000, -2048 or -3024. Metal has 3071, in the
+# extended scale up to 30,710 or 31,743; what is more than 16 bits hold is unsigned padding, as 63536 - 1024 = 62512.
+OF_CT = (-1500, 32767)
 VOLUME_ML = (20, 200)  # 72 +- 26 ml in 1,886 adults (Saisho et al., Clin Anat 2007), 78 +- 22 ml over Pancreas-CT
 AGREEMENT = 0.9  # Dice of two labels of one scan: the same tracing, stored twice
 OUTLIER, CROWD = 3.5, 8  # modified z-score (Iglewicz and Hoaglin, 1993), and the fewest cases to ask it of
@@ -66,9 +67,10 @@ def survey(
 ) -> list[Row]:
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
-    Flagged by themselves: what cannot be read, spacing, HU without air, no mask, a mask at the edge of the scan, whose
-    volume or median HU can be no pancreas, that would lie better reversed, whose place is not verified, or that differs
-    from the second label. So are headers that hold more of the patient than a research ID, private tags or overlays,
+    Flagged by themselves: what cannot be read, whatever the cause, and what was warned of while reading; spacing, HU
+    without air or tissue, or that no CT has; no mask, a mask at the edge of the scan, whose volume or median HU can be
+    no pancreas, that would lie better reversed, whose place is not verified, or that differs from the second label. So
+    are headers that hold more of the patient than a research ID, private tags or overlays,
     and pixels that may have writing in them (see `identity`). Such a reason names attributes and never their values,
     for it is printed and kept. Among the others: axes unlike the others', the same scan twice (`twins`), and, in
     8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and number of
@@ -121,7 +123,9 @@ def _row(case: Case, reorient: str | None, segment: str) -> Row:
                 other, _ = mask_of(replace(case, mask=case.label, layout="tcia"), scan, reorient)
                 found["agreement"] = dice(*(sitk.GetArrayViewFromImage(m) > 0 for m in (mask, other)))
         except Exception as error:
-            reasons.insert(0, f"cannot be read: {_shortly(error, case)}")
+            foreign = [type(error).__name__, *str(error).splitlines()[:1]]
+            why = str(error) if isinstance(error, InputError) else ": ".join(foreign)
+            reasons.insert(0, f"cannot be read: {_shortly(why, case)}")
             with suppress(Exception):
                 found = (_pictures(scan, None) if found else {}) | found
     row = Row(case.patient, **found)
@@ -129,14 +133,13 @@ def _row(case: Case, reorient: str | None, segment: str) -> Row:
 
 
 def _warned(said: list[warnings.WarningMessage], case: Case) -> Iterator[str]:
-    """Yield what was warned of the files of a case; a place that is not verified, and what a mask covers, have a name.
+    """Yield what was warned of the files of a case, but for a place that is not verified, which `_oddities` names.
 
-    A warning of ours names the file; what does not comes from elsewhere, or from `check_mask`, and is a reason already.
+    A warning of ours names the file; one that does not comes from elsewhere, or from `check_mask`, whose are named too.
     """
-    files = [str(path) for path in (case.ct, case.mask, case.label) if path]
-    for text in dict.fromkeys(str(warning.message) for warning in said):
-        if any(file in text for file in files) and "placed by rule" not in text:
-            yield _shortly(InputError(text), case)
+    for text in dict.fromkeys(" ".join(str(warning.message).split()) for warning in said):
+        if _shortly(text, case) != text and "placed by rule" not in text:
+            yield _shortly(text, case)
 
 
 def _exposures(case: Case) -> Iterator[str]:
@@ -148,12 +151,11 @@ def _exposures(case: Case) -> Iterator[str]:
     return identity.reasons(headers, case.patient, seg)
 
 
-def _shortly(error: Exception, case: Case) -> str:
-    """Quote an error, with the files of a case by what they are: their own names are long, and the patient is known."""
-    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-    said = " ".join(f"{kind}{error}".split("\n", 1)[0].split()).replace(f"{case.ct}{os.sep}", "")
+def _shortly(said: str, case: Case) -> str:
+    """Quote a message, the files of a case by what they are: their own names are long, and the patient is known."""
+    said = " ".join(said.split()).replace(f"{case.ct}{os.sep}", "")
     for path, name in ((case.ct, "scan"), (case.mask, "mask"), (case.label, "second label")):
-        said = said.replace(str(path), name)
+        said = said.replace(str(path), name) if path else said
     return said
 
 
@@ -168,20 +170,18 @@ def _described(scan: sitk.Image) -> dict[str, Any]:
 def _pictures(scan: sitk.Image, mask: sitk.Image | None) -> dict[str, np.ndarray]:
     """Return the thumbnails of a row: the axial slice with the most mask, or the middle one, however a scan is cut."""
     across = next(k for k, letter in enumerate(axes_of(scan)) if letter in "SI")  # which of x, y, z
-    shown, found, cut = scan.GetSize()[across] // 2, {}, [slice(None)] * 3
+    shown = scan.GetSize()[across] // 2
     if mask is not None:
         others = tuple(2 - k for k in range(3) if k != across)  # arrays have z first
         shown = int(sitk.GetArrayViewFromImage(mask).sum(others, dtype=np.int64).argmax())
-    cut[across] = slice(shown, shown + 1)
-    if mask is not None:
-        found["mask"] = downscale(_slice(mask, cut, 0), THUMBNAIL) >= 0.5
-    grey = downscale(window(_slice(scan, cut, -1024)), THUMBNAIL)
-    return found | {"image": np.round(255 * grey).astype(np.uint8)}
+    cut = tuple(slice(shown, shown + 1) if k == across else slice(None) for k in range(3))
+    found = {"image": np.round(255 * downscale(window(_slice(scan, cut, -1024)), THUMBNAIL)).astype(np.uint8)}
+    return found if mask is None else found | {"mask": downscale(_slice(mask, cut, 0), THUMBNAIL) >= 0.5}
 
 
-def _slice(volume: sitk.Image, cut: list[slice], fill: float) -> np.ndarray:
+def _slice(volume: sitk.Image, cut: tuple[slice, ...], fill: float) -> np.ndarray:
     """Return one slice of a scan or mask, cut out before it is turned, as canonical array, (512, 512)."""
-    return sitk.GetArrayFromImage(canonical(volume[tuple(cut)], fill=fill))[0]
+    return sitk.GetArrayFromImage(canonical(volume[cut], fill=fill))[0]
 
 
 def _oddities(row: Row, case: Case) -> Iterator[str]:
@@ -194,7 +194,9 @@ def _oddities(row: Row, case: Case) -> Iterator[str]:
             yield f"slices {dz:.3g} mm apart"
         if row.hu[0] > AIR_HU:
             yield f"no air (the least value is {row.hu[0]:.0f}): not HU?"
-        if not LEAST_OF_CT <= row.hu[0] <= row.hu[-1] <= GREATEST_OF_CT:
+        if row.hu[-1] < 0:
+            yield f"no tissue (the greatest value is {row.hu[-1]:.0f}): not HU?"
+        if not OF_CT[0] <= row.hu[0] <= row.hu[-1] <= OF_CT[1]:
             yield f"values of {row.hu[0]:.0f} to {row.hu[-1]:.0f}, which no CT has: padding read as HU?"
     if case.mask is None:
         yield "no mask"

@@ -1,7 +1,20 @@
 """Sort the names in a folder of DICOM: what is read, what is known to be harmless, and what is left out."""
 
+import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+from vaelib.engine.errors import InputError
+
+SLICE = {".dcm", ".dicom", ".dic", ".ima"}
+HARMLESS = re.compile(
+    r"dicomdir|thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|lost\+found|(licen[sc]e|readme|version|notice|citation"
+    r"|copying|changes|md5|sha(1|256|512)|checksum)[^.]*|.*\.(txt|csv|tsv|json|xml|md|html?|pdf|log|ya?ml|md5|sha\d+)",
+    re.IGNORECASE,
+)
+PACKED = re.compile(r"(\.(gz|bz2|xz|zst|z|zip|7z|part|partial|filepart|crdownload|download|tmp)|~)$", re.IGNORECASE)
+BARE = {b"\x02\x00", b"\x08\x00"}  # group 2 or 8: DICOM without the preamble, as it was before 1993
 
 
 class Sorted(NamedTuple):
@@ -13,6 +26,77 @@ class Sorted(NamedTuple):
 
 
 def sort_files(folder: str | Path) -> Sorted:
-    """Sort every name in a folder; of a file, at most its first bytes are read."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name[0] != ".")
-    return Sorted(paths, [], [])
+    """Sort every name in a folder; of a file, at most its first bytes are read.
+
+    What looks like a slice is to be read, and whoever reads it says what is wrong with it: a file that begins as DICOM
+    does, or that has the ending or the pattern of a slice's name, be it empty, packed, or a link that leads nowhere.
+    """
+    found = Sorted([], [], [])
+    try:
+        starts = {path: _start(path) for path in sorted(Path(folder).iterdir())}
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}); give a folder that you may read") from None
+    slices = [path.name for path, start in starts.items() if start is not None and _is_slice(path, start)]
+    for path, start in starts.items():
+        if path.name[0] == "." or path.name.upper() == "DICOMDIR":
+            found.harmless.append(path)
+        elif start is None:  # no file
+            empty = path.is_dir() and not any(inner.is_file() for inner in path.rglob("[!.]*"))
+            (found.harmless if empty or HARMLESS.fullmatch(path.name) else found.left_out).append(path)
+        elif _is_slice(path, start):
+            found.read.append(path)
+        elif HARMLESS.fullmatch(path.name):
+            found.harmless.append(path)
+        else:
+            (found.read if _is_named_like(path.name, slices, start) else found.left_out).append(path)
+    return found
+
+
+def is_dicom(start: bytes) -> bool:
+    """Tell by its first bytes whether a file is DICOM, with or without a preamble."""
+    return start[128:132] == b"DICM" or start[:2] in BARE
+
+
+def warn_of_left_out(folder: Path, left_out: list[Path]) -> None:
+    """Count what is left out of a series, and name a handful."""
+    names = ", ".join(path.name for path in left_out[:5]) + f" and {len(left_out) - 5} more" * (len(left_out) > 5)
+    if left_out:
+        warnings.warn(f"{folder}: left out {len(left_out)} that are no slices: {names}", stacklevel=4)
+
+
+def _is_slice(path: Path, start: bytes) -> bool:
+    return path.suffix.lower() in SLICE or is_dicom(start)
+
+
+def _start(path: Path) -> bytes | None:
+    """Read the first bytes of a file whose name does not tell what it is; None of what is no file, such as a pipe."""
+    if not path.is_file() and path.exists():
+        return None
+    if path.suffix.lower() in SLICE:
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)
+    except OSError:  # the reader will say which
+        return b""
+
+
+def _is_named_like(name: str, slices: list[str], start: bytes) -> bool:
+    """Tell whether a file is named as slices are, or as one that is packed or half there."""
+    bare = PACKED.sub("", name)
+    if _pattern(bare) in map(_pattern, slices) or Path(bare).suffix.lower() in SLICE:
+        return True
+    ending, endings = _ending(bare), {_ending(other) for other in slices}
+    if bare != name or ending:
+        return bare == name and ending in endings
+    is_text = start.isascii() and b"\0" not in start and start != b""
+    return bool(re.search(r"\d", bare)) or ("" in endings and not is_text)
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\d+", "0", name.lower())
+
+
+def _ending(name: str) -> str:
+    """Return the ending of a name; numbers are none, as in a UID."""
+    return ending if (ending := Path(name).suffix.lower())[1:2].isalpha() else ""

@@ -118,7 +118,10 @@ def _places(along: np.ndarray, names: Sequence[str], half: float, sparse: bool, 
     near = gaps[np.abs(gaps - usual) <= usual / 5].mean() if gaps.min() >= 0.01 else usual
     count, fault = round(gaps[k] / near), "uneven spacing; resample the scan to even slices first"
     if gaps[k] < 0.01:
+        others = int((gaps < 0.01).sum()) - 1
         fault = "the same place twice; remove one of the two"
+        if others:
+            fault = f"the same place twice, as {others} others: two scans, or copies? keep one of each"
     elif sparse:
         fault = "no whole number of slices; export it again"
     elif count > 1 and abs(gaps[k] - count * near) <= max(slack, 2 * tolerance) * count:

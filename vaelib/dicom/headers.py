@@ -2,15 +2,21 @@
 
 import warnings
 import zlib
+from collections import Counter, defaultdict
+from contextlib import suppress
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.filereader import read_file_meta_info
+from pydicom.tag import Tag
 
+from vaelib.dicom.folder import is_dicom, sort_files, warn_of_left_out
 from vaelib.dicom.geometry import slice_normal
 from vaelib.engine.errors import InputError
 
@@ -21,13 +27,27 @@ CT_PIXELS = {  # what the pixels of a CT slice can be; anything else is no HU, o
     "BitsAllocated": (8, 16, 32), "NumberOfFrames": (None, 1),
     "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2"),
 }  # fmt: skip
+ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}  # the second is converted from single files
+SYNTAXES = {
+    *uid.UncompressedTransferSyntaxes, *uid.RLETransferSyntaxes, *uid.JPEGTransferSyntaxes,
+    *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes,
+}  # fmt: skip
+NAMES = {f"1.2.840.10008.1.2.4.11{k}": "JPEG XL" for k in range(3)}  # younger than pydicom's dictionary
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+APART = {  # what tells two scans in one series, and the part of each that has to lie within the other
+    "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
+    "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "FrameOfReferenceUID": 0, "PatientID": 0, "KVP": 0,
+    "ConvolutionKernel": 0, "SliceThickness": 0, "SeriesDescription": 0, "ImageType": 0,
+    "ContentTime": 0.5,  # slices that are made in one second may lie among those of the next
+}  # fmt: skip
 
 
 def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]:
     """Read the headers of the CT files in `folder`, in ascending position along the slice normal.
 
-    Names carry no meaning. Hidden files, subfolders, a DICOMDIR and files that are no DICOM at all (a
-    licence, a list of checksums) are passed over; a damaged file, or one that is not CT, is an error.
+    Names carry no order. What is known to be harmless (hidden files, a DICOMDIR, a licence, a list of checksums) is
+    passed over, and what else is no slice is named in one warning; see `folder.sort_files`. A slice that is damaged, or
+    DICOM that is not CT, is an error.
 
     Parameters
     ----------
@@ -43,52 +63,103 @@ def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    paths, _, left_out = sort_files(folder)
     headers = [ds for path in paths if (ds := _read_slice(path, pixels)) is not None]
     if not headers:
-        raise InputError(f"{folder}: holds no DICOM file; give the folder that holds one CT series")
+        there = f" (but {left_out[0].name})" if left_out else ""
+        raise InputError(f"{folder}: holds no DICOM file{there}; give the folder that holds one CT series")
+    warn_of_left_out(folder, left_out)
     normal = slice_normal(headers[0].ImageOrientationPatient)
     return sorted(headers, key=lambda ds: float(normal @ read_numbers(ds, "ImagePositionPatient", 3)))
 
 
 def _read_slice(path: Path, pixels: bool) -> Dataset | None:
-    """Read a file of a series; None where it is passed over."""
-    check_deflated(path)
+    """Read a file of a series; None where it is a DICOMDIR."""
+    start = b""
     try:
+        start = check_deflated(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
-            ds = pydicom.dcmread(path, stop_before_pixels=not pixels)
+            ds = pydicom.dcmread(path, stop_before_pixels=not pixels, force=is_dicom(start))
             if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
-                ds = pydicom.dcmread(path, stop_before_pixels=True)
+                ds = pydicom.dcmread(path, stop_before_pixels=True, force=is_dicom(start))
+    except InputError:
+        raise
     except Exception as error:  # pydicom raises many kinds on damaged files
-        if isinstance(error, pydicom.errors.InvalidDicomError) and path.suffix.lower() != ".dcm":
-            return None
-        raise InputError(f"{path}: is damaged or no DICOM; fetch it again") from None
+        raise InputError(f"{path}: {_why_unread(path, start, error)}") from None
     if "DirectoryRecordSequence" in ds:
         return None
-    if ds.get("Modality") != "CT":
-        kind = ds.get("Modality") or "of no stated modality (truncated?)"
-        raise InputError(f"{path}: is {kind}, not CT; move it out of the folder of the CT series")
-    for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
-        if not np.isfinite(read_numbers(ds, keyword, count)).all():
-            raise InputError(f"{path}: has no position or orientation (truncated?); export it again")
+    if not ds.file_meta.get("TransferSyntaxUID"):  # pydicom has found out which of the two it is
+        plain = uid.ImplicitVRLittleEndian if ds.original_encoding[0] else uid.ExplicitVRLittleEndian
+        ds.file_meta.TransferSyntaxUID = plain
+    _check_kind(ds)
     return ds
 
 
-def check_deflated(path: str | Path) -> None:
-    """Raise InputError where a DICOM file is deflated (PS3.5 A.5) and unfolds to more than `MAX_INFLATED`: a bomb."""
+def _why_unread(path: Path, start: bytes, error: Exception) -> str:
+    """Say why a file that looks like a slice cannot be read, and what to do."""
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be read ({error.strerror}); see that it is there, and that you may read it"
+    if packed := next((kind for mark, kind in PACKED.items() if start.startswith(mark)), None):
+        return f"is packed ({packed}); unpack it, or move it out of the folder"
+    if is_dicom(start):
+        with suppress(Exception):
+            if other := _other_syntax(read_file_meta_info(path)):
+                return other
+        return "is damaged; fetch it again"
+    if len(start) < 132 or not start.strip(b"\0"):
+        return f"is no DICOM, {path.stat().st_size} bytes of it are there; fetch it again"
+    return (
+        f"is no DICOM, for it begins with {start[:8]!r}; fetch it again, or move it out of the folder if it is no slice"
+    )
+
+
+def _other_syntax(meta: Dataset) -> str | None:
+    """Say in which encoding pixels are, if it is one that cannot be decoded."""
+    if (syntax := meta.TransferSyntaxUID) in SYNTAXES:
+        return None
+    name = "a private encoding, " + syntax if syntax.is_private else NAMES.get(syntax, syntax.name)
+    return f"its pixels are stored as {name}, which cannot be decoded here; export it as Explicit VR Little Endian"
+
+
+def _check_kind(ds: Dataset) -> None:
+    """Raise unless a file is one slice of a CT that has a place, in an encoding that can be decoded."""
+    name, modality = ds.filename, read_attribute(ds, "Modality")
+    kind, away = uid.UID(str(read_attribute(ds, "SOPClassUID") or "")), "move it out of the folder of the CT series"
+    if modality not in ("CT", None, ""):
+        raise InputError(f"{name}: is {modality} ({kind.name}), not CT; {away}")
+    if other := _other_syntax(ds.file_meta):
+        raise InputError(f"{name}: {other}")
+    if kind in ENHANCED:
+        frames = read_attribute(ds, "NumberOfFrames")
+        way = "convert it to one file a slice, with emf2sf of dcm4che for one"
+        raise InputError(f"{name}: is {kind.name}, {frames} frames in one file; {way}")
+    if not modality:
+        cut = "is of no stated modality" if "Rows" in ds else "ends within its header"
+        raise InputError(f"{name}: {cut}; fetch it again")
+    for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
+        if not np.isfinite(read_numbers(ds, keyword, count)).all():
+            if kind not in (uid.CTImageStorage, ""):
+                raise InputError(f"{name}: is {kind.name}, with no place in the patient (a dose page?); {away}")
+            way = f"export it again, or {away} if it is no slice" if "Rows" in ds else "it ends early; fetch it again"
+            raise InputError(f"{name}: has no position or orientation; {way}")
+
+
+def check_deflated(path: str | Path) -> bytes:
+    """Return the first bytes of a file; InputError where it is deflated (PS3.5 A.5) to over `MAX_INFLATED`: a bomb."""
     with open(path, "rb") as file:
         start = file.read(1024)
-        if DeflatedExplicitVRLittleEndian.encode() not in start:
-            return
+        if uid.DeflatedExplicitVRLittleEndian.encode() not in start:
+            return start
         file.seek(144 + int.from_bytes(start[140:144], "little"))  # the meta information says how long it is
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             inflater.decompress(file.read(), MAX_INFLATED)
         except zlib.error:  # which pydicom will find too
-            return
+            return start
     if inflater.unconsumed_tail:
         raise InputError(f"{path}: unfolds to over {MAX_INFLATED >> 20} MiB, which no such file does; fetch it again")
+    return start
 
 
 def read_attribute(ds: Dataset, keyword: str) -> Any:
@@ -122,22 +193,69 @@ def rounding_of_cosines(headers: list[Dataset]) -> float:
 
 
 def check_alike(headers: list[Dataset]) -> None:
-    """Raise unless slices are of one series, have pixels of a CT, and share size, spacing and orientation."""
-    first, series = headers[0], {str(read_attribute(ds, "SeriesInstanceUID")): ds.filename for ds in headers}
+    """Raise unless slices are of one scan, have pixels of a CT, and share size, spacing and orientation.
+
+    What most of them have is right, and the others are odd.
+    """
+    n, folder = len(headers), Path(headers[0].filename).parent
+    views = [ds for ds in headers if "LOCALIZER" in str(read_attribute(ds, "ImageType"))]
+    if 0 < len(views) < n:
+        what = f"one of {len(views)} localizers (by its ImageType) among {n - len(views)} slices"
+        raise InputError(f"{views[0].filename}: is {what}; move them out of the folder")
+    series = Counter(str(read_attribute(ds, "SeriesInstanceUID")) for ds in headers)
     if len(series) > 1:
-        odd = list(series.values())[1]
-        raise InputError(f"{odd}: one of {len(series)} series in {Path(odd).parent}; keep one series in a folder")
-    if not all(0 < mm < np.inf for mm in read_numbers(first, "PixelSpacing", 2)):
-        raise InputError(f"{first.filename}: PixelSpacing is {first.get('PixelSpacing')}; export the scan again")
-    for ds in headers:  # before any memory is taken for pixels
-        for keyword, known in CT_PIXELS.items():
-            if (value := read_attribute(ds, keyword)) not in known:
-                raise InputError(f"{ds.filename}: {keyword} is {value}, which no CT slice has; export the scan again")
+        rare, count = series.most_common()[-1]
+        odd = next(ds.filename for ds in headers if str(ds.get("SeriesInstanceUID")) == rare)
+        what = f"one of {len(series)} series in {folder}, {count} of {n} slices are of it"
+        raise InputError(f"{odd}: {what}; keep one series in a folder")
+    for keyword, known in CT_PIXELS.items():  # before any memory is taken for pixels
+        if bad := [ds for ds in headers if read_attribute(ds, keyword) not in known]:
+            found = f"{keyword} is {bad[0].get(keyword)} in {len(bad)} of {n} slices, which no CT slice has"
+            way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
+            raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
-        usual, slack = read_numbers(first, keyword, count), 5e-5
-        if count == 6:
-            slack = max(slack, 2.01 * rounding_of_cosines(headers))  # two that are rounded away from each other
-        for ds in headers:
-            if not np.allclose(read_numbers(ds, keyword, count), usual, rtol=0, atol=slack):
-                here, there = ds.get(keyword), first.get(keyword)
-                raise InputError(f"{ds.filename}: {keyword} is {here}, elsewhere {there}; take the odd slices out")
+        slack = (
+            max(5e-5, 2.01 * rounding_of_cosines(headers)) if count == 6 else 5e-5
+        )  # two rounded away from each other
+        values = np.array([read_numbers(ds, keyword, count) for ds in headers])
+        like = np.isclose(values, values[:1], rtol=0, atol=slack, equal_nan=True).all(1)
+        if not like.all():
+            same = np.isclose(values, values[:, None], rtol=0, atol=slack, equal_nan=True).all(2)
+            usual = same.sum(1).argmax()
+            odd = np.flatnonzero(~same[usual])
+            here, there = headers[odd[0]].get(keyword), headers[usual].get(keyword)
+            found = f"{keyword} is {here} in {len(odd)} of {n} slices, elsewhere {there}"
+            raise InputError(f"{headers[odd[0]].filename}: {found}; take the odd slices out")
+    if not all(0 < mm < np.inf for mm in read_numbers(headers[0], "PixelSpacing", 2)):
+        spacing = headers[0].get("PixelSpacing")
+        raise InputError(f"{headers[0].filename}: PixelSpacing is {spacing}; export the scan again")
+
+
+def check_one_scan(headers: list[Dataset]) -> None:
+    """Raise where two acquisitions lie among each other, even if together they make one even stack.
+
+    Many scanners count acquisitions within a scan, one for each slice or step of the table: these follow each other.
+    """
+    normal = slice_normal(headers[0].ImageOrientationPatient)
+    places = [float(normal @ read_numbers(ds, "ImagePositionPatient", 3)) for ds in headers]
+    for keyword, share in APART.items():
+        tag, groups = Tag(keyword), defaultdict(list)
+        if len({str(getattr(ds.get_item(tag), "value", None)) for ds in headers}) == 1:  # as stored: that is faster
+            continue
+        for place, ds in zip(places, headers, strict=True):
+            if (value := read_attribute(ds, keyword)) not in (None, ""):
+                groups[str(value)].append((place, ds.filename))
+        stacks = sorted((min(found), value, found) for value, found in groups.items() if len(found) > 1)
+        for (_, one, first), (_, two, second) in pairwise(stacks):
+            inside = min(_inside(first, second, share), _inside(second, first, share))
+            if inside > 1:
+                each = " and ".join(str(len(found)) for found in (first, second))
+                among = f"{keyword} {one} and {two}, {each} slices, lie among each other"
+                what = f"two acquisitions in one folder ({among})"
+                raise InputError(f"{min(first, second, key=len)[0][1]}: is of one of {what}; keep one")
+
+
+def _inside(one: list[tuple[float, str]], two: list[tuple[float, str]], share: float) -> int:
+    """Count the slices of one stack within the ends of another; none if they are less than a share of it."""
+    count = sum(min(two)[0] <= place <= max(two)[0] for place, _ in one)
+    return count if count >= share * len(one) else 0
