@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, Parameter
 
 from vaelib import InputError, __version__
-from vaelib.cohorts.layout import cache_folder, data_folder, find_cases, home, models_folder
+from vaelib.cohorts.layout import cache_folder, data_folder, find_cases, home, models_folder, warn_if_elsewhere
 from vaelib.engine import options as opt
 from vaelib.engine.console import run
 
@@ -46,7 +46,9 @@ def phantom(
     """
     from vaelib.phantom import make_cohort
 
-    make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
+    made = make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
+    print(f"{made}: holds the synthetic cohort, patients 1 to {patients}")
+    warn_if_elsewhere(made)
 
 
 @app.command(sort_key=2)
@@ -66,7 +68,9 @@ def download(folder: opt.Folder = None, *, patients: str | None = None, dry_run:
     """
     from vaelib.cohorts.download import download as fetch
 
-    fetch(folder or home() / "data" / "pancreas_ct", patients, dry_run=dry_run)
+    folder = folder or home() / "data" / "pancreas_ct"
+    fetch(folder, patients, dry_run=dry_run)
+    warn_if_elsewhere(folder)
 
 
 @app.command(sort_key=2)
@@ -154,7 +158,8 @@ def prepare(
     if unknown := {*(patient or ())} - {case.patient for case in cases}:
         raise InputError(f"{folder}: no patient {', '.join(sorted(unknown))} in it; name them as their folders are")
     cases = [case for case in cases if not patient or case.patient in patient]
-    write_levels(cases, cache or cache_folder(folder), segment=segment, reorient=reorient, workers=workers)
+    shards = write_levels(cases, cache or cache_folder(folder), segment=segment, reorient=reorient, workers=workers)
+    print(f"{shards}: holds all levels of {len(cases)} patients of {folder}")
 
 
 @app.command(sort_key=5)

@@ -238,9 +238,7 @@ def truth_at(shards: str | Path, patient: str, level: int) -> np.ndarray:
     share = np.asarray(masks_of(shards, patient, level))
     truth = share >= (0.5 if level == FULL else TRUTH)
     if share.any() and not truth.any():
-        warnings.warn(
-            f"{patient}: its mask vanishes at {2**level} x {2**level}, where an empty one has Dice 1", stacklevel=2
-        )
+        warnings.warn(f"{patient}: its mask vanishes at {2**level} x {2**level}: there, none is Dice 1", stacklevel=2)
     return truth
 
 

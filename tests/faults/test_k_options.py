@@ -142,8 +142,10 @@ def test_a_rank_alone_leaves_one_process_that_writes_its_checkpoint(tmp_path, mo
     assert (tmp_path / "m.safetensors").exists()
 
 
-@pytest.mark.parametrize("words", [["check", "cohort", "--out"], ["prepare", "cohort", "--cache"], ["folds", "cohort", "--out"],
-                                   ["phantom"], ["download"]])  # fmt: skip
+TO_A_FOLDER = ["check cohort --out", "prepare cohort --cache", "folds cohort --out", "phantom", "download"]
+
+
+@pytest.mark.parametrize("words", map(str.split, TO_A_FOLDER))
 def test_a_file_where_a_folder_is_meant_is_refused_before_the_work(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("precious")

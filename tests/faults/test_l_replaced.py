@@ -107,3 +107,15 @@ def test_python_says_the_same(made, begins):
         recipes.train(made / "one", out=made / "m.safetensors", **how | {"latent": 3})
     with pytest.raises(Begun):
         recipes.train(made / "one", out=made / "m.safetensors", **how | {"latent": 3}, overwrite=True)
+
+
+def test_what_is_made_says_where_it_went_and_whether_it_is_what_will_be_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vaelib.phantom.make_cohort", lambda folder, **how: folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VAELIB_DATA", raising=False)
+    assert cli.main(["phantom"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(str(tmp_path / "data" / "synthetic")) and said.err == ""
+    monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "mine"))
+    assert cli.main(["phantom"]) == 0
+    assert "is not the cohort in use: VAELIB_DATA names" in capsys.readouterr().err
