@@ -14,7 +14,7 @@ from vaelib import InputError
 from vaelib.engine.console import run
 from vaelib.engine.files import native
 
-NAMES = ["κεφαλή.nii.gz", "膵臓", "Scan ≥ 5 mm", "Łódź", "caf\udce9", "\udcff\udcfe.dcm", "🫁", "Иванов", "á", "plain"]
+NAMES = ["κεφαλή.nii.gz", "膵臓", "Scan ≥ 5 mm", "Łódź", "\udce9t\udce9", "\udcff\udcfe.dcm", "🫁", "Иванов", "á", "plain"]
 CODES = ["cp1252", "ascii", "latin-1", "cp437", "shift_jis", "utf-8", "koi8-r", "cp1251", "utf-16", "gbk"]
 INSTANCES = [
     (f"{ascii(name)} on {code}", code, name, fails)
@@ -80,7 +80,7 @@ def test_a_name_goes_to_c_libraries_as_the_bytes_that_it_has(name, tmp_path):
     assert native(tmp_path / name).encode() == os.fsencode(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", b"a\xc3", b"\xe4\xb8/b.nii"])
+@pytest.mark.parametrize("name", [b"\xe9t\xe9", b"\xff\xfe", b"a\xc3", b"\xe4\xb8/b.nii"])
 def test_a_name_whose_bytes_are_not_utf_8_is_one_line(name, tmp_path):
     with pytest.raises(InputError, match="its name is not UTF-8, and ITK cannot open it; rename it"):
         native(tmp_path / os.fsdecode(name))
