@@ -124,13 +124,17 @@ def test_a_message_of_many_lines_is_made_one(monkeypatch, capsys):
     assert fails(capsys, "train") == "vaelib: error: one two\n"
 
 
-def test_a_fault_of_ours_is_not_called_bad_input(monkeypatch):
+def test_a_fault_of_ours_is_not_called_bad_input(monkeypatch, capsys):
     def fault(*args, **kwargs):
         raise ValueError("a bug")
 
     monkeypatch.setattr(recipes, "train", fault)
-    with pytest.raises(ValueError, match="a bug"):
-        cli.main(["train"])
+    assert cli.main(["train"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("vaelib: error: ValueError in test_cli.py, line ") and said.count("\n") == 1
+    assert ": a bug; this is a fault of vaelib: please report it" in said
+    monkeypatch.setenv("VAELIB_TRACEBACK", "1")
+    assert cli.main(["train"]) == 1 and "Traceback" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_with_status_130(monkeypatch):

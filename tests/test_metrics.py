@@ -387,3 +387,12 @@ def test_jitter_is_what_leaves_the_line():
     assert metrics.consistency(mask)["jitter"] < 1e-9
     mask[4] = np.roll(mask[4], 2, axis=1)  # 2 pixels off, and both its neighbours 1 pixel off the middle of theirs
     np.testing.assert_allclose(metrics.consistency(mask)["jitter"], (2 + 1 + 1) / 7)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.0, False), (0.1, True), (0.3, False)])
+def test_a_mask_that_vanishes_at_a_level_is_named_once(share, warned, monkeypatch, recwarn):
+    mask = np.zeros((3, 8, 8), np.float16)
+    mask[1, 4, 4] = share
+    monkeypatch.setattr("vaelib.engine.shards.masks_of", lambda *of: mask)
+    assert metrics.truth_at("shards", "P1", 3).any() == (share >= metrics.TRUTH)
+    assert [str(w.message) for w in recwarn] == warned * ["P1: its mask vanishes at 8 x 8: there, none is Dice 1"]

@@ -4,29 +4,31 @@ Options and help come from the signatures and docstrings below. Nothing heavy is
 runs, so that `vaelib --help` answers at once.
 """
 
-import sys
-import warnings
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 from vaelib import InputError, __version__
-from vaelib.cohorts.layout import cache_folder, data_folder, find_cases, home, models_folder
+from vaelib.cohorts.layout import cache_folder, data_folder, find_cases, home, models_folder, warn_if_elsewhere
+from vaelib.engine import options as opt
+from vaelib.engine.console import run
 
 app = App(
     name="vaelib",
     help="Segment the pancreas in CT from the latent of a variational autoencoder.",
     version=__version__,
     default_parameter=Parameter(negative=""),  # a flag has no --no- twin
-    suppress_keyboard_interrupt=False,  # `main` knows what to answer
+    suppress_keyboard_interrupt=False,  # `run` knows what to answer
 )
 
 
 @app.command(sort_key=1)
-def phantom(folder: Path | None = None, *, patients: int = 48, seed: int = 2026, workers: int | None = None) -> None:
+def phantom(
+    folder: opt.Folder = None, *, patients: opt.Count = 48, seed: opt.Seed = 2026, workers: opt.Workers = None
+) -> None:
     """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
 
     Patients already made are kept, so an interrupted run can be started again.
@@ -44,11 +46,13 @@ def phantom(folder: Path | None = None, *, patients: int = 48, seed: int = 2026,
     """
     from vaelib.phantom import make_cohort
 
-    make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
+    made = make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
+    print(f"{made}: holds the synthetic cohort, patients 1 to {patients}")
+    warn_if_elsewhere(made)
 
 
 @app.command(sort_key=2)
-def download(folder: Path | None = None, *, patients: str | None = None, dry_run: bool = False) -> None:
+def download(folder: opt.Folder = None, *, patients: str | None = None, dry_run: bool = False) -> None:
     """Fetch Pancreas-CT from the Imaging Data Commons: CT and masks, 10.2 GB, CC BY 3.0 and 4.0.
 
     What is there and whole is kept, so an interrupted download can be started again.
@@ -64,7 +68,9 @@ def download(folder: Path | None = None, *, patients: str | None = None, dry_run
     """
     from vaelib.cohorts.download import download as fetch
 
-    fetch(folder or home() / "data" / "pancreas_ct", patients, dry_run=dry_run)
+    folder = folder or home() / "data" / "pancreas_ct"
+    fetch(folder, patients, dry_run=dry_run)
+    warn_if_elsewhere(folder)
 
 
 @app.command(sort_key=2)
@@ -88,7 +94,10 @@ def labels(archive: Path, folder: Path | None = None) -> None:
 
 
 @app.command(sort_key=3)
-def check(folder: Path | None = None, *, out: Path | None = None, workers: int | None = None) -> None:
+def check(
+    folder: Path | None = None, *, out: opt.Folder = None, segment: str = "Pancreas", reorient: str | None = None,
+    workers: opt.Workers = None,
+) -> None:  # fmt: skip
     """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
 
     Headers that tell more of a patient than a research ID are named, by attribute and never by value, and so are
@@ -100,12 +109,16 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
     out : Path, optional
         A folder for check.csv and check.png; by default nothing is written.
+    segment : str
+        Which segments of a mask are the pancreas: a label, a number, or several, such as 1+2.
+    reorient : str, optional
+        What to believe where a label's header disagrees with its scan: header, axes, index, or flip-y and the like.
     workers : int, optional
         Processes over patients; by default one a core.
     """
     from vaelib.cohorts.survey import survey, table, write_csv
 
-    rows = survey(find_cases(folder or data_folder()), workers=workers)
+    rows = survey(find_cases(folder or data_folder()), segment=segment, reorient=reorient, workers=workers)
     print(table(rows))
     if out is not None:
         from vaelib.engine.files import write_file
@@ -117,8 +130,8 @@ def check(folder: Path | None = None, *, out: Path | None = None, workers: int |
 
 @app.command(sort_key=4)
 def prepare(
-    folder: Path | None = None, *, cache: Path | None = None, patient: list[str] | None = None,
-    reorient: str | None = None, workers: int | None = None,
+    folder: Path | None = None, *, cache: opt.Folder = None, patient: list[str] | None = None,
+    segment: str | None = None, reorient: str | None = None, workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.
 
@@ -130,9 +143,11 @@ def prepare(
         Where the levels go; by default the cohort's own folder for them.
     patient : list of str, optional
         These patients alone.
+    segment : str, optional
+        Which segments of a mask are the pancreas: a label, a number, or several, such as 1+2; by default Pancreas.
     reorient : str, optional
         What to believe where a label's header disagrees with its scan: header, axes, index, or flip-y and the like.
-        It is remembered for each patient that it was said of.
+        Both are remembered for each patient that they were said of.
     workers : int, optional
         Processes over patients; by default one a core.
     """
@@ -143,14 +158,16 @@ def prepare(
     if unknown := {*(patient or ())} - {case.patient for case in cases}:
         raise InputError(f"{folder}: no patient {', '.join(sorted(unknown))} in it; name them as their folders are")
     cases = [case for case in cases if not patient or case.patient in patient]
-    write_levels(cases, cache or cache_folder(folder), reorient=reorient, workers=workers)
+    shards = write_levels(cases, cache or cache_folder(folder), segment=segment, reorient=reorient, workers=workers)
+    print(f"{shards}: holds all levels of {len(cases)} patients of {folder}")
 
 
 @app.command(sort_key=5)
 def train(
-    folder: Path | None = None, *, out: Path | None = None, level: int = 6, latent: int = 64, beta: float = 0.01,
-    epochs: int = 25, batch_size: int = 64, precision: str = "32-true", seed: int = 0, fold: int | None = None,
-    resume: bool = False,
+    folder: Path | None = None, *, out: Path | None = None, level: opt.Level = 6, latent: opt.Latent = 64,
+    beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
+    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
+    overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Train the VAE and its mask decoder on the cohort's training patients.
 
@@ -172,20 +189,25 @@ def train(
         Passes over the training slices.
     batch_size : int
         Slices a step, in all processes together.
+    lr : float
+        Peak learning rate of Adam.
     precision : str
-        As Lightning Fabric names it: 32-true, or bf16-mixed for mixed precision on a GPU.
+        As Lightning Fabric names it: 32-true, or bf16-mixed or 16-mixed for mixed precision on a GPU.
     seed : int
         The same seed on the same machine gives the same weights.
     fold : int, optional
         Leave out this fold of the cross-validation, 0 to 3, in place of the usual test patients.
     resume : bool
         Go on from where an interrupted run stopped.
+    overwrite : bool
+        Replace `out` where other settings or data made it.
     """
     from vaelib import recipes
 
     out = _checkpoint(out, folder)
-    how: dict[str, Any] = dict(batch_size=batch_size, precision=precision, seed=seed, fold=fold, resume=resume)
-    made = recipes.train(folder, out=out, level=level, latent=latent, beta=beta, epochs=epochs, **how)
+    how: dict[str, Any] = dict(batch_size=batch_size, lr=lr, precision=precision, seed=seed, fold=fold)
+    how |= dict(level=level, latent=latent, beta=beta, epochs=epochs, resume=resume, overwrite=overwrite)
+    made = recipes.train(folder, out=out, **how)
     if made:  # else another process has the word
         cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
         print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
@@ -216,8 +238,9 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json
 
 @app.command(sort_key=7)
 def folds(
-    folder: Path | None = None, *, out: Path | None = None, only: int | None = None, level: int = 6, latent: int = 64,
-    beta: float = 0.01, epochs: int = 25, seed: int = 0,
+    folder: Path | None = None, *, out: opt.Folder = None, only: opt.Fold = None, level: opt.Level = 6,
+    latent: opt.Latent = 64, beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH,
+    lr: opt.Rate = opt.LR, seed: opt.Seed = 0,
 ) -> None:  # fmt: skip
     """Cross-validate: train and score four folds, so that every patient is tested once, and report.
 
@@ -239,19 +262,26 @@ def folds(
         Weight of the KL term.
     epochs : int
         Passes over the training slices.
+    batch_size : int
+        Slices a step.
+    lr : float
+        Peak learning rate of Adam.
     seed : int
         The same seed on the same machine gives the same weights.
     """
     from vaelib.recipes import cross_validate, fold_table
 
     out = out or models_folder(folder) / "folds"
-    board = cross_validate(folder, out=out, only=only, level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
+    how: dict[str, Any] = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
+    how |= {} if lr == opt.LR else {"lr": lr}  # folds that were made before there was a choice are kept
+    how |= {} if batch_size == opt.BATCH else {"batch_size": batch_size}
+    board = cross_validate(folder, out=out, only=only, **how)
     print(f"{out}: other folds are still to run" if board is None else fold_table(board))
 
 
 @app.command(sort_key=8)
 def segment(
-    series: Path, *, out: Path, checkpoint: Path | None = None, threshold: float | None = None, overwrite: bool = False
+    series: Path, *, out: Path, checkpoint: Path | None = None, threshold: opt.Threshold = None, overwrite: bool = False
 ) -> None:
     """Put a predicted pancreas mask on the grid of any CT series.
 
@@ -279,22 +309,6 @@ def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:
     return given or models_folder(folder) / "trained.safetensors"
 
 
-def _say(message: Any, *_: Any, **__: Any) -> None:
-    print("vaelib: warning:", " ".join(str(message).split()), file=sys.stderr)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, 2 for bad input (one line on stderr), 130 for Ctrl-C."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _say
-            app(argv, exit_on_error=False, print_error=False, result_action="return_none")
-    except (InputError, CycloptsError, OSError) as error:
-        message = str(error)
-        if isinstance(error, OSError) and error.filename:
-            message = f"{error.filename}: {error.strerror}"  # not its number
-        print("vaelib: error:", " ".join(message.split()), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Run one command and return the exit status; see `vaelib.engine.console.run`."""
+    return run(app, argv)

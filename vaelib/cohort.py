@@ -12,10 +12,9 @@ import numpy as np
 
 from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.errors import InputError
+from vaelib.engine.options import FOLDS, Fold, checked
 from vaelib.engine.rows import Rows, of_files
 from vaelib.engine.shards import open_case, prepare
-
-FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
 
 
 def _draw(seed: int, name: str) -> bytes:
@@ -206,7 +205,8 @@ class Cohort:
         return replace(self, level=level)
 
 
-def open_cohort(folder: str | Path | None = None, *, level: int = 6, fold: int | None = None) -> Cohort:
+@checked
+def open_cohort(folder: str | Path | None = None, *, level: int = 6, fold: Fold = None) -> Cohort:
     """Prepare a cohort (a moment where it is up to date), and split those of its patients that have a mask.
 
     Parameters

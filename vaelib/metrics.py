@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -224,11 +225,21 @@ def enlarge(probability: np.ndarray, size: int) -> np.ndarray:
 
 
 def truth_at(shards: str | Path, patient: str, level: int) -> np.ndarray:
-    """Read the mask that predictions are held against, (S, h, w) bool: the mask itself at full size, else `TRUTH`."""
+    """Read the mask that predictions are held against, (S, h, w) bool: the mask itself at full size, else `TRUTH`.
+
+    Warns
+    -----
+    UserWarning
+        No pixel of a patient's mask is left: whoever finds nothing there has a Dice of 1.
+    """
     from vaelib.engine.shards import masks_of
     from vaelib.levels import FULL
 
-    return np.asarray(masks_of(shards, patient, level)) >= (0.5 if level == FULL else TRUTH)
+    share = np.asarray(masks_of(shards, patient, level))
+    truth = share >= (0.5 if level == FULL else TRUTH)
+    if share.any() and not truth.any():
+        warnings.warn(f"{patient}: its mask vanishes at {2**level} x {2**level}: there, none is Dice 1", stacklevel=2)
+    return truth
 
 
 def spacing_at(shards: str | Path, patient: str, level: int) -> tuple[float, float, float]:

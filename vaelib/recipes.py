@@ -13,10 +13,11 @@ folder upwards that holds ``data/``, or else of the current one.
 """
 
 import json
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,11 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from vaelib import metrics
-from vaelib.cohort import FOLDS, Cohort, Slices, open_cohort
+from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.dicom.write import check_target, write_mask
+from vaelib.engine import options as opt
 from vaelib.engine import parallel
-from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, save
+from vaelib.engine.boards import baselines, by_patient, fold_report, scoreboard
+from vaelib.engine.boards import fold_table as fold_table
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, refuse_to_replace, said_of, save
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import json_ready, write_file
 from vaelib.engine.rows import Rows, mean
@@ -36,6 +40,7 @@ from vaelib.engine.shards import keys_of, meta_of
 from vaelib.engine.states import hash_of, is_finished, remove_states, states_of
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
+from vaelib.spatial import neighbours
 from vaelib.training import augment, copies_of, fit, mask_step, vae_step
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct
@@ -43,7 +48,6 @@ from vaelib.volumes import read_ct
 TRAINED = "vae", "mask"  # the networks of a run
 DETACHED = "VAE, detached decoder"
 RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
-Scores = tuple[np.ndarray | Rows, dict[str, float]]  # a method's probabilities, and its threshold at each side
 
 
 def recipe(*names: str, of: dict = RECIPE) -> dict:
@@ -139,28 +143,34 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
     return kept(path, made_by, lambda: dict(zip((name, "history"), train(**made_by["recipe"]), strict=True)))[name]
 
 
+@opt.checked
 def train(
-    folder: str | Path | None, *, out: Path, level: int = 6, latent: int = 64, beta: float = 0.01, epochs: int = 25,
-    batch_size: int = 64, precision: str = "32-true", seed: int = 0, fold: int | None = None, resume: bool = False,
+    folder: str | Path | None, *, out: Path, level: opt.Level = 6, latent: opt.Latent = 64, beta: opt.Weight = 0.01,
+    epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
+    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
+    overwrite: bool = False,
 ) -> dict | None:  # fmt: skip
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`.
 
-    Returns its metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
+    Where `out` is there, made by other settings or from other data, it stays, and InputError says so. Returns its
+    metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
     with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
+        how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision, lr=lr)
+        made_by = hash_of([made_of, epochs, how])
+        refuse_to_replace(out, made_by, overwrite)
         states = states_of(out, TRAINED, made_of, resume=resume)
-    how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision)
     vae, h = train_vae(lab.train, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
     mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
     if not parallel.is_first():
         return None
     on_val = by_patient(predicted(vae, mask, lab.val), lab.val.patient)
     meta = dict(
-        level=level, window=meta_of(lab.shards, lab.parts["val"][0])["window"], beta=beta, seed=seed, fold=fold,
-        patients=lab.parts, data=fingerprint(lab.train, lab.val), history={"vae": h, "mask": h_mask},
+        made_by=made_by, level=level, window=meta_of(lab.shards, lab.parts["val"][0])["window"], beta=beta, seed=seed,
+        fold=fold, patients=lab.parts, data=fingerprint(lab.train, lab.val), history={"vae": h, "mask": h_mask},
         thresholds=metrics.best_thresholds(lab.shards, on_val, level),
     )  # fmt: skip
     save(out, {"vae": vae, "mask": mask}, **meta)
@@ -170,74 +180,79 @@ def train(
 
 def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:
     """Predict the pancreas: probabilities (N, 1, H, W), as they are asked for where the slices are not in memory."""
-    return s.computed(lambda rows: decode(mask, encode(vae, s.images[rows])[0]))
+    reach = getattr(mask, "config", {}).get("reach", 0)  # of neighbours on each side, whose latents it reads too
+    near = neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()  # (N, 2 * reach + 1)
+
+    def compute(rows: Any) -> np.ndarray:
+        wanted, at = np.unique(near[rows], return_inverse=True)  # each slice is encoded once
+        z = encode(vae, s.images[wanted])[0][at.reshape(-1, near.shape[1])]
+        return decode(mask, z.reshape(len(z), -1, *z.shape[3:]))
+
+    return s.computed(compute)
+
+
+def _of_one(images: np.ndarray) -> Slices:
+    """Take images (N, 1, H, W) as the slices of one patient, whose masks nobody knows."""
+    return Slices(images, images, np.zeros(len(images)), np.linspace(0, 1, len(images)))
+
+
+def usable(checkpoint: Path) -> tuple[VAE, nn.Module, dict]:
+    """Load a VAE of slices and its mask decoder, and all that a use of them needs; see `said_of`.
+
+    Raises
+    ------
+    InputError
+        If the file holds anything else, or says what cannot be.
+    """
+    networks, meta = load(checkpoint, *TRAINED)
+    vae, mask = cast(VAE, networks["vae"]), networks["mask"]
+    size = getattr(vae, "config", {}).get("size", 64)
+    blank = np.zeros((2, 1, size, size), np.float32)
+    try:
+        fit_for_slices = predicted(vae, mask, _of_one(blank)).shape == blank.shape
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # whatever networks have against slices
+        fit_for_slices = False
+    if not fit_for_slices:
+        kinds = " and ".join(type(network).__name__ for network in (vae, mask))
+        raise InputError(f"{checkpoint}: its {kinds} do not turn single slices into masks; take a VAE of slices with "
+                         "its own mask decoder, as `vaelib train` makes them")  # fmt: skip
+    return vae, mask, said_of(checkpoint, meta, size)
 
 
 def evaluate(folder: str | Path | None, *, checkpoint: Path) -> dict:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
-    networks, meta = load(checkpoint, *TRAINED)
-    lab = open_cohort(folder, level=meta["level"], fold=meta.get("fold"))
-    if set(lab.parts["test"]) & set(meta["patients"]["train"]):
+    vae, mask, said = usable(checkpoint)
+    lab = open_cohort(folder, level=said["level"], fold=said["fold"])
+    if set(lab.parts["test"]) & set(said["patients"].get("train", ())):
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
+    if not said["patients"]:
+        warnings.warn(f"{checkpoint}: says not whom it was trained on; if on these, scores are too good", stacklevel=2)
+    if said["window"] != (window := meta_of(lab.shards, lab.parts["val"][0])["window"]):
+        raise InputError(f"{checkpoint}: sees HU {said['window']}, and the cache holds {window}; train one for these")
+    cuts = said["thresholds"]
+    if not {str(2**lab.level), str(2**FULL)} <= cuts.keys():
+        on_val = by_patient(predicted(vae, mask, lab.val), lab.val.patient)
+        cuts = metrics.best_thresholds(lab.shards, on_val, lab.level)
     methods = baselines(lab.shards, lab.train, lab.val, lab.test, lab.level)
-    methods[DETACHED] = predicted(networks["vae"], networks["mask"], lab.test), meta["thresholds"]
+    methods[DETACHED] = predicted(vae, mask, lab.test), cuts
     return json_ready(scoreboard(lab.shards, methods, lab.test.patient, lab.level))
 
 
-def by_patient(array: np.ndarray | Rows, patient: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Take rows (N, 1, H, W) apart by patient, one by one: the name and (S, H, W)."""
-    for name, rows in metrics.per_patient(patient).items():
-        yield name, array[rows][:, 0]
-
-
-def baselines(shards: Path, train: Slices, val: Slices, test: Slices, level: int) -> dict[str, Scores]:
-    """Make what needs no network, as (probability, thresholds) by name: an empty mask, the atlas, the ceiling.
-
-    The ceiling is the true occupancy put back: no method that works at this level can do better.
-    """
-    atlas = metrics.atlas(train)
-    at = lambda s: Rows(len(s.position), lambda rows: atlas(s.position[rows]))  # noqa: E731
-    nothing = Rows(len(test.position), lambda rows: np.zeros_like(test.masks[rows]))
-    methods: dict[str, Scores] = {"empty mask": (nothing, dict.fromkeys((str(2**level), str(2**FULL)), 0.5))}
-    others = {"mean-shape atlas": (at(val), at(test)), "ceiling of the downscaling": (val.masks, test.masks)}
-    for name, (on_val, on_test) in others.items():
-        methods[name] = on_test, metrics.best_thresholds(shards, by_patient(on_val, val.patient), level)
-    return methods
-
-
-def scoreboard(shards: Path, methods: dict[str, Scores], patient: np.ndarray, level: int) -> dict:
-    """Score methods, given as (probability (N, 1, H, W), thresholds) by name, on the patients of test slices.
-
-    Returns
-    -------
-    dict
-        By method: its ``thresholds``, and by side ("64", "512") and metric the per-patient ``values``, their
-        ``mean`` and the bounds ``low`` and ``high`` of its 95% interval.
-    """
-    board = {}
-    for name, (probability, thresholds) in methods.items():
-        scores = metrics.score(shards, by_patient(probability, patient), level, thresholds)
-        sides = {side: {m: _interval(values) for m, values in rows.items()} for side, rows in scores.items()}
-        board[name] = {"thresholds": thresholds} | sides
-    return board
-
-
-def _interval(values: list[float]) -> dict:
-    return metrics.bootstrap(values)._asdict() | {"values": values}
-
-
+@opt.checked
 def segment(
-    series: Path, *, checkpoint: Path, out: Path, threshold: float | None = None, overwrite: bool = False
+    series: Path, *, checkpoint: Path, out: Path, threshold: opt.Threshold = None, overwrite: bool = False
 ) -> None:
     """Predict the pancreas on the grid of any CT series and write it; see `vaelib segment --help`."""
     check_target(out, overwrite)
-    networks, meta = load(checkpoint, *TRAINED)
+    vae, mask, said = usable(checkpoint)
+    cut = said["thresholds"].get(str(2**FULL)) if threshold is None else threshold
+    if cut is None:
+        raise InputError(f"{checkpoint}: holds no threshold for full size; say one, such as `--threshold 0.3`")
     scan = read_ct(series)
-    images = images_at(scan, meta["level"], *meta["window"])[:, None]
-    probability = decode(networks["mask"], encode(networks["vae"], images)[0])[:, 0]
-    mask = to_scan(probability, scan, meta["thresholds"][str(2**FULL)] if threshold is None else threshold)
-    write_mask(mask, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
-    volume = sitk.GetArrayViewFromImage(mask).sum() * np.prod(scan.GetSpacing()) / 1000
+    images = images_at(scan, said["level"], *said["window"])[:, None]
+    found = to_scan(predicted(vae, mask, _of_one(images))[:, 0], scan, cut)
+    write_mask(found, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
+    volume = sitk.GetArrayViewFromImage(found).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 
 
@@ -270,17 +285,17 @@ def cross_validate(
     InputError
         A fold in `out` was made with other settings; or no such fold.
     """
-    if only is not None and not 0 <= only < FOLDS:
-        raise InputError(f"fold {only}: there are {FOLDS}, from 0 to {FOLDS - 1}")
-    made = [Path(out) / f"fold{k}.json" for k in range(FOLDS)]
-    for k in range(FOLDS) if only is None else [only]:
+    if only is not None and not 0 <= only < opt.FOLDS:
+        raise InputError(f"fold {only}: there are {opt.FOLDS}, from 0 to {opt.FOLDS - 1}")
+    made = [Path(out) / f"fold{k}.json" for k in range(opt.FOLDS)]
+    for k in range(opt.FOLDS) if only is None else [only]:
         lab = open_cohort(folder, fold=k)
         keys = keys_of(lab.shards, sorted(sum(lab.parts.values(), [])))  # what the shards of all patients are made from
         made_by = {"fold": k} | training | {"data": hash_of(keys)}
         if is_finished(made[k], made_by):
             continue
         checkpoint = made[k].with_suffix(".safetensors")
-        train(lab.folder, out=checkpoint, fold=k, resume=True, **training)
+        train(lab.folder, out=checkpoint, fold=k, resume=True, overwrite=True, **training)
         board = evaluate(lab.folder, checkpoint=checkpoint)
         write_file(made[k], json.dumps({"made_by": made_by, "test": lab.parts["test"], "methods": board}, indent=1))
     if not all(path.exists() for path in made):
@@ -288,29 +303,3 @@ def cross_validate(
     board = fold_report([json.loads(path.read_text()) for path in made])
     write_file(Path(out) / "report.json", json.dumps(board, indent=1))
     return board
-
-
-def fold_report(folds: list[dict]) -> dict:
-    """Join all folds: by method, side and metric the values of every patient, their mean and 95% interval.
-
-    The interval resamples patients over all folds. It holds their chance and not that of training: patients of
-    one fold share a model.
-    """
-    patients, methods = [name for fold in folds for name in fold["test"]], {}
-    for name, sides in folds[0]["methods"].items():
-        methods[name] = {side: {} for side in sides if side.isdigit()}
-        for side, rows in methods[name].items():
-            for metric in sides[side]:
-                values = [v for fold in folds for v in fold["methods"][name][side][metric]["values"]]
-                rows[metric] = _interval([float("inf") if v is None else v for v in values])
-    return json_ready({"patients": patients, "folds": [len(fold["test"]) for fold in folds], "methods": methods})
-
-
-def fold_table(board: dict) -> str:
-    """Write a report in aligned columns: Dice with its interval at each side, over all patients."""
-    cell = "{mean:.3f} ({low:.3f} to {high:.3f}) at {side}"
-    lines = [f"{len(board['patients'])} patients, each tested once, in folds of {board['folds']}"]
-    for name, sides in board["methods"].items():
-        cells = [cell.format(side=side, **rows["dice"]) for side, rows in sides.items()]
-        lines.append(f"{name:28s} Dice " + "  ".join(cells))
-    return "\n".join(lines)

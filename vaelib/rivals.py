@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from vaelib import recipes
 from vaelib.cohort import Cohort, Slices
 from vaelib.engine.rows import Rows, mean
-from vaelib.latent import decode, encode
+from vaelib.latent import decode
 from vaelib.recipes import RECIPE
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
 from vaelib.training import Step, augment, fit, jitter, mask_step, moved_latents, vae_step
@@ -129,14 +129,7 @@ class Detached(Method):
 
     def predict(self, slices: Slices) -> np.ndarray | Rows:
         """Predict probabilities (N, 1, H, W), as every `Method`."""
-        near = _near(slices, self.networks["mask"].config.get("reach", 0))
-
-        def read(rows: Any) -> np.ndarray:
-            wanted, at = np.unique(near[rows], return_inverse=True)  # each slice is encoded once
-            z = encode(self.networks["vae"], slices.images[wanted])[0][at.reshape(-1, near.shape[1])]
-            return decode(self.networks["mask"], z.reshape(len(z), -1, *z.shape[3:]))
-
-        return slices.computed(read)
+        return recipes.predicted(self.networks["vae"], self.networks["mask"], slices)
 
 
 class Arm(NamedTuple):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vaelib.engine.errors import InputError
-from vaelib.vae import BASE, VAE, widths
+from vaelib.vae import BASE, VAE, log_odds, widths
 
 WIDEST = 128  # channels at which the cascade stops doubling
 GRID = 8  # side of the spatial latent of `build`
@@ -129,7 +129,7 @@ class ResidualDecoder(nn.Module):
         for w_in, w_out in zip(down[::-1], down[-2::-1], strict=False):  # 8 => 16 => 32
             stages.append(nn.Sequential(*doubling(w_in, w_out, upsample), Residual(w_out)))
         stages.append(nn.Sequential(norm(down[0]), nn.SiLU(), *doubling(down[0], 1, upsample)))  # 32 => 64
-        nn.init.constant_(stages[-1][-1].get_parameter("bias"), math.log(start / (1 - start)))
+        nn.init.constant_(stages[-1][-1].get_parameter("bias"), log_odds(start))
         self.stages = nn.Sequential(*stages)
 
     def forward(self, z: Tensor) -> Tensor:

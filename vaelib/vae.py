@@ -52,6 +52,14 @@ def widths(size: int, channels: int) -> list[int]:
     return [channels * 2**i for i in range((size // BASE).bit_length() - 1)]
 
 
+def log_odds(mean: float) -> float:
+    """Return the bias whose sigmoid is the mean of the targets; InputError where all of them are 0, or all 1."""
+    if not 0 < mean < 1:
+        raise InputError(f"the mean of what is to be learned is {mean:g}: images all black or all white, or masks all "
+                         "empty, teach nothing; look at the cohort with `vaelib check`")  # fmt: skip
+    return math.log(mean / (1 - mean))
+
+
 class Encoder(nn.Module):
     """The encoder: from an image to the mean and log variance of its latent.
 
@@ -107,7 +115,7 @@ class Decoder(nn.Module):
         layers = [nn.Linear(latent, down[-1] * BASE**dims), nn.Unflatten(1, (down[-1],) + (BASE,) * dims)]
         for w_in, w_out in zip(down[::-1], down[-2::-1] + [1], strict=True):  # 4 => 8 => 16 => 32 => 64
             layers += [nn.ELU(), conv(w_in, w_out, kernel_size=4, stride=2, padding=1)]
-        nn.init.constant_(layers[-1].get_parameter("bias"), math.log(start / (1 - start)))
+        nn.init.constant_(layers[-1].get_parameter("bias"), log_odds(start))
         self.cascade = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ def test_a_process_that_is_killed_stops_the_run_and_the_next_run_goes_on(tmp_pat
 def test_a_batch_is_shared_out_whole(monkeypatch):
     rows = torch.arange(100, 111)
     shares = []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     for rank in range(4):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "4")

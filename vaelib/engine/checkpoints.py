@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,25 @@ from torch import Tensor, nn
 from vaelib.cohort import Slices
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
+from vaelib.engine.options import FOLDS
 from vaelib.engine.rows import chunks
 
 NETWORKS = {  # by name, the module that a class of networks is in; no other is ever built
     "VAE": "vae", "MaskDecoder": "vae", "Supervised": "vae", "ResidualVAE": "spatial",
     "ResidualMaskDecoder": "spatial", "SequenceDecoder": "sequence", "UNet": "rivals",
 }  # fmt: skip
+
+OURS = "name a checkpoint that `vaelib train` made"
+OTHERS = {  # what lies in the place of a checkpoint, by its first bytes
+    b"version https://git-lfs": "the pointer of Git LFS, not the file; fetch it with `git lfs pull`",
+    b"/annex/objects": "the pointer of git-annex, not the file; fetch it with `git annex get`",
+    b"PK": f"a zip, such as PyTorch saves, which may hold code and is not read; {OURS}",
+    b"\x80": f"a pickle, which may hold code and is not read; {OURS}",
+    b"\x1f\x8b": "compressed; unpack it with `gunzip`",
+    b"\x89HDF": f"an HDF5 file, such as Keras saves; {OURS}",
+    b"<": f"a web page, as a failed download leaves it; {OURS}",
+}
+WINDOW = [-160.0, 240.0]  # HU, where a file does not say which
 
 
 def write(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
@@ -53,18 +68,36 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     InputError
         If the file is missing, or not as `write` wrote it.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; train one first (`vaelib train`)")
+    _refuse_others(path)
     try:
         with safe_open(path, "pt") as f:
             said = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
-        if said.pop("sha256", None) != _digest(tensors, said):
+        written = said.pop("sha256", None)
+        if written and written != _digest(tensors, said):
             raise ValueError("its hash is another")
-        return tensors, {k: json.loads(v) for k, v in said.items()}
+        if written:
+            return tensors, {k: json.loads(v) for k, v in said.items()}
     except (SafetensorError, ValueError) as e:
-        why = _first_line(e)
-        raise InputError(f"{path}: not a whole safetensors file of vaelib ({why}); delete it and train again") from e
+        why = f"{path}: not a whole safetensors file of vaelib ({_first_line(e)})"
+        raise InputError(f"{why}; copy it anew, or train again by `vaelib train --overwrite`") from e
+    raise InputError(f"{path}: was written by another program, without what vaelib rebuilds networks from; {OURS}")
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse, by the cause, what is no safetensors file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint; train one first (`vaelib train`)") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name the checkpoint in it") from None
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror}") from None
+    for mark, what in OTHERS.items():
+        if start.startswith(mark):
+            raise InputError(f"{path}: not a whole safetensors file but {what}")
 
 
 def _digest(tensors: dict[str, Tensor], said: dict[str, str]) -> str:
@@ -202,6 +235,60 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
             f"{path}: holds {sorted(found) or 'no networks'}, not {missing}; train them with `vaelib train`"
         )
     return _networks(path, tensors, metadata), metadata
+
+
+def said_of(path: str | Path, metadata: dict, size: int) -> dict:
+    """Complete what a checkpoint says by what can be derived, and refuse what cannot be.
+
+    Parameters
+    ----------
+    path : path
+    metadata : dict
+        As `load` returns it.
+    size : int
+        Side in pixels of the slices that its networks read.
+
+    Returns
+    -------
+    dict
+        ``level``, from the size; ``window``, or else that of `prepare`; ``thresholds`` by side, ``patients`` and
+        ``fold``, {} and None where they are not said.
+
+    Raises
+    ------
+    InputError
+        One of them is said, and cannot be.
+    """
+    level, cut = size.bit_length() - 1, metadata.get("threshold")
+    said = {"level": level, "window": WINDOW, "thresholds": {} if cut is None else {str(size): cut}, "patients": {}}
+    said |= {"fold": None} | {k: v for k, v in metadata.items() if k in said or k == "fold"}
+    rules: dict[str, Callable[[Any], bool]] = {
+        "level": lambda v: v == level,
+        "window": lambda v: len(v) == 2 and -math.inf < v[0] < v[1] < math.inf,
+        "thresholds": lambda v: all(0 < cut < 1 for cut in v.values()),
+        "patients": lambda v: not v or all(isinstance(name, str) for name in v["train"]),
+        "fold": lambda v: v is None or v in range(FOLDS),
+    }
+    for name, right in rules.items():
+        try:
+            fits = right(said[name])
+        except (TypeError, AttributeError, KeyError):
+            fits = False
+        if not fits:
+            raise InputError(f"{path}: says {name} = {said[name]!r:.60}, which does not fit its networks of {size} x "
+                             f"{size} pixels, or any; {OURS}")  # fmt: skip
+    return said
+
+
+def refuse_to_replace(path: Path, made_by: str, overwrite: bool) -> None:
+    """Raise InputError if `path` is there, and not from a run that would make the same again; or is a folder."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the checkpoint to write in it with `--out`")
+    with suppress(InputError):
+        overwrite = overwrite or not path.exists() or read(path)[1].get("made_by") == made_by
+    if not overwrite:
+        raise InputError(f"{path}: is there, and other settings or data made it; replace it with `--overwrite`, or "
+                         "name another with `--out`")  # fmt: skip
 
 
 def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: bool = False) -> dict:

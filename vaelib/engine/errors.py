@@ -1,4 +1,6 @@
-"""The exception that `vaelib` raises for bad input, and its one kind that has a name of its own."""
+"""The exception that `vaelib` raises for bad input, and its kinds that have a name of their own."""
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as GPUs, and as CPUs, say it
 
 
 class InputError(ValueError):
@@ -13,5 +15,5 @@ class NotFinite(InputError, FloatingPointError):
     """NaN or Inf where a number is needed: in data, a loss, a gradient, or a prediction."""
 
 
-class UnguardedScript(SystemExit, InputError):
-    """A script without a main guard, which each of its workers would run; where nobody catches it, its line is all."""
+class WorkersStopped(SystemExit, InputError):
+    """Workers that were killed, or that a script without a main guard keeps from starting; uncaught, it is one line."""

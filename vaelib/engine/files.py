@@ -18,6 +18,21 @@ from vaelib.engine.errors import InputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP}
+REMEDIES = (
+    (FULL, "make room and run the same again"),
+    (REFUSED, "choose a folder that you may write to"),
+    (IN_THE_WAY, "a file is where a folder should be, or a folder where a file; choose another name"),
+    ({errno.ENAMETOOLONG}, "choose a shorter name"),
+)
+
+
+def native(path: str | Path) -> str:
+    """Return the name of a file as ITK and other C libraries take it; InputError where its bytes are not UTF-8."""
+    try:
+        return os.fsencode(Path(path).expanduser()).decode()
+    except UnicodeError:
+        raise InputError(f"{path}: its name is not UTF-8, and ITK cannot open it; rename it") from None
 
 
 def native(path: str | Path) -> str:
@@ -58,7 +73,7 @@ def atomic_write(path: str | Path, keep: Callable[[Path], bool] | None = None) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        mark = f".{path.name}.{socket.gethostname()}.{os.getpid()}."
+        mark = f".{path.name[:40]}.{socket.gethostname()}.{os.getpid()}."
         room = Path(tempfile.mkdtemp(prefix=mark, dir=path.parent))
     except OSError as error:
         raise _cannot_write(error, path) from None
@@ -70,7 +85,7 @@ def atomic_write(path: str | Path, keep: Callable[[Path], bool] | None = None) -
             error = error.__cause__
         named = error.filename  # a failed write names no file; what cannot be read elsewhere does
         ours = named is None or str(named).startswith((str(room), str(path)))
-        if ours and error.errno in FULL | REFUSED:
+        if ours and any(error.errno in numbers for numbers, _ in REMEDIES):
             raise _cannot_write(error, path) from None
         raise
     finally:
@@ -113,9 +128,11 @@ def _replace(made: Path, path: Path, keep: Callable[[Path], bool] | None) -> Non
 
 
 def _cannot_write(error: OSError, path: Path) -> InputError:
-    if error.errno in FULL:
-        return InputError(f"{path}: cannot be written: {error.strerror}; make room and run the same again")
-    return InputError(f"{path}: cannot be written: {error.strerror}; choose a folder that you may write to")
+    """Say why a file cannot be written, and what helps against that."""
+    remedy = next((what for numbers, what in REMEDIES if error.errno in numbers), "see to that and run the same again")
+    if error.errno in REFUSED and re.search(r"\bdata\W(cache|models)\b", str(path)):
+        remedy = "name another for all data and models by VAELIB_HOME"
+    return InputError(f"{path}: cannot be written: {error.strerror}; {remedy}")
 
 
 def json_ready(value: Any) -> Any:

@@ -51,7 +51,7 @@ def describe_fault(
         if bad := rows_not_finite(values):
             numbers = _few(sorted(rows[bad].tolist()))
             return f"NaN or Inf in {name}[{k}], rows {numbers} (from 0)", "mend what they were made of"
-    less = "take a lower lr, or precision 32-true"
+    less = "take a lower lr (`--lr 0.0005`), or precision 32-true"
     for found in losses:
         if not found["total"].isfinite():
             said = ", ".join(f"{part} {float(value):.4g}" for part, value in found.items())

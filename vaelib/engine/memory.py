@@ -13,11 +13,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vaelib.engine.errors import InputError
+from vaelib.engine.errors import OUT_OF_MEMORY, InputError
 from vaelib.losses import vae_loss
 from vaelib.vae import VAE
 
-OUT = ("out of memory", "can't allocate memory", "not enough memory")  # as GPUs, and as CPUs, say it
 ADAM = 3  # a weight and Adam's two means of its gradient; the gradient itself comes and goes with the step
 
 
@@ -123,7 +122,7 @@ def what_fits(model: nn.Module, step: Callable, batch: Sequence[Tensor], room: i
     while room is not None and fewer and step_bytes(model, step, parts(fewer)) > room:
         fewer //= 2
     if fewer:
-        text += f": use batch_size={fewer} ({_gb(step_bytes(model, step, parts(fewer)))})"
+        text += f": use batch_size={fewer} (`--batch-size {fewer}`; {_gb(step_bytes(model, step, parts(fewer)))})"
     else:
         text += ": not even one image fits, so use a smaller size or fewer channels"
     spare = any(getattr(m, "recompute", None) is False for m in model.modules())
@@ -148,7 +147,7 @@ def explain_out_of_memory(
     try:
         yield
     except RuntimeError as e:
-        if not any(words in str(e) for words in OUT):
+        if not any(words in str(e) for words in OUT_OF_MEMORY):
             raise
         traceback.clear_frames(e.__traceback__)  # what the broken step still held
         try:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vaelib.engine.errors import InputError
+
 if TYPE_CHECKING:  # modules that hold no network do without both
     from lightning_fabric import Fabric
     from torch import Tensor
@@ -19,10 +21,24 @@ ON_A_NODE = ("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE")  # of which SLURM'
 
 
 def world() -> tuple[int, int]:
-    """Return the rank of this process, from 0, and how many processes there are, as the launcher says."""
-    for rank, size in LAUNCHERS:
-        if rank in os.environ and size in os.environ:
-            return int(os.environ[rank]), int(os.environ[size])
+    """Return the rank of this process, from 0, and how many processes there are, as the launcher says.
+
+    Raises
+    ------
+    InputError
+        What a launcher's variables say cannot be, or was left in the shell: torchrun marks what it starts.
+    """
+    for names in LAUNCHERS:
+        said = [os.environ.get(name, "") for name in names]
+        if not all(said) or said == ["0", "1"]:
+            continue
+        found = " and ".join(f"{name}={value!r:.20}" for name, value in zip(names, said, strict=True))
+        if names[0] == "RANK" and "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise InputError(f"{found} in the environment, but torchrun did not start this process; start it so, or "
+                             "say `unset RANK WORLD_SIZE`")  # fmt: skip
+        if not all(value.isdecimal() for value in said) or int(said[0]) >= int(said[1]):
+            raise InputError(f"{found} in the environment: no process has such a number; start it anew")
+        return int(said[0]), int(said[1])
     return 0, 1
 
 

@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from vaelib.engine import checkpoints, finite, memory, parallel
 from vaelib.engine.errors import InputError, NotFinite
+from vaelib.engine.options import BATCH, LR, Count, Precision, Rate, Seed, refuse
 from vaelib.engine.rows import Rows
 from vaelib.engine.workers import progress_bar
 
@@ -48,15 +49,18 @@ class Plan:
         128 on a CPU, and all of them on a GPU.
     """
 
-    epochs: int = 30
-    batch_size: int = 64
-    lr: float = 2e-3
+    epochs: Count = 30
+    batch_size: Count = BATCH
+    lr: Rate = LR
     patience: int | None = None
-    seed: int = 0
+    seed: Seed = 0
     accelerator: str = "auto"
-    precision: str = "32-true"
+    precision: Precision = "32-true"
     compiled: bool = False
     at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        refuse(self.__annotations__, vars(self))
 
 
 class Part(NamedTuple):

@@ -2,20 +2,25 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from vaelib.engine.errors import UnguardedScript
+from vaelib.engine.errors import WorkersStopped
+from vaelib.engine.options import Workers, checked
 from vaelib.engine.parallel import is_first
 
 UNGUARDED = 119  # the exit status of a worker that found itself starting workers
-ADVICE = 'put what the script does under `if __name__ == "__main__":` (each worker runs the rest), or pass workers=1'
+FEWER = "do it with fewer, as `vaelib prepare --workers 1` does (check and phantom take it too; in Python, workers=1)"
+ADVICE = 'put what the script does under `if __name__ == "__main__":`, since each worker runs the rest'
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
@@ -28,8 +33,18 @@ def progress_bar(*args: Any, **options: Any) -> tqdm:
     return tqdm(*args, disable=silent, **options)
 
 
+def cores() -> int:
+    """Count the cores that this process may use: less than the machine's in a job, a container, or under `taskset`."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # "max 100000" where a container has no limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
+
+
+@checked
 def map_in_processes(
-    work: Callable[[Any], Any], items: Iterable[Any], *, workers: int | None = None, **bar: Any
+    work: Callable[[Any], Any], items: Iterable[Any], *, workers: Workers = None, **bar: Any
 ) -> Iterator[Any]:
     """Yield ``work(item)`` for each item in order, from several processes and with one progress bar.
 
@@ -41,26 +56,33 @@ def map_in_processes(
     work, items
         A function, and what it is called with.
     workers : int, optional
-        Processes; by default one a core. With one, or one item, the work is done in this process.
+        Processes; by default one for each of `cores`. With one, or one item, the work is done in this process.
     **bar
         Options of `progress_bar`.
 
     Raises
     ------
-    UnguardedScript
+    WorkersStopped
         A fresh process runs the user's script up to its main guard. Without one it would come here again: it ends.
+        Or a worker was killed, or none can be started.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that is running the script
         os._exit(UNGUARDED)
     items = list(items)
-    workers = min(workers or os.cpu_count() or 1, len(items))
+    workers = min(workers or cores(), len(items))
+    if workers > 1:
+        _look_at_script()
     with progress_bar(total=bar.pop("total", len(items)), **bar) as shown:
         if workers <= 1:
             for item in items:
                 yield work(item)
                 shown.update()
             return
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
+        try:
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+        except OSError as error:  # a container without shared memory
+            raise WorkersStopped(f"no worker can be started: {error.strerror}; {FEWER}") from None
+        with pool:
             jobs = [pool.submit(work, item) for item in items]
             started = multiprocessing.active_children()
             try:
@@ -69,14 +91,36 @@ def map_in_processes(
                     shown.update()
             except BaseException as error:
                 pool.shutdown(cancel_futures=True)
-                if isinstance(error, BrokenProcessPool) and UNGUARDED in [process.exitcode for process in started]:
-                    shown.leave = False
-                    raise UnguardedScript(f"{sys.modules['__main__'].__file__}: {ADVICE}") from None
-                raise
+                if not isinstance(error, BrokenProcessPool):
+                    raise
+                shown.leave = False
+                ends = [process.exitcode for process in started]
+                if UNGUARDED in ends:
+                    raise WorkersStopped(f"{sys.modules['__main__'].__file__}: {ADVICE}") from None
+                raise WorkersStopped(f"{bar.get('desc', 'workers')}: {_end(ends)}; {FEWER}") from None
+
+
+def _end(codes: list[int | None]) -> str:
+    """Say how the first worker ended that was not told to."""
+    code = next((code for code in codes if code not in (None, 0, -signal.SIGTERM)), None)
+    if code == -signal.SIGKILL:
+        return "a worker was killed, as a system does that runs out of memory"
+    return f"a worker ended by itself, with status {code}"
+
+
+def _look_at_script() -> None:
+    """See to it that workers can begin as this process did: they run its script once more, up to the main guard."""
+    main = sys.modules["__main__"]
+    file = Path(getattr(main, "__file__", None) or "")
+    if file.name and not file.is_file():  # a script from standard input, which no worker finds, nor needs
+        del main.__file__
+    elif file.suffix == ".py" and file.stem != "__main__" and "__name__" not in file.read_text(errors="replace"):
+        raise WorkersStopped(f"{file}: {ADVICE}")
 
 
 def _end_with_parent() -> None:
     """Let a worker end where the process that started it is gone: one that is killed can tell nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all processes, and one of them says so
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
