@@ -4,6 +4,7 @@ Geometry is DICOM's and ITK's: mm in the patient's LPS frame (left, posterior, s
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,12 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.headers import check_evenly_stacked, read_numbers
+from vaelib.dicom.headers import half_digit, read_numbers, rounding_of_cosines
+from vaelib.engine.errors import InputError
+
+TOLERANCE = 0.01  # a gap between slices may differ from the others by 1%, or by 0.01 mm if that is more
+STEPS = np.linspace(-2, 2, 401)  # slopes to try, as tolerances over the length of the stack
+TURN = 2.5  # rounding of the cosines turns the normal by this many times half their last digit at most (root of 6)
 
 
 class Grid(NamedTuple):
@@ -30,13 +36,18 @@ class Grid(NamedTuple):
 
 def even_grid(
     positions: np.ndarray,
-    cosines: Sequence[float],
+    cosines: Sequence[float] | np.ndarray,
     pixels: Sequence[float],
     names: Sequence[str],
     *,
     sparse: bool = False,
+    distance: float | None = None,
+    rounding: tuple[np.ndarray | float, float] = (0.0, 0.0),
 ) -> tuple[Grid, np.ndarray]:
     """Fit an even grid to slices, and return it with the place of each slice along the slice normal, (n,) int.
+
+    Axes are the nearest orthonormal ones; origin and distance come from least squares. A scan whose numbers are
+    rounded is neither uneven nor tilted for that, unless this hides more than a tenth of the distance between slices.
 
     Parameters
     ----------
@@ -49,20 +60,87 @@ def even_grid(
     names : n names of files or frames, for messages.
     sparse : bool
         Whether slices may be missing, as frames of a SEG may.
+    distance : float, optional
+        Between slices in mm, roughly, where slices may be missing; one frame alone does not tell.
+    rounding : (of positions, of cosines)
+        Half of their last digit, for positions one number or that of x, y and z; by default all are exact.
 
     Raises
     ------
     InputError
-        A missing (unless `sparse`), doubled or sheared slice, or uneven spacing.
+        A missing (unless `sparse`), doubled or sheared slice, uneven spacing, or skewed axes.
     """
-    raise NotImplementedError
+    axes, (half, turn), positions = np.reshape(cosines, (2, 3)).astype(float), rounding, np.asarray(positions, float)
+    if not np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=max(1e-3, 4 * turn)):
+        raise InputError(f"{names[0]}: ImageOrientationPatient {axes.ravel()} is skewed; export the scan again")
+    normal = slice_normal(axes.ravel())
+    normal = normal / np.linalg.norm(normal)
+    order = np.argsort(positions @ normal, kind="stable")
+    stack, named = positions[order] - positions[order[0]], [names[k] for k in order]
+    half = np.where(np.ptp(stack, axis=0) > 0, half, 0)  # what is the same in all slices shifts none against another
+    places = _places(stack @ normal, named, np.abs(normal) @ half, sparse, distance)
+    if len(places) > 1:
+        distance = float(stack[-1] @ normal) / places[-1]
+    assert distance is not None
+    normal = _normal(stack, places, normal, half.max(), turn)
+    aside = np.linalg.norm(stack - np.outer(stack @ normal, normal), axis=1)
+    if aside.max() > 0.1 + TURN * turn * (stack[-1] @ normal) + min(2 * half.max(), distance / 10):
+        name = named[int(aside.argmax())]
+        raise InputError(f"{name}: lies {aside.max():.2f} mm aside (tilted gantry?); resample it upright first")
+    centred = places - places.mean()
+    distance += centred @ np.round(stack @ normal - distance * places, 9) / max(centred @ centred, 1)
+    shift = np.round(stack - np.outer(distance * places, normal), 9).mean(0)
+    left, _, right = np.linalg.svd(axes - np.outer(axes @ normal, normal), full_matrices=False)
+    origin, direction = positions[order[0]] + shift, np.transpose([*(left @ right), normal])
+    spacing = pixels[1], pixels[0], float(distance)
+    return Grid(tuple(origin.tolist()), spacing, tuple(direction.ravel().tolist())), places[np.argsort(order)]
+
+
+def _places(along: np.ndarray, names: Sequence[str], half: float, sparse: bool, distance: float | None) -> np.ndarray:
+    """Count the places of slices from their ascending positions, (n,) int; raise where one is missing or doubled."""
+    gaps = np.diff(along)
+    if len(gaps) == 0:
+        if sparse and distance:
+            return np.array([0])
+        raise InputError(f"{names[0]}: a single slice; give the whole series")
+    usual = np.sort(gaps)[(len(gaps) - 1) // 2]  # the lower median: a gap that exists
+    if sparse:
+        usual = distance or gaps[gaps <= 1.5 * gaps.min()].mean()
+    usual = max(usual, 0.01)
+    steps = np.maximum(np.round(gaps / usual), 1) if sparse else np.ones(len(gaps))
+    places, off = np.append(0, steps.cumsum()).astype(int), np.abs(gaps - steps * usual)
+    slack, tolerance = max(TOLERANCE * usual, 0.01), min(max(half, 0.01), usual / 10)
+    trend = along - along[-1] / places[-1] * places - np.outer(STEPS * tolerance / places[-1], places)
+    fits = off.max() <= slack or np.ptp(trend, axis=1).min() <= 2.02 * tolerance  # all within it of one straight line
+    if fits and gaps.min() >= 0.01:
+        return places
+    k = int(np.argmin(gaps) if gaps.min() < 0.01 else np.round(off, 6).argmax())
+    near = gaps[np.abs(gaps - usual) <= usual / 5].mean() if gaps.min() >= 0.01 else usual
+    count, fault = round(gaps[k] / near), "uneven spacing; resample the scan to even slices first"
+    if gaps[k] < 0.01:
+        fault = "the same place twice; remove one of the two"
+    elif sparse:
+        fault = "no whole number of slices; export it again"
+    elif count > 1 and abs(gaps[k] - count * near) <= max(slack, 2 * tolerance) * count:
+        fault = f"{count - 1} missing slice(s); download the series again"
+    raise InputError(f"{names[k]}: {gaps[k]:.2f} mm from {Path(names[k + 1]).name}, {usual:.2f} is usual: {fault}")
+
+
+def _normal(stack: np.ndarray, places: np.ndarray, normal: np.ndarray, half: float, turn: float) -> np.ndarray:
+    """Take the direction of the stack for the normal, where that is known better than rounded cosines and agrees."""
+    if np.linalg.norm(stack[-1]) * turn <= half:
+        return normal
+    line = (places - places.mean()) @ stack
+    line /= np.linalg.norm(line)
+    return line if 1e-9 < np.linalg.norm(line - normal) <= TURN * turn else normal
 
 
 def grid_of(headers: list[Dataset]) -> Grid:
     """Fit the grid of a CT series, whose headers are sorted as `series_headers` gives them."""
-    distance = check_evenly_stacked(headers)
-    row, column = read_numbers(headers[0], "ImageOrientationPatient", 6).reshape(2, 3)
-    down, across = read_numbers(headers[0], "PixelSpacing", 2).tolist()  # between rows, between columns
-    origin = tuple(read_numbers(headers[0], "ImagePositionPatient", 3).tolist())
-    normal = slice_normal([*row, *column])
-    return Grid(origin, (across, down, distance), tuple(np.transpose([row, column, normal]).ravel().tolist()))
+    positions, cosines = (
+        np.array([read_numbers(ds, keyword, count) for ds in headers])
+        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
+    )
+    rounding = half_digit(headers, "ImagePositionPatient"), rounding_of_cosines(headers)
+    pixels, names = read_numbers(headers[0], "PixelSpacing", 2).tolist(), [ds.filename for ds in headers]
+    return even_grid(positions, cosines.mean(0), pixels, names, rounding=rounding)[0]
