@@ -7,11 +7,14 @@ show that a scan identifies nobody: a face, a rare implant, a private tag may.
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from pydicom import DataElement, Dataset
+from pydicom.multival import MultiValue
+from pydicom.valuerep import PersonName
 
 LISTS = tomllib.loads(Path(__file__).with_name("identity.toml").read_text("utf-8"))
 KEPT, EMPTIED = LISTS["kept"], LISTS["emptied"]
@@ -22,8 +25,23 @@ AT_MOST = 5  # more attributes than that are counted, not named
 STROKES = 50  # thin runs of pixels in a slice: small writing has 150, 14 is the most in 2,258 slices without any
 
 
+def text_of(ds: Dataset, keyword: str) -> str:
+    """Read an attribute as text: empty where it is missing, is no text or number, or cannot be read."""
+    try:
+        value = ds.get(keyword)
+    except Exception:  # pydicom raises many kinds on what is not of the kind that the standard wants
+        return ""
+    values = value if isinstance(value, MultiValue) else [value]
+    return "\\".join(map(str, values)) if all(isinstance(v, str | float | PersonName) for v in values) else ""
+
+
+def uid_of(ds: Dataset, keyword: str) -> str:
+    """Read a UID: empty where there is none, or what is there is none and might say anything."""
+    return found[0] if (found := re.fullmatch(r"[0-9.]{1,64}", text_of(ds, keyword))) else ""
+
+
 def deidentified(ds: Dataset) -> Dataset:
-    """Copy of a header what a SEG needs: geometry, UIDs and the research ID, and nothing else of the patient.
+    """Copy of a header what a SEG needs, UIDs and geometry aside: the research ID, and nothing else of the patient.
 
     Parameters
     ----------
@@ -33,20 +51,21 @@ def deidentified(ds: Dataset) -> Dataset:
     Returns
     -------
     Dataset
-        `KEPT` as far as it is there, and `EMPTIED`, but for a name that is no more than PatientID once more.
+        `KEPT` as far as it is there and can be written, and `EMPTIED`, but for a name that is no more than PatientID
+        once more.
     """
-    out = Dataset()
-    out.file_meta, out.SliceThickness = ds.file_meta, ""  # some anonymisers remove what a CT may leave empty
-    latin = ds.get("SpecificCharacterSet") == "ISO_IR 100"
+    out, patient, name = Dataset(), text_of(ds, "PatientID"), text_of(ds, "PatientName")
+    latin = text_of(ds, "SpecificCharacterSet") == "ISO_IR 100"
     out.SpecificCharacterSet = "ISO_IR 100" if latin else "ISO_IR 192"  # Latin-1, or else Unicode for any PatientID
     for keyword in EMPTIED:
         setattr(out, keyword, "")
-    for keyword in [*KEPT, *(name for name, known in LISTS["nobodys"].items() if ds.get(name) in known)]:
-        if keyword in ds:
-            out[keyword] = ds[keyword]
-    out.PatientID = ds.get("PatientID") or ""
-    if _letters(ds.get("PatientName")) == _letters(out.PatientID):
-        out.PatientName = ds.get("PatientName") or ""
+    for keyword in [*KEPT, *(name for name, known in LISTS["nobodys"].items() if text_of(ds, name) in known)]:
+        if text := text_of(ds, keyword):
+            with suppress(ValueError):  # of no such kind
+                setattr(out, keyword, text)
+    out.PatientID = patient
+    if _letters(name) == _letters(patient):
+        out.PatientName = name
     return out
 
 

@@ -4,29 +4,33 @@ CT follows the CT Image IOD (DICOM PS3.3 A.3), masks the Segmentation IOD (PS3.3
 highdicom. Positions are in mm in the patient's LPS frame: x to the left, y to the back, z to the head.
 """
 
+import tempfile
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
 from vaelib import __version__
-from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.headers import read_numbers, series_headers
-from vaelib.dicom.identity import deidentified
+from vaelib.dicom.geometry import image_like, slice_normal
+from vaelib.dicom.grid import Grid, grid_of
+from vaelib.dicom.identity import deidentified, uid_of
 from vaelib.dicom.masks import check_nifti, twin_of
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import atomic_write
-from vaelib.volumes import Scan
+from vaelib.engine.files import atomic_write, native
+from vaelib.volumes import Scan, read_ct, read_mask
 
 AXIAL = (1, 0, 0, 0, -1, 0)  # as every scan of Pancreas-CT: row 0 is the most posterior
 CT = tomllib.loads(Path(__file__).with_name("ct.toml").read_text("utf-8"))
 DATE, TIME = CT["StudyDate"], CT["StudyTime"]  # fixed: the same bytes whenever a file is made
+CLASSES = CTImageStorage, SecondaryCaptureImageStorage  # of slices; a private one is unknown to highdicom
+SHARED = {"FrameOfReferenceUID": "frame of reference", "StudyInstanceUID": "study", "SeriesInstanceUID": "series"}
 
 
 def make_uid(seed: str | Path, name: str) -> str:
@@ -152,41 +156,75 @@ def write_seg(
     path = Path(path).expanduser()
     if not isinstance(scan, Scan | str | Path):
         raise InputError(f"{path}: a SEG refers to the headers of its scan; give what read_ct gave, or its folder")
-    headers = scan.headers if isinstance(scan, Scan) else series_headers(scan)
-    ends = np.array([read_numbers(ds, "ImagePositionPatient", 3) for ds in (headers[0], headers[-1])])
-    size, grid = mask.GetSize(), (headers[0].Columns, headers[0].Rows, len(headers))
-    corner = mask.TransformIndexToPhysicalPoint((0, 0, size[2] - 1))
-    off = np.abs(ends - [mask.GetOrigin(), corner]).max()
-    if size != grid or off > 0.01:
-        folder = Path(headers[0].filename).parent
-        raise InputError(f"{path}: mask {size} lies {off:.2f} mm off the scan {grid} in {folder}; resample it first")
-    array = sitk.GetArrayFromImage(mask).astype(np.uint8)
-    seg = _encode_seg(array, _sources(headers), uid, description, algorithm)
-    with atomic_write(path) as half:
-        seg.save_as(half)
+    scan = scan if isinstance(scan, Scan) else read_ct(scan)
+    if odd := _write_seg(mask, scan, path, uid, description, algorithm):
+        said = f"the scan has no {', '.join(odd)} for all slices; the SEG refers to derived ones, or to those of most"
+        warnings.warn(f"{Path(scan.headers[0].filename).parent}: {said}", stacklevel=2)
     return path
 
 
-def _sources(headers: list[Dataset]) -> list[Dataset]:
-    """Copy of the headers what a SEG needs, with derived UIDs in place of those that anonymisation emptied."""
-    folder, empty, copies = Path(headers[0].filename).parent, set(), [deidentified(ds) for ds in headers]
-    frame = headers[0].get("FrameOfReferenceUID") or make_uid(folder, "frame of reference")
-    shared = {"FrameOfReferenceUID": frame, "SOPClassUID": CTImageStorage}
-    shared |= {"StudyInstanceUID": make_uid(frame, "study"), "SeriesInstanceUID": make_uid(frame, "series")}
-    for ds, copy in zip(headers, copies, strict=True):
-        own = ds.file_meta.get("MediaStorageSOPInstanceUID") or make_uid(frame, ds.filename)
-        for keyword, value in (shared | {"SOPInstanceUID": own}).items():
-            if not copy.get(keyword):
-                empty.add(keyword)
-                copy.add_new(keyword, "UI", value)  # a new element: setattr would change the one in the header
-    if empty:
-        names = ", ".join(sorted(empty))
-        warnings.warn(f"{folder}: the scan has no {names}; the SEG refers to derived ones", stacklevel=3)
-    return copies
+def _write_seg(mask: sitk.Image, scan: Scan, path: Path, *how: str | None) -> list[str]:
+    """Write a SEG, read it back before it gets its name, and return the keywords of UIDs that the scan lacks."""
+    folder, array = Path(scan.headers[0].filename).parent, sitk.GetArrayFromImage(mask)
+    mine, why = Grid(mask.GetOrigin(), mask.GetSpacing(), mask.GetDirection()), "another mask comes back"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom and highdicom remark on what headers hold
+        grid = grid_of(scan.headers)
+        off = np.abs(_corners(mine, mask) - _corners(grid, mask)).max()
+        if mask.GetSize() != scan.GetSize() or not off < 0.01:
+            where = f"{off:.2f} mm off the scan {scan.GetSize()} in {folder}"
+            raise InputError(f"{path}: mask {mask.GetSize()} lies {where}; resample it first")
+        like = Scan(mask, scan.headers)
+        grid.put_on(like)
+        sources, odd = _sources(scan.headers, grid)
+        with atomic_write(path) as half:
+            try:
+                _encode_seg(array, sources, *how).save_as(half)
+                back = sitk.GetArrayFromImage(read_mask(half, like, segment=1)) if array.any() else array
+            except OSError:  # of the disk
+                raise
+            except Exception as error:  # pydicom and highdicom raise many kinds
+                back, why = None, " ".join(str(error).split())[:200]
+            if not np.array_equal(array, back):
+                raise InputError(f"{folder}: no SEG of this scan can be written ({why}); write a NIfTI, .nii.gz")
+    return odd
+
+
+def _corners(grid: Grid, image: sitk.Image) -> np.ndarray:
+    """Place the first voxel of an image on a grid, and the last along each axis, (3, 4), mm."""
+    axes = np.reshape(grid.direction, (3, 3)) * np.multiply(grid.spacing, np.subtract(image.GetSize(), 1))
+    return np.c_[np.zeros(3), axes] + np.reshape(grid.origin, (3, 1))
+
+
+def _sources(headers: list[Dataset], grid: Grid) -> tuple[list[Dataset], list[str]]:
+    """Make a header for each slice that a SEG refers to: its UID, its place on the grid, and what all slices share.
+
+    Also return the keywords of UIDs that not all slices have, or have in common.
+    """
+    uids = {keyword: [uid_of(ds, keyword) for ds in headers] for keyword in SHARED}
+    uids["SOPClassUID"] = [kind if (kind := uid_of(ds, "SOPClassUID")) in CLASSES else "" for ds in headers]
+    uids["SOPInstanceUID"] = [uid_of(ds, "SOPInstanceUID") for ds in headers]
+    odd = [keyword for keyword, found in uids.items() if "" in found or (keyword in SHARED and len({*found}) > 1)]
+    base, copies = deidentified(headers[0]), []
+    for keyword, name in SHARED.items():
+        usual = Counter(filter(None, uids[keyword])).most_common(1)
+        seed = base.get("FrameOfReferenceUID") or Path(headers[0].filename).parent
+        base.add_new(keyword, "UI", usual[0][0] if usual else make_uid(seed, name))
+    row, column, normal = np.reshape(grid.direction, (3, 3)).T
+    base.ImageOrientationPatient, base.PixelSpacing = _decimals([*row, *column]), _decimals(grid.spacing[1::-1])
+    base.SliceThickness = base.SpacingBetweenSlices = _decimals(grid.spacing[2:])[0]
+    base.Rows, base.Columns = headers[0].Rows, headers[0].Columns
+    for k, (ds, kind, own) in enumerate(zip(headers, uids["SOPClassUID"], uids["SOPInstanceUID"], strict=True)):
+        copies.append(Dataset())
+        copies[k].update(base)
+        copies[k].SOPClassUID = kind or CTImageStorage
+        copies[k].SOPInstanceUID = own or make_uid(base.FrameOfReferenceUID, ds.filename)
+        copies[k].ImagePositionPatient = _decimals(grid.origin + k * grid.spacing[2] * normal)
+    return copies, odd
 
 
 def _encode_seg(
-    array: np.ndarray, sources: list[Dataset], uid: str | None, description: str, algorithm: str | None
+    array: np.ndarray, sources: list[Dataset], uid: str | None, description: str | None, algorithm: str | None
 ) -> Dataset:
     """Make the Segmentation of an array (S, H, W); given `uid`, nothing in it depends on the clock."""
     import highdicom as hd  # here, since it takes a second
@@ -197,17 +235,15 @@ def _encode_seg(
         kind = "AUTOMATIC"
         method = hd.AlgorithmIdentificationSequence(algorithm, codes.DCM.ArtificialIntelligence, __version__)
     tissue, organ = codes.SCT.AnatomicalStructure, codes.SCT.Pancreas
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*person name")  # PANCREAS_0001 has one part
-        seg = hd.seg.Segmentation(
-            sources, array, "BINARY", [hd.seg.SegmentDescription(1, "Pancreas", tissue, organ, kind, method)],
-            series_instance_uid=make_uid(seed, "seg series"), series_number=100,
-            sop_instance_uid=make_uid(seed, "seg"), instance_number=1,
-            manufacturer="vaelib", manufacturer_model_name="vaelib",
-            software_versions=__version__, device_serial_number="0",
-            content_label="PANCREAS", content_description=description, series_description=description,
-            **({"series_date": DATE, "series_time": TIME} if uid else {}),
-        )  # fmt: skip
+    seg = hd.seg.Segmentation(
+        sources, array, "BINARY", [hd.seg.SegmentDescription(1, "Pancreas", tissue, organ, kind, method)],
+        series_instance_uid=make_uid(seed, "seg series"), series_number=100,
+        sop_instance_uid=make_uid(seed, "seg"), instance_number=1,
+        manufacturer="vaelib", manufacturer_model_name="vaelib",
+        software_versions=__version__, device_serial_number="0",
+        content_label="PANCREAS", content_description=description, series_description=description,
+        **({"series_date": DATE, "series_time": TIME} if uid else {}),
+    )  # fmt: skip
     if uid:  # highdicom stamps these with the clock or at random, or takes them from the source, where they are empty
         fixed = {
             "StudyDate": DATE, "StudyTime": TIME, "StudyID": "1", "ContentDate": DATE, "ContentTime": TIME,
@@ -220,16 +256,27 @@ def _encode_seg(
     return seg
 
 
-def check_target(path: str | Path, overwrite: bool = False) -> Path:
-    """Raise InputError unless a mask can be written to `path`; worth asking before a long computation."""
+def check_target(path: str | Path, overwrite: bool = False, scan: Scan | None = None) -> Path:
+    """Raise InputError unless a mask (of `scan`) can be written to `path`; worth asking before a long computation."""
     path = Path(path).expanduser()
     if not path.name.lower().endswith((".nii.gz", ".nii", ".dcm")):
         raise InputError(f"{path}: cannot tell what to write; end the name in .nii.gz, .nii or .dcm")
-    if path.exists() and not overwrite:
+    try:
+        there = path.exists()
+    except OSError as error:  # a name of more than 255 bytes
+        raise InputError(f"{path}: cannot be written: {error.strerror}; choose another name") from None
+    if there and not overwrite:
         raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it to be overwritten")
-    twin = twin_of(path)
-    if path.suffix.lower() != ".dcm" and twin.exists():
-        raise InputError(f"{path}: lies beside {twin.name}, and ITK would mix the two; choose another name")
+    if path.suffix.lower() != ".dcm":
+        if twin_of(Path(native(path))).exists():
+            raise InputError(
+                f"{path}: lies beside {twin_of(path).name}, and ITK would mix the two; choose another name"
+            )
+    elif scan is not None:  # a trial with the first voxel and the last
+        ends = np.zeros(scan.GetSize()[::-1], np.uint8)
+        ends.flat[[0, -1]] = 1
+        with tempfile.TemporaryDirectory() as room:
+            _write_seg(image_like(ends, scan), scan, Path(room) / "mask.dcm", None, "trial", "trial")
     return path
 
 
@@ -270,7 +317,7 @@ def write_mask(
     if path.name.lower().endswith(".dcm"):
         return write_seg(mask, scan, path, algorithm=algorithm)
     with atomic_write(path) as half:
-        sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(half), useCompression=True)
+        sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), native(half), useCompression=True)
         try:
             check_nifti(half, mask)
         except InputError:  # on a full disk ITK goes on without a word
