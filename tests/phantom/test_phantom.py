@@ -194,7 +194,7 @@ def test_files_hold_what_was_drawn_whatever_the_header(cohort, number):
 @pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian's dicom3tools) is not installed")
 def test_dciodvfy_finds_no_error_but_what_the_collection_has(cohort):
     for case in find_cases(cohort):
-        for path in (*case.ct.iterdir(), case.mask):
+        for path in (min(case.ct.iterdir()), case.mask):
             report = subprocess.run(["dciodvfy", path], capture_output=True, text=True).stderr
             errors = {line for line in report.splitlines() if "Error" in line and "<PatientPosition>" not in line}
             assert not errors, f"{path.name}: {errors}"
