@@ -74,7 +74,7 @@ def write_ct(
     uid : str
         The seed of every UID; dates are fixed. Same input, same bytes.
     tags : dict, optional
-        More attributes by DICOM keyword, or other values for these.
+        More attributes by DICOM keyword, or other values for these; None takes one out.
 
     Returns
     -------
@@ -104,11 +104,11 @@ def write_ct(
         "FrameOfReferenceUID": make_uid(uid, "frame of reference"), "Rows": hu.shape[1], "Columns": hu.shape[2],
         "PixelSpacing": _decimals(spacing[1:]), "ImageOrientationPatient": _decimals(direction),
     }  # fmt: skip
-    ds = Dataset()
+    ds, said = Dataset(), CT | own | (tags or {})
     ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID = ImplicitVRLittleEndian, CTImageStorage
-    for keyword, value in (CT | own | (tags or {})).items():
-        setattr(ds, keyword, value)
+    ds.file_meta.TransferSyntaxUID = said.pop("TransferSyntaxUID", ImplicitVRLittleEndian)
+    ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    ds.update({keyword: value for keyword, value in said.items() if value is not None})
     for k, pixels in enumerate(hu.astype("<i2")):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = make_uid(uid, f"slice {k}")
         ds.InstanceNumber, ds.ImagePositionPatient = k + 1, _decimals(origin + k * step)

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from vaelib import InputError, __version__
 from vaelib.dicom.geometry import image_like
-from vaelib.dicom.write import make_uid, write_ct, write_seg
+from vaelib.dicom.write import AXIAL, make_uid, write_ct, write_seg
 from vaelib.engine.files import atomic_write, remove_leftovers, write_file
 from vaelib.engine.workers import map_in_processes
 from vaelib.phantom.anatomy import Anatomy
@@ -19,6 +19,7 @@ from vaelib.phantom.scanner import SCANNERS, Painter, Scanner, scan
 from vaelib.phantom.shapes import TABLES
 
 Numbers = Sequence[int]  # of patients, from 1
+HEADERS = TABLES["header"]
 NOTE = Path(__file__).with_name("SYNTHETIC.md")
 
 
@@ -76,6 +77,24 @@ def make_patient(
     return Patient(hu, mask, labels, grid.spacing, facts)
 
 
+def _write_scan(patient: Patient, series: Path, number: int, name: str, uid: str) -> np.ndarray:
+    """Write the scan under the patient's own kind of header; return the mask in the order of `read_ct`."""
+    header, made_by, (x, y, z) = HEADERS[number % len(HEADERS)], patient.facts["scanner"], patient.facts["origin"]
+    hu, mask, direction = patient.hu[::-1, ::-1], patient.mask[::-1, ::-1], AXIAL  # from head to feet, from the back
+    if header.get("front"):  # then slices ascend from the feet
+        hu, mask, direction = patient.hu[::-1], patient.mask, (1, 0, 0, 0, 1, 0)
+        y -= (hu.shape[1] - 1) * patient.spacing[1]
+    tags = TABLES["tags"] | {"StationName": made_by.station, "ConvolutionKernel": made_by.kernel}
+    tags |= {"ManufacturerModelName": made_by.model} | header["tags"] | dict.fromkeys(header.get("without", ()))
+    tags = {keyword: patient.spacing[0] if value == "distance" else value for keyword, value in tags.items()}
+    where = {"origin": (0, 0, 0) if header.get("zero") else (x, y, z), "direction": direction}
+    stored = hu - np.int16(tags.get("RescaleIntercept", 0))
+    write_ct(stored, series, spacing=patient.spacing, **where, patient_id=name, uid=uid, tags=tags)
+    for k, path in enumerate(sorted(series.iterdir()) if "names" in header else ()):
+        path.rename(series / header["names"].format(k=k + 1, uid=make_uid(uid, f"slice {k}")))
+    return mask
+
+
 def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
     """Make one patient's folder, whole or not at all; one that is there already is kept."""
     from vaelib.volumes import read_ct
@@ -83,18 +102,12 @@ def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
     name, uid = f"PANCREAS_{number:04d}", f"vaelib phantom {seed} {number} {size}"
     if (folder / name).exists():
         return
-    patient = make_patient(seed, number, size=size)
-    scanner = patient.facts["scanner"]
-    tags = {"ManufacturerModelName": scanner.model, "StationName": scanner.station, "ConvolutionKernel": scanner.kernel}
-    grid = {"spacing": patient.spacing, "origin": patient.facts["origin"]}
     with atomic_write(folder / name, keep=Path.exists) as half:
         study = half / make_uid(uid, "study")
         series, seg = study / f"CT_{make_uid(uid, 'series')}", study / f"SEG_{make_uid(uid, 'seg series')}"
-        write_ct(patient.hu[::-1, ::-1], series, **grid, patient_id=name, uid=uid, tags=TABLES["tags"] | tags)
+        mask = _write_scan(make_patient(seed, number, size=size), series, number, name, uid)
         scan, file = read_ct(series), seg / f"{make_uid(uid, 'seg')}.dcm"
-        # for this orientation read_ct keeps the stored order: from head to feet, from back to front
-        mask = image_like(patient.mask[::-1, ::-1], scan)
-        write_seg(mask, scan, file, uid=uid, description="Pancreas of a synthetic patient")
+        write_seg(image_like(mask, scan), scan, file, uid=uid, description="Pancreas of a synthetic patient")
 
 
 def make_cohort(
@@ -104,7 +117,7 @@ def make_cohort(
 
     The layout is `PANCREAS_0001/<study>/CT_<series>/*.dcm` and `.../SEG_<series>/<instance>.dcm`. Patients
     that are there already are kept, so an interrupted run goes on where it stopped. The same seed writes
-    the same bytes, whatever the number of workers.
+    the same bytes, whatever the number of workers. Headers differ from patient to patient (see `tables.toml`).
 
     Parameters
     ----------
@@ -124,8 +137,9 @@ def make_cohort(
     """
     folder = Path(folder).expanduser()
     note, text = folder / NOTE.name, NOTE.read_text().format(version=__version__, seed=seed, size=size)
-    if note.exists() and note.read_text() != text:
-        what = f"names another seed, size or version than {seed}, {size}, {__version__}"
+    if note.exists() and (there := note.read_text("utf-8", "replace")) != text:
+        found, wanted = (" ".join(said.rpartition("\n\n")[2].split()) for said in (there, text))
+        what = f"is of another seed, size or version: {found!r}, where this would be {wanted!r}"
         raise InputError(f"{note}: {what}; remove the folder, or choose another")
     remove_leftovers(folder)
     if not note.exists():
