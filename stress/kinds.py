@@ -76,8 +76,9 @@ def _damage_ct(folder, r):
         _edit(path, change, random.Random(state) if len(chosen) > 1 else r)
 
 
-def _ct_differs(folder, good, image):
-    hu, affine = oracle.ct(folder / "ct")
+def ct_differs(folder, image):
+    """What of a scan is other than an independent reading of its folder says, or ""."""
+    hu, affine = oracle.ct(folder)
     mine, grid = sitk.GetArrayFromImage(image), np.eye(4)
     grid[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     grid[:3, 3] = image.GetOrigin()
@@ -271,7 +272,8 @@ CT = ("ct", "ct RLE", "ct JPEG-LS", "ct JPEG", "ct JPEG2000")
 KINDS = {
     kind: Kind(
         lambda folder, kind=kind: _make_ct(folder, kind), _damage_ct, _scan,
-        _ct_differs if kind == "ct" else lambda *_: "",  # no code of a picture has a checksum
+        # no code of a picture has a checksum
+        (lambda folder, _, image: ct_differs(folder / "ct", image)) if kind == "ct" else lambda *_: "",
     )
     for kind in CT
 }  # fmt: skip
