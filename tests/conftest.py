@@ -14,17 +14,17 @@ COUNTS = {"ran": 0, "skipped": 0}  # checks on real inputs
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "real: needs real inputs, which lie outside the repository")
+    config.addinivalue_line("markers", "real_inputs: needs real inputs, which lie outside the repository")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if any(name.startswith("real_") for name in getattr(item, "fixturenames", ())):
-            item.add_marker("real")
+            item.add_marker("real_inputs")
 
 
 def pytest_runtest_logreport(report):
-    if "real" in report.keywords and (report.when == "call" or report.outcome != "passed"):
+    if "real_inputs" in report.keywords and (report.when == "call" or report.outcome != "passed"):
         COUNTS["skipped" if report.skipped and "not at hand" in str(report.longrepr) else "ran"] += 1
 
 

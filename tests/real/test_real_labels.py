@@ -62,3 +62,10 @@ def test_a_whole_label_comes_back_voxel_for_voxel(encoding, label, tmp_path):
     array, mm = label
     mask = read_mask(write(tmp_path / "label0001.nii", array, mm, encoding), scan_of(array.shape, mm))
     assert np.array_equal(sitk.GetArrayViewFromImage(mask), array.T)
+
+
+def test_a_label_of_the_whole_scan_comes_back_voxel_for_voxel(real_labels, tmp_path):
+    with np.load(real_labels[0]) as file:
+        array, mm = file["label"], file["voxelsize"].astype(float)
+    mask = read_mask(write(tmp_path / "label0001.nii", array, mm, "uint8"), scan_of(array.shape, mm))
+    assert np.array_equal(sitk.GetArrayViewFromImage(mask), array.T)
