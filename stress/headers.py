@@ -232,7 +232,7 @@ def _survey(cohort, ct, scan, baseline):
 
 
 def run(cases, seed=0):
-    """Go through the cases, print each that shows a fault; return {stage: Counter of words} and how many were printed."""
+    """Go through the cases, print each fault; return {stage: Counter of words}, and in how many cases there was one."""
     counts, faults = {stage: Counter() for stage in STAGES}, 0
     with tempfile.TemporaryDirectory() as room:
         good, cohort = Path(room) / "good", Path(room) / "cohort"
