@@ -13,20 +13,32 @@ NUMPY = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2
 
 
 def ct(folder):
-    """HU (S, H, W), and (4, 4) from (column, row, slice, 1) to mm, of a series whose pixels are not compressed."""
+    """Of a series whose pixels are not compressed: HU (S, H, W); (4, 4) from (column, row, slice, 1) to mm; its padding.
+
+    What the header names as padding may be read as air; (S, H, W) of bool says where.
+    """
     found = []
     for path in folder.iterdir():
         ds = pydicom.dcmread(path)
+        ds.pop("PlanarConfiguration", None)  # of one sample a pixel it says nothing, whatever it holds
         row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
         position, (down, across) = np.array(ds.ImagePositionPatient, float), map(float, ds.PixelSpacing)
         stored = ds.pixel_array.astype(float)
         hu = stored * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
-        found.append((float(np.cross(row, column) @ position), hu, row * across, column * down, position))
+        place = float(np.cross(row, column) @ position)
+        found.append((place, hu, row * across, column * down, position, _padding(ds, stored)))
     found.sort(key=lambda item: item[0])
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:]
     affine[:3, 2] = (found[-1][4] - found[0][4]) / (len(found) - 1)
-    return np.stack([hu for _, hu, *_ in found]), affine
+    return np.stack([hu for _, hu, *_ in found]), affine, np.stack([padding for *_, padding in found])
+
+
+def _padding(ds, stored):
+    """Where the stored numbers are PixelPaddingValue, or between it and PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2)."""
+    ends = [v for v in (ds.get("PixelPaddingValue"), ds.get("PixelPaddingRangeLimit")) if isinstance(v, int)]
+    as_stored = [v - 65536 if ds.PixelRepresentation and v > 32767 else v for v in ends]
+    return (stored >= min(as_stored)) & (stored <= max(as_stored)) if ends else np.zeros(stored.shape, bool)
 
 
 def seg(path, scan, name="pancreas"):
