@@ -214,7 +214,7 @@ def _survey(cohort, ct, scan, baseline):
     rows = survey.survey(find_cases(cohort), workers=1)
     survey.write_csv(rows, cohort.parent / "rows.csv")
     if not survey.table(rows).replace("\n", "").isprintable():
-        return "not printable", survey.table(rows)
+        return "not printable", repr(survey.table(rows).partition("look at")[2])
     seen = {row.patient: row for row in rows}
     for name in {row.patient for row in baseline} - {"PANCREAS_0002"}:
         was = next(row for row in baseline if row.patient == name)

@@ -13,7 +13,7 @@ NUMPY = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2
 
 
 def ct(folder):
-    """Of a series whose pixels are not compressed: HU (S, H, W); (4, 4) from (column, row, slice, 1) to mm; its padding.
+    """Of a series without compression: HU (S, H, W); (4, 4) from (column, row, slice, 1) to mm; and its padding.
 
     What the header names as padding may be read as air; (S, H, W) of bool says where.
     """
@@ -29,7 +29,7 @@ def ct(folder):
         found.append((place, hu, row * across, column * down, position, _padding(ds, stored)))
     found.sort(key=lambda item: item[0])
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:]
+    affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:5]
     affine[:3, 2] = (found[-1][4] - found[0][4]) / (len(found) - 1)
     return np.stack([hu for _, hu, *_ in found]), affine, np.stack([padding for *_, padding in found])
 
