@@ -55,7 +55,7 @@ TEXTS = [*mutate.TEXTS, *mutate.NUMBERS, *(text.encode("utf-8", "surrogateescape
     "٣", "0x10", "1.2.abc", "1.2.840..5", "1." * 40 + "1", "2.25.1", "1.02.3", "Müller^Zoë", "山田^太郎", "M\udcfcller",
     "a\nb", "a\rb", "\x1b[31m", "20200230", "99999999", "256161.5", "HFS", "YES", "NO", "MR", "HU", "US", "OD",
     "MONOCHROME1", "ISO_IR 100", "ISO_IR 999", "\\ISO 2022 IR 87", "DERIVED\\SECONDARY\\AXIAL", "x" * 70, "y" * 2000,
-    "^^^^", "==", "{}", "%s", "../../etc/passwd",
+    "^^^^", "==", "{}", "%s", "../../etc/passwd", "Secret^Person",
 ))]  # fmt: skip
 VRS = "AE AS AT CS DA DS DT FD FL IS LO LT OB OW PN SH SL SQ SS ST TM UC UI UL UN UR US UT".split()
 
@@ -70,7 +70,11 @@ def of_ct_image():
 
 PATHS = of_ct_image()
 FLAT = [path for path in PATHS if len(path) == 1]
-ANY = [entry[4] for entry in DicomDictionary.values() if entry[4]]
+ANY = [(entry[4],) for entry in DicomDictionary.values() if entry[4]]
+NAMELESS = [  # private, of overlays and curves, lengths of groups
+    (Tag(group, number),) for group in (0x0009, 0x0019, 0x0028, 0x5000, 0x6000, 0x7FE1)
+    for number in (0x0000, 0x0001, 0x0010, 0x0011, 0x0040, 0x0102, 0x1001, 0x1101, 0x3000)
+]  # fmt: skip
 
 
 def make(folder):
@@ -89,10 +93,10 @@ def damage(series, r):
             ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for _ in range(r.choice((1, 1, 2, 3))):
         way = r.random()
-        path = (r.choice(READ),) if way < 0.5 else (r.choice(ANY),) if way < 0.6 else r.choice(r.choice((FLAT, PATHS)))
+        path = (r.choice(READ),) if way < 0.5 else r.choice(r.choice((FLAT, PATHS, ANY, NAMELESS)))
         chosen = r.choice((slices[:1], slices[-1:], [r.choice(slices)], r.sample(slices, 4), slices, slices))
         alike, state = r.random() < 0.7, r.random()
-        said.append(f"{'.'.join(path)} in {len(chosen)}")
+        said.append(f"{'.'.join(map(str, path))} in {len(chosen)}")
         for ds in chosen:
             own = random.Random(state) if alike else r
             _put(ds, path, explicit, own)
@@ -104,7 +108,8 @@ def damage(series, r):
 def _put(ds, path, explicit, r):
     """Give the attribute at the end of a path a hostile value, or take it out."""
     *above, keyword = path
-    if (tag := Tag(tag_for_keyword(keyword))).group == 2:
+    tag = Tag(tag_for_keyword(keyword) if isinstance(keyword, str) else keyword)
+    if tag.group == 2:
         ds, explicit = ds.file_meta, True
     for name in above:
         if name not in ds or not isinstance(ds[name].value, pydicom.Sequence) or not ds[name].value:
@@ -114,12 +119,12 @@ def _put(ds, path, explicit, r):
     if r.random() < 0.12:
         ds.pop(keyword, None)
         return
-    vr = dictionary_VR(tag).split(" or ")[0]
+    vr = dictionary_VR(tag).split(" or ")[0] if isinstance(keyword, str) else r.choice(VRS)
     vr = r.choice(VRS) if r.random() < 0.2 and tag.group != 2 else vr
     if vr == "SQ":
         items = [pydicom.Dataset() for _ in range(r.randrange(3))]
         for item in items:
-            name = r.choice(ANY)
+            (name,) = r.choice(ANY)
             item[name] = RawDataElement(Tag(tag_for_keyword(name)), "UN", None, _value("UN", None, r), 0, False, True)
         ds[keyword] = DataElement(tag, "SQ", items)
     else:
@@ -221,6 +226,8 @@ def _survey(cohort, ct, scan, baseline):
         if name not in seen or any(getattr(seen[name], part) != getattr(was, part) for part in ("size", "hu", "check")):
             return "a good patient is another", str(seen.get(name))
     row = seen.get("PANCREAS_0002")
+    if scan is not None and "Secret" in survey.table(rows):
+        return "a value is quoted", str(row and row.reasons)
     refused = row is not None and any("cannot be read" in reason for reason in row.reasons)
     if row is None:
         return "passed over", ""
