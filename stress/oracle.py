@@ -8,7 +8,10 @@ import struct
 
 import numpy as np
 import pydicom
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+SYNTAXES = {(True, True): ImplicitVRLittleEndian, (False, True): ExplicitVRLittleEndian}  # where a file says none
+CODES = "15776009", "T-65000"  # of the pancreas, in SNOMED CT and as it was before
 NUMPY = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4", 1024: "<i8", 1280: "<u8"}
 
 
@@ -20,6 +23,8 @@ def ct(folder):
     found = []
     for path in folder.iterdir():
         ds = pydicom.dcmread(path)
+        if "TransferSyntaxUID" not in ds.file_meta:
+            ds.file_meta.TransferSyntaxUID = SYNTAXES[ds.original_encoding]
         ds.pop("PlanarConfiguration", None)  # of one sample a pixel it says nothing, whatever it holds
         row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
         position, (down, across) = np.array(ds.ImagePositionPatient, float), map(float, ds.PixelSpacing)
@@ -46,6 +51,7 @@ def seg(path, scan, name="pancreas"):
     ds = pydicom.dcmread(path)
     out = np.zeros(scan.GetSize()[::-1], np.uint8)
     number = [s.SegmentNumber for s in ds.SegmentSequence if s.SegmentLabel.strip().lower() == name]
+    number = number or [s.SegmentNumber for s in ds.SegmentSequence if _code(s) in CODES]
     bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
     size, shared = ds.Rows * ds.Columns, ds.SharedFunctionalGroupsSequence[0]
     frames = ds.PerFrameFunctionalGroupsSequence
@@ -61,6 +67,10 @@ def seg(path, scan, name="pancreas"):
             i, j, s = np.rint(scan.TransformPhysicalPointToContinuousIndex(point.tolist())).astype(int)
             out[s, j, i] = 1
     return out
+
+
+def _code(segment):
+    return getattr(segment.get("SegmentedPropertyTypeCodeSequence", [None])[0], "CodeValue", None)
 
 
 def nifti(path, scan):
