@@ -8,9 +8,7 @@ import struct
 
 import numpy as np
 import pydicom
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-SYNTAXES = {(True, True): ImplicitVRLittleEndian, (False, True): ExplicitVRLittleEndian}  # where a file says none
 CODES = "15776009", "T-65000"  # of the pancreas, in SNOMED CT and as it was before
 NUMPY = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4", 1024: "<i8", 1280: "<u8"}
 
@@ -23,12 +21,9 @@ def ct(folder):
     found = []
     for path in folder.iterdir():
         ds = pydicom.dcmread(path)
-        if "TransferSyntaxUID" not in ds.file_meta:
-            ds.file_meta.TransferSyntaxUID = SYNTAXES[ds.original_encoding]
-        ds.pop("PlanarConfiguration", None)  # of one sample a pixel it says nothing, whatever it holds
         row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
         position, (down, across) = np.array(ds.ImagePositionPatient, float), map(float, ds.PixelSpacing)
-        stored = ds.pixel_array.astype(float)
+        stored = _stored(ds)
         hu = stored * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
         place = float(np.cross(row, column) @ position)
         found.append((place, hu, row * across, column * down, position, _padding(ds, stored)))
@@ -37,6 +32,18 @@ def ct(folder):
     affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:5]
     affine[:3, 2] = (found[-1][4] - found[0][4]) / (len(found) - 1)
     return np.stack([hu for _, hu, *_ in found]), affine, np.stack([padding for *_, padding in found])
+
+
+def _stored(ds):
+    """The numbers in little-endian cells, (H, W) of int, taken from the bits that the header says (PS3.5 8.1.1)."""
+    size = ds.BitsAllocated // 8
+    cells = np.frombuffer(ds.PixelData, f"<u{size}", len(ds.PixelData) // size).astype(np.int64)
+    assert 0 <= len(cells) - ds.Rows * ds.Columns < ds.Columns, "other pixels than the header counts"
+    bits, high = ds.BitsStored, ds.get("HighBit")
+    high = bits - 1 if high is None else high
+    numbers = (cells[: ds.Rows * ds.Columns] >> (high + 1 - bits)) & (2**bits - 1)
+    negative = ds.PixelRepresentation & (numbers >> (bits - 1))
+    return (numbers - negative * 2**bits).reshape(ds.Rows, ds.Columns)
 
 
 def _padding(ds, stored):
