@@ -187,7 +187,7 @@ def _fault(said, place):
     """What is wrong with the words of an error, or ""."""
     if str(place) not in said:
         return f"names no file: {said}"
-    return "" if said.isprintable() and len(said.replace(str(place), "")) < 400 else f"not one short line: {said!r}"
+    return "" if said.isprintable() and len(said.replace(str(place), "")) < 600 else f"not one short line: {said!r}"
 
 
 def _read(cohort, ct, scan, baseline):

@@ -21,8 +21,11 @@ def test_the_last_line_counts_what_ran_and_what_was_skipped_over_all_workers(tmp
     shutil.copy(TESTS / "conftest.py", tmp_path / "repo" / "tests")
     (tmp_path / "repo" / "tests" / "test_some.py").write_text(CHECKS)
     (tmp_path / "shared" / "real-slices").mkdir(parents=True)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "tests"]
+    (tmp_path / "course" / "book").mkdir(parents=True)
+    for name in "browser", "small", "course/book/build":  # what it imports takes seconds in each process
+        (tmp_path / f"{name}.py").write_text("OBLIQUE = make_series = None")
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "xdist", "-n", "2", "tests"]
     done = subprocess.run(words, cwd=tmp_path / "repo", env=env, capture_output=True, text=True)
     *_, said = done.stdout.rstrip().splitlines()
     assert said == "real inputs: 2 checks ran, 2 skipped for want of ../shared", done.stdout
