@@ -40,7 +40,7 @@ def _stored(ds):
     cells = np.frombuffer(ds.PixelData, f"<u{size}", len(ds.PixelData) // size).astype(np.int64)
     assert 0 <= len(cells) - ds.Rows * ds.Columns < ds.Columns, "other pixels than the header counts"
     bits, high = ds.BitsStored, ds.get("HighBit")
-    high = bits - 1 if high is None else high
+    high = bits - 1 if high is None or bits == 8 * size else high  # where all bits are stored there is no choice
     numbers = (cells[: ds.Rows * ds.Columns] >> (high + 1 - bits)) & (2**bits - 1)
     negative = ds.PixelRepresentation & (numbers >> (bits - 1))
     return (numbers - negative * 2**bits).reshape(ds.Rows, ds.Columns)
