@@ -340,7 +340,7 @@ TASKS = {
         "kill it, fill the disk, feed it damaged files by the thousand, and see that nothing is lost",
         (
             module(PIP, ".[stress]"),
-            *(Step(("-W", "ignore", "-m", f"stress.{name}")) for name in ("kill", "room", "read", "guided")),
+            *(Step(("-W", "ignore", "-m", f"stress.{name}")) for name in ("kill", "room", "read", "headers", "guided")),
         ),
         ("environment",),
     ),

@@ -30,7 +30,7 @@ from vaelib.cohorts.layout import Case, cache_folder, data_folder, find_cases, m
 from vaelib.engine import checkpoints
 from vaelib.engine.shards import prepare
 
-LEVEL = 4
+LEVEL, AIR = 4, -1000
 SYNTAXES = {"ct RLE": pydicom.uid.RLELossless, "ct JPEG-LS": pydicom.uid.JPEGLSLossless}
 
 
@@ -76,12 +76,15 @@ def _damage_ct(folder, r):
         _edit(path, change, random.Random(state) if len(chosen) > 1 else r)
 
 
-def _ct_differs(folder, good, image):
-    hu, affine = oracle.ct(folder / "ct")
+def ct_differs(folder, image):
+    """What of a scan is other than an independent reading of its folder says, or ""."""
+    hu, affine, padding = oracle.ct(folder)
     mine, grid = sitk.GetArrayFromImage(image), np.eye(4)
     grid[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     grid[:3, 3] = image.GetOrigin()
-    if mine.shape != hu.shape or not np.allclose(mine, hu, rtol=1e-6, equal_nan=True):
+    if mine.shape != hu.shape:
+        return f"{mine.shape} voxels, {hu.shape} are there"
+    if not (np.isclose(mine, hu, rtol=1e-6, equal_nan=True) | padding & (mine <= AIR)).all():
         return "other HU"
     return "" if np.allclose(grid, affine, atol=0.02) else f"other geometry {grid} {affine}"
 
@@ -271,7 +274,8 @@ CT = ("ct", "ct RLE", "ct JPEG-LS", "ct JPEG", "ct JPEG2000")
 KINDS = {
     kind: Kind(
         lambda folder, kind=kind: _make_ct(folder, kind), _damage_ct, _scan,
-        _ct_differs if kind == "ct" else lambda *_: "",  # no code of a picture has a checksum
+        # no code of a picture has a checksum
+        (lambda folder, _, image: ct_differs(folder / "ct", image)) if kind == "ct" else lambda *_: "",
     )
     for kind in CT
 }  # fmt: skip

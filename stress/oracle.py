@@ -9,24 +9,48 @@ import struct
 import numpy as np
 import pydicom
 
+CODES = "15776009", "T-65000"  # of the pancreas, in SNOMED CT and as it was before
 NUMPY = {2: "u1", 4: "<i2", 8: "<i4", 16: "<f4", 64: "<f8", 256: "i1", 512: "<u2", 768: "<u4", 1024: "<i8", 1280: "<u8"}
 
 
 def ct(folder):
-    """HU (S, H, W), and (4, 4) from (column, row, slice, 1) to mm, of a series whose pixels are not compressed."""
+    """Of a series without compression: HU (S, H, W); (4, 4) from (column, row, slice, 1) to mm; and its padding.
+
+    What the header names as padding may be read as air; (S, H, W) of bool says where.
+    """
     found = []
     for path in folder.iterdir():
         ds = pydicom.dcmread(path)
         row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
         position, (down, across) = np.array(ds.ImagePositionPatient, float), map(float, ds.PixelSpacing)
-        stored = ds.pixel_array.astype(float)
+        stored = _stored(ds)
         hu = stored * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
-        found.append((float(np.cross(row, column) @ position), hu, row * across, column * down, position))
+        place = float(np.cross(row, column) @ position)
+        found.append((place, hu, row * across, column * down, position, _padding(ds, stored)))
     found.sort(key=lambda item: item[0])
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:]
+    affine[:3, 0], affine[:3, 1], affine[:3, 3] = found[0][2:5]
     affine[:3, 2] = (found[-1][4] - found[0][4]) / (len(found) - 1)
-    return np.stack([hu for _, hu, *_ in found]), affine
+    return np.stack([hu for _, hu, *_ in found]), affine, np.stack([padding for *_, padding in found])
+
+
+def _stored(ds):
+    """The numbers in little-endian cells, (H, W) of int, taken from the bits that the header says (PS3.5 8.1.1)."""
+    size = ds.BitsAllocated // 8
+    cells = np.frombuffer(ds.PixelData, f"<u{size}", len(ds.PixelData) // size).astype(np.int64)
+    assert 0 <= len(cells) - ds.Rows * ds.Columns < ds.Columns, "other pixels than the header counts"
+    bits, high = ds.BitsStored, ds.get("HighBit")
+    high = bits - 1 if high is None or bits == 8 * size else high  # where all bits are stored there is no choice
+    numbers = (cells[: ds.Rows * ds.Columns] >> (high + 1 - bits)) & (2**bits - 1)
+    negative = ds.PixelRepresentation & (numbers >> (bits - 1))
+    return (numbers - negative * 2**bits).reshape(ds.Rows, ds.Columns)
+
+
+def _padding(ds, stored):
+    """Where the stored numbers are PixelPaddingValue, or between it and PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2)."""
+    ends = [v for v in (ds.get("PixelPaddingValue"), ds.get("PixelPaddingRangeLimit")) if isinstance(v, int)]
+    as_stored = [v - 65536 if ds.PixelRepresentation and v > 32767 else v for v in ends]
+    return (stored >= min(as_stored)) & (stored <= max(as_stored)) if ends else np.zeros(stored.shape, bool)
 
 
 def seg(path, scan, name="pancreas"):
@@ -34,6 +58,7 @@ def seg(path, scan, name="pancreas"):
     ds = pydicom.dcmread(path)
     out = np.zeros(scan.GetSize()[::-1], np.uint8)
     number = [s.SegmentNumber for s in ds.SegmentSequence if s.SegmentLabel.strip().lower() == name]
+    number = number or [s.SegmentNumber for s in ds.SegmentSequence if _code(s) in CODES]
     bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
     size, shared = ds.Rows * ds.Columns, ds.SharedFunctionalGroupsSequence[0]
     frames = ds.PerFrameFunctionalGroupsSequence
@@ -49,6 +74,10 @@ def seg(path, scan, name="pancreas"):
             i, j, s = np.rint(scan.TransformPhysicalPointToContinuousIndex(point.tolist())).astype(int)
             out[s, j, i] = 1
     return out
+
+
+def _code(segment):
+    return getattr(segment.get("SegmentedPropertyTypeCodeSequence", [None])[0], "CodeValue", None)
 
 
 def nifti(path, scan):

@@ -21,6 +21,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from stress import kinds
@@ -71,14 +72,14 @@ def _peak(reset=False):
     return int(status.split("VmHWM:")[1].split()[0]) << 10
 
 
-def batch(kind, good, seeds, room):
-    """Run cases in a forked child; yield (seed, found, details), also where the child hangs or dies."""
+def batch(case, seeds):
+    """Run ``case(seed)`` in a forked child; yield (seed, found, details), also where the child hangs or dies."""
     seeds = list(seeds)
     while seeds:
         read_end, write_end = os.pipe()
         child = os.fork()
         if not child:
-            _work(kind, good, seeds, room, write_end)
+            _work(case, seeds, write_end)
         os.close(write_end)
         done = 0
         with os.fdopen(read_end, "rb") as pipe:
@@ -98,7 +99,7 @@ def batch(kind, good, seeds, room):
         seeds = seeds[done:]
 
 
-def _work(kind, good, seeds, room, out):
+def _work(case, seeds, out):
     try:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
@@ -107,8 +108,7 @@ def _work(kind, good, seeds, room, out):
         resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 30), resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for seed in seeds:
-            found = outcome(kind, good, Path(room) / "case", seed)
-            os.write(out, json.dumps(found).encode() + b"\n")
+            os.write(out, json.dumps(case(seed)).encode() + b"\n")
     finally:
         os._exit(0)
 
@@ -120,14 +120,23 @@ def run(names, cases, seed=0):
         with tempfile.TemporaryDirectory() as room:
             good = Path(room) / "good"
             kinds.KINDS[kind].make(good)
+            case = partial(outcome, kind, good, Path(room) / "case")
             counts[kind] = Counter()
             for start in range(0, cases, BATCH):
                 seeds = range(seed * 10**6 + start, seed * 10**6 + min(start + BATCH, cases))
-                for number, found, details in batch(kind, good, seeds, room):
+                for number, found, details in batch(case, seeds):
                     counts[kind][found] += 1
                     if found not in ("right", "refused"):
                         faults.append((kind, number, found, details))
     return counts, faults
+
+
+def print_table(counts):
+    """Print a line a kind: cases, and how many were right, refused, and neither."""
+    print(f"{'kind':16s} {'cases':>6s} {'right':>6s} {'refused':>8s} {'faults':>7s}")
+    for kind, found in counts.items():
+        right, refused, total = found["right"], found["refused"], found.total()
+        print(f"{kind:16s} {total:6d} {right:6d} {refused:8d} {total - right - refused:7d}")
 
 
 def main():
@@ -142,10 +151,7 @@ def main():
     counts, faults = run(names, -(-asked.cases // len(names)), asked.seed)
     for kind, number, found, details in faults:
         print(f"{kind} {number}: {found}: {details}")
-    print(f"{'kind':16s} {'cases':>6s} {'right':>6s} {'refused':>8s} {'faults':>7s}")
-    for kind, found in counts.items():
-        right, refused, total = found["right"], found["refused"], found.total()
-        print(f"{kind:16s} {total:6d} {right:6d} {refused:8d} {total - right - refused:7d}")
+    print_table(counts)
     print(f"{sum(c.total() for c in counts.values())} cases in {time.monotonic() - begin:.0f} s")
     sys.exit(min(len(faults), 99))
 

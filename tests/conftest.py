@@ -10,24 +10,66 @@ from small import OBLIQUE, make_series
 from course.book import build
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
+COUNTS = {"ran": 0, "skipped": 0}  # checks on real inputs
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "real_inputs: needs real inputs, which lie outside the repository")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(name.startswith("real_") for name in getattr(item, "fixturenames", ())):
+            item.add_marker("real_inputs")
+
+
+def pytest_runtest_logreport(report):
+    if "real_inputs" in report.keywords and (report.when == "call" or report.outcome != "passed"):
+        COUNTS["skipped" if report.skipped and "not at hand" in str(report.longrepr) else "ran"] += 1
+
+
+def pytest_unconfigure(config):
+    """Say at the very end how many checks met real inputs. With several workers, their reports come here."""
+    if not hasattr(config, "workerinput") and sum(COUNTS.values()):
+        ran, skipped = COUNTS["ran"], COUNTS["skipped"]
+        print(f"real inputs: {ran} check{'s' * (ran != 1)} ran, {skipped} skipped for want of ../shared", flush=True)
+
+
+def real(name, what):
+    """A file or folder of `SHARED`; the test is skipped where it is not there."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"{what} ../shared/{name} not at hand")
+    return SHARED / name
 
 
 @pytest.fixture(scope="session")
 def real_series():
     """Folder of a real CT series, JPEG 2000 lossless."""
-    folder = SHARED / "real-ct" / "series"
-    if not folder.is_dir():
-        pytest.skip("the real series ../shared/real-ct/series is not at hand")
-    return folder
+    return real("real-ct/series", "the real series")
 
 
 @pytest.fixture(scope="session")
 def real_slices():
     """Folder with images/ and masks/ of real slices of Pancreas-CT."""
-    folder = SHARED / "real-slices"
-    if not folder.is_dir():
-        pytest.skip("the real slices ../shared/real-slices are not at hand")
-    return folder
+    return real("real-slices", "the real slices")
+
+
+@pytest.fixture(scope="session")
+def real_patient():
+    """Folder with slices.npz: slices and label of a patient of Pancreas-CT whose header is published."""
+    return real("real-ct/patient-0006", "the real patient")
+
+
+@pytest.fixture(scope="session")
+def real_labels():
+    """Files of whole labels of Pancreas-CT, .npz."""
+    return sorted(real("real-labels", "the real labels").glob("*.npz"))
+
+
+@pytest.fixture(scope="session")
+def real_seg():
+    """Folder with ct/, three real slices, and liver.dcm, a SEG on them by another program."""
+    return real("real-seg", "the real SEG")
 
 
 @pytest.fixture

@@ -45,6 +45,13 @@ def test_damage_of_every_kind_is_read_right_or_refused_by_name():
     assert f"{8 * len(kinds.KINDS)} cases" in done.stdout
 
 
+def test_a_header_that_lies_is_found_out_or_harmless_to_reader_writer_and_survey():
+    words = [sys.executable, "-m", "stress.headers", "--cases", "40", "--seed", "11"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "40 cases" in done.stdout
+
+
 READ = "ct", "ct JPEG-LS", "ct JPEG", "ct JPEG2000", "seg", "nii", "nii.gz"
 
 
