@@ -35,14 +35,6 @@ def native(path: str | Path) -> str:
         raise InputError(f"{path}: its name is not UTF-8, and ITK cannot open it; rename it") from None
 
 
-def native(path: str | Path) -> str:
-    """Return the name of a file as ITK and other C libraries take it; InputError where its bytes are not UTF-8."""
-    try:
-        return os.fsencode(Path(path).expanduser()).decode()
-    except UnicodeError:
-        raise InputError(f"{path}: its name is not UTF-8, and ITK cannot open it; rename it") from None
-
-
 @contextmanager
 def atomic_write(path: str | Path, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Give a place to make a file or a folder in, which moves to `path` when the block ends, whole or not at all.
