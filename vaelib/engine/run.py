@@ -60,7 +60,7 @@ class Plan:
     at_once: int | None = None
 
     def __post_init__(self) -> None:
-        refuse(self.__annotations__, vars(self))
+        refuse(type(self).__annotations__, vars(self))
 
 
 class Part(NamedTuple):
