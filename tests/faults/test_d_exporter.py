@@ -89,6 +89,8 @@ def generate(r):
         if r.random() < 0.25 and keyword != "SpecificCharacterSet":  # which pydicom cannot write either
             value, vr = r.randbytes(r.choice((0, 2, 4, 8, 12))), r.choice(WRONG_VRS)
         value = b"" if vr == "SQ" else value
+        if keyword == "SpecificCharacterSet":
+            value = value.replace("\0", "x")
         where = r.choice((EVERY, EVERY, 0, r.randrange(12)))
         changes.append((where, keyword, value, vr))
     name = ", ".join(keyword + ("" if where is EVERY else f" of {where}") for where, keyword, *_ in changes)
