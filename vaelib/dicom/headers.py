@@ -1,5 +1,6 @@
 """Read the headers of a CT series in order of position, and check that its slices make one volume."""
 
+import io
 import warnings
 import zlib
 from collections import Counter, defaultdict
@@ -79,9 +80,11 @@ def _read_slice(path: Path, pixels: bool) -> Dataset | None:
         start = check_deflated(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
-            ds = pydicom.dcmread(path, stop_before_pixels=not pixels, force=is_dicom(start))
+            source = io.BytesIO(path.read_bytes()) if pixels else path  # one read in place of many
+            ds = pydicom.dcmread(source, stop_before_pixels=not pixels, force=is_dicom(start))
             if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
                 ds = pydicom.dcmread(path, stop_before_pixels=True, force=is_dicom(start))
+            ds.filename, ds.buffer = str(path), None
     except InputError:
         raise
     except Exception as error:  # pydicom raises many kinds on damaged files

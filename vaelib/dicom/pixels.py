@@ -125,8 +125,11 @@ def _decode_as(syntax: uid.UID, ds: Dataset) -> tuple[np.ndarray, int]:
             found = f"its picture is {said[0]} x {said[1]} of {used} bits in {channels} channels"
             raise InputError(f"{ds.filename}: {found}, which its header does not say; export the scan again")
         return _decode_by_gdcm(ds, picture, used).reshape(shape).astype(dtype), used
-    if math.prod(shape) * dtype.itemsize > len(ds.PixelData) * (64 if syntax.is_compressed else 1):
-        raise ValueError  # at RLE, two bytes stand for 128 at most
+    wanted, there = math.prod(shape) * dtype.itemsize, len(ds.PixelData)
+    if wanted > there * (64 if syntax.is_compressed else 1):  # at RLE, two bytes stand for 128 at most
+        raise ValueError
+    if there >= wanted + shape[1] * dtype.itemsize and not syntax.is_compressed:
+        raise InputError(f"{ds.filename}: {there} bytes of pixels for {shape[0]} x {shape[1]}; export the scan again")
     if syntax.is_compressed or not syntax.is_little_endian:  # at RLE, it is five times as fast as GDCM
         return pixel_array(ds, correct_unused_bits=False).reshape(shape), bits
     return np.frombuffer(ds.PixelData, dtype, math.prod(shape)).reshape(shape), bits

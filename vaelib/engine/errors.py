@@ -10,6 +10,11 @@ class InputError(ValueError):
     The command line prints it after ``vaelib: error:`` and exits with status 2.
     """
 
+    def __str__(self) -> str:
+        """Keep it one line that can be shown: it may quote a header, which may hold anything."""
+        said = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else "?" for c in super().__str__())
+        return said if len(said) <= 600 else f"{said[:400]} ... {said[-150:]}"
+
 
 class NotFinite(InputError, FloatingPointError):
     """NaN or Inf where a number is needed: in data, a loss, a gradient, or a prediction."""
