@@ -5,6 +5,7 @@ import itertools
 import pickle
 import shutil
 import warnings
+from pathlib import Path
 
 import highdicom as hd
 import numpy as np
@@ -107,18 +108,22 @@ def test_mask_on_the_real_series_flipped_in_its_header(real_series, tmp_path):
 
 
 def test_no_file_is_read_twice_on_the_way_from_dicom_to_a_seg(series, monkeypatch):
-    real, read = pydicom.dcmread, []
-    monkeypatch.setattr(
-        pydicom, "dcmread", lambda path, *args, **options: read.append(path) or real(path, *args, **options)
-    )
+    read = []
+
+    def noting(real):
+        return lambda path, *args, **how: isinstance(path, Path) and read.append(path) or real(path, *args, **how)
+
+    monkeypatch.setattr(pydicom, "dcmread", noting(pydicom.dcmread))
+    monkeypatch.setattr(Path, "read_bytes", noting(Path.read_bytes))
     scan = read_ct(series)
     mask = as_image((array_of(scan) == 95).astype(np.uint8), scan)
     path = write_seg(mask, scan, series.parent / "once.dcm", uid="test")
     assert sorted(read[:12]) == sorted(series.iterdir()) and [p.name for p in read[12:]] == [
         "once.dcm"
     ]  # the SEG itself
-    assert write_seg(mask, series, series.parent / "twice.dcm", uid="test").read_bytes() == path.read_bytes()
+    write_seg(mask, series, again := series.parent / "twice.dcm", uid="test")
     assert len(read) == 2 * 13
+    assert again.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("syntax", [None, uid.RLELossless, uid.JPEGLSLossless], ids=["plain", "RLE", "JPEG-LS"])

@@ -53,7 +53,7 @@ def turned(image, axes):
 
 
 def remedy(error):
-    return re.search(r"pass --reorient ([a-z-]+)$", str(error.value))[1]
+    return re.search(r"--reorient ([a-z-]+)$", str(error.value))[1]
 
 
 @pytest.fixture

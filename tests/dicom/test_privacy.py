@@ -171,7 +171,7 @@ def test_nothing_that_is_written_or_said_tells_who_the_patient_is(tmp_path, coho
     run("evaluate", cohort, "--checkpoint", weights, "--json")
     series = find_cases(cohort)[0].ct
     for name in ("mask.dcm", "mask.nii.gz"):
-        run("segment", series, "--out", out / name, "--checkpoint", weights, "--threshold", 0)
+        run("segment", series, "--out", out / name, "--checkpoint", weights, "--threshold", 0.001)
     assert explorer([str(out / "explorer"), str(cohort), "--checkpoint", str(weights)]) == 0
     found = written(out)
     kinds = {"check.csv", "check.png", "weights.safetensors", "mask.dcm", "mask.nii.gz", "explorer/index.html"}

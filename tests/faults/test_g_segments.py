@@ -115,7 +115,7 @@ def test_segments_are_found_or_the_remedy_works(case, made, tmp_path):
     np.testing.assert_array_equal(found, truth)
     assert bool(warned) == ("warn" in (said, outcome))
     if said == "warn":  # what joins them is said, and works
-        joined = re.search(r"--segment ([\d+]+) joins", warned[0])[1]
+        joined = re.search(r"--segment ([\d+]+)` joins", warned[0])[1]
         both, warned = reading(lambda: read_mask(path, scan, segment=joined))
         assert (both[truth] == 1).all() and both.sum() > truth.sum() and not warned
 

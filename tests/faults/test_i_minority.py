@@ -115,8 +115,8 @@ def test_two_acquisitions_are_named_as_such(case, stored, tmp_path):
             place = [x, y, z - phase * shift * 2.5]
             changes = {keyword: values[phase], "ImagePositionPatient": place, "InstanceNumber": r.randrange(99)}
             save(ds, tmp_path / f"{r.randrange(10**9)}.dcm", **changes)
-    said = rf"two acquisitions in one folder \({keyword} ({values[0]} and {values[1]}|{values[1]} and {values[0]}), "
-    with pytest.raises(InputError, match=said + r"\d+ and \d+ slices, lie among each other\); keep one"):
+    said = rf"two acquisitions in one folder \({keyword} ({values[0]} and {values[1]}|{values[1]} and {values[0]}) "
+    with pytest.raises(InputError, match=said + r"lie among each other, \d+ and \d+ slices\); keep one"):
         read_ct(tmp_path)
 
 

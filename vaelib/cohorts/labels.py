@@ -282,7 +282,7 @@ def _remedy(label: sitk.Image, scan: sitk.Image, rule: str, rival: str) -> str:
     if list(along) != [0, 1, 2] or label.GetSize() != scan.GetSize():
         return "look at the overlay, then mend the label's header or leave this case out"
     turned = "".join(sorted({a for a, b in zip("xyz", backward, strict=True) if b} ^ set(rival)))
-    return f"look at the overlay, and if so pass --reorient {'flip-' + turned if turned else 'index'}"
+    return f"look at the overlay, and if so tell `vaelib prepare`: --reorient {'flip-' + turned if turned else 'index'}"
 
 
 def _reported(path: Path, placement: Placement, said: str) -> Placement:

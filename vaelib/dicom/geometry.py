@@ -13,8 +13,8 @@ from vaelib.engine.errors import InputError
 
 def slice_normal(orientation: Sequence[float] | np.ndarray) -> np.ndarray:
     """Compute the unit vector across the slices, (3,), from the six cosines of ImageOrientationPatient."""
-    cosines = np.asarray(orientation, float)
-    return np.cross(cosines[:3], cosines[3:])
+    normal = np.cross(*np.reshape(orientation, (2, 3)).astype(float))
+    return normal / np.linalg.norm(normal)
 
 
 def axes_of(image: sitk.Image) -> str:
@@ -60,7 +60,7 @@ def check_place(label: sitk.Image, like: sitk.Image, path: Path, *, strict: bool
     same_voxels = (np.abs(pitch - 1) * counts < 0.1) & (np.abs(first - np.round(first)) < 0.1)
     same_box = apart <= 0.5 * np.maximum(1, pitch)
     fits = np.where(counts == scan, apart < 0.1, same_voxels | same_box)
-    remedy = "if you know better, pass --reorient index (voxel by voxel), flip-y, axes or header"
+    remedy = "if you know better, tell `vaelib prepare` so: --reorient index (voxel by voxel), flip-y, axes or header"
     if strict and (crooked or not fits.all()):
         raise InputError(f"{path}: its header does not fit the scan: {_disagreement(label, like)}; {remedy}")
     z, y, x = np.nonzero(sitk.GetArrayViewFromImage(label))

@@ -73,8 +73,7 @@ def even_grid(
     axes, (half, turn), positions = np.reshape(cosines, (2, 3)).astype(float), rounding, np.asarray(positions, float)
     if not np.allclose(axes @ axes.T, np.eye(2), rtol=0, atol=max(1e-3, 4 * turn)):
         raise InputError(f"{names[0]}: ImageOrientationPatient {axes.ravel()} is skewed; export the scan again")
-    normal = slice_normal(axes.ravel())
-    normal = normal / np.linalg.norm(normal)
+    normal = slice_normal(axes)
     order = np.argsort(positions @ normal, kind="stable")
     stack, named = positions[order] - positions[order[0]], [names[k] for k in order]
     half = np.where(np.ptp(stack, axis=0) > 0, half, 0)  # what is the same in all slices shifts none against another

@@ -119,7 +119,7 @@ def _other_syntax(meta: Dataset) -> str | None:
     (syntax,) = _stored([meta], "TransferSyntaxUID")
     if syntax in SYNTAXES:
         return None
-    return f"its pixels cannot be decoded as {NAMES.get(syntax, syntax)}; export the scan again, uncompressed"
+    return f"its pixels cannot be decoded as {NAMES.get(syntax, syntax):.70}; export the scan again, uncompressed"
 
 
 def _check_kind(ds: Dataset) -> None:
@@ -127,20 +127,20 @@ def _check_kind(ds: Dataset) -> None:
     name, (modality, kind) = ds.filename, (_stored([ds], keyword)[0] for keyword in ("Modality", "SOPClassUID"))
     called, away = NAMES.get(kind, kind), "move it out of the folder of the CT series"
     if modality not in ("CT", ""):
-        raise InputError(f"{name}: is {modality} ({called}), not CT; {away}")
+        raise InputError(f"{name}: is {modality:.60} ({called:.70}), not CT; {away}")
     if other := _other_syntax(ds.file_meta):
         raise InputError(f"{name}: {other}")
     if kind in ENHANCED:
         frames = read_attribute(ds, "NumberOfFrames")
         way = "convert it to one file a slice, with emf2sf of dcm4che for one"
-        raise InputError(f"{name}: is {called}, {frames} frames in one file; {way}")
+        raise InputError(f"{name}: is {called:.70}, {frames!s:.60} frames in one file; {way}")
     if not modality:
         cut, found = "ends within its header; fetch it again", f"is of no stated modality; export it again, or {away}"
         raise InputError(f"{name}: {found if 'Rows' in ds else cut}")
     for keyword, count in ("ImagePositionPatient", 3), ("ImageOrientationPatient", 6):
         if not np.isfinite(read_numbers(ds, keyword, count)).all():
             if kind not in (uid.CTImageStorage, ""):
-                raise InputError(f"{name}: is {called}, with no place in the patient (a dose page?); {away}")
+                raise InputError(f"{name}: is {called:.70}, with no place in the patient (a dose page?); {away}")
             way = f"export it again, or {away} if it is no slice" if "Rows" in ds else "it ends early; fetch it again"
             raise InputError(f"{name}: has no position or orientation; {way}")
 
@@ -217,8 +217,7 @@ def check_alike(headers: list[Dataset]) -> None:
         raise InputError(f"{odd}: {what}; keep one series in a folder")
     for keyword, known in CT_PIXELS.items():  # before any memory is taken for pixels
         if bad := [ds for ds in headers if read_attribute(ds, keyword) not in known]:
-            value = " ".join(str(bad[0].get(keyword)).split())
-            found = f"{keyword} is {value} in {len(bad)} of {n} slices, which no CT slice has"
+            found = f"{keyword} is {bad[0].get(keyword)!s:.60} in {len(bad)} of {n} slices, which no CT slice has"
             way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
@@ -230,11 +229,11 @@ def check_alike(headers: list[Dataset]) -> None:
             usual = same.sum(1).argmax()
             odd = np.flatnonzero(~same[usual])
             here, there = headers[odd[0]].get(keyword), headers[usual].get(keyword)
-            found = f"{keyword} is {here} in {len(odd)} of {n} slices, elsewhere {there}"
+            found = f"{keyword} is {here!s:.60} in {len(odd)} of {n} slices, elsewhere {there!s:.60}"
             raise InputError(f"{headers[odd[0]].filename}: {found}; take the odd slices out")
     if not all(0 < mm < np.inf for mm in read_numbers(headers[0], "PixelSpacing", 2)):
         spacing = headers[0].get("PixelSpacing")
-        raise InputError(f"{headers[0].filename}: PixelSpacing is {spacing}; export the scan again")
+        raise InputError(f"{headers[0].filename}: PixelSpacing is {spacing!s:.60}; export the scan again")
 
 
 def check_one_scan(headers: list[Dataset]) -> None:
@@ -252,6 +251,6 @@ def check_one_scan(headers: list[Dataset]) -> None:
         for (first, one), (second, two) in pairwise(found):
             inside = [sum(b[0][0] <= z <= b[-1][0] for z, _ in a) for a, b in ((first, second), (second, first))]
             if min(inside) > 1 and min(inside) >= share * min(len(first), len(second)):
-                among = f"{keyword} {one} and {two}, {len(first)} and {len(second)} slices, lie among each other"
+                among = f"{keyword} {one:.60} and {two:.60} lie among each other, {len(first)} and {len(second)} slices"
                 name = min(first, second, key=len)[0][1]
                 raise InputError(f"{name}: is of one of two acquisitions in one folder ({among}); keep one")

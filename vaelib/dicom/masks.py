@@ -208,8 +208,8 @@ def _of_values(path: Path, array: np.ndarray, segment: str | int) -> np.ndarray:
     if found and re.fullmatch(r"[-+\d\s]+", str(segment)):
         return np.isin(array, asked(path, segment, {v: str(v) for v in found})).astype(np.uint8)
     if len(found) > 1:
-        advice = f"--segment {found[0]}, or join several, --segment {found[0]}+{found[1]}"
-        raise InputError(f"{path}: holds the values {', '.join(map(str, found[:9]))}; choose one by number, {advice}")
+        advice = f"`vaelib prepare --segment {found[0]}`, or join several: --segment {found[0]}+{found[1]}"
+        raise InputError(f"{path}: holds the values {', '.join(map(str, found[:9]))}; choose one by number: {advice}")
     return (array != 0).astype(np.uint8)
 
 

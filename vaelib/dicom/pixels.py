@@ -57,7 +57,7 @@ def _check_units(ds: Dataset, slope: float, intercept: float) -> None:
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
         raise InputError(f"{name}: has no RescaleSlope and RescaleIntercept, so no HU; export the scan again")
     if unit.upper() not in {"HU", "US"} and not unit.upper().startswith("HOUN"):  # Hounsfield, however it is spelt
-        raise InputError(f"{name}: RescaleType is {unit}, not HU; take the series of this scan that is in HU")
+        raise InputError(f"{name}: RescaleType is {unit:.60}, not HU; take the series of this scan that is in HU")
     if read_attribute(ds, "ModalityLUTSequence"):
         raise InputError(f"{name}: has a ModalityLUTSequence besides its rescale; export the scan without it")
 

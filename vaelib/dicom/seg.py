@@ -18,7 +18,7 @@ from pydicom.pixels import get_decoder, iter_pixels
 from vaelib.dicom.geometry import slice_normal
 from vaelib.dicom.grid import Grid, even_grid
 from vaelib.dicom.headers import SIDES, check_deflated, half_digit, rounding_of_cosines
-from vaelib.dicom.identity import NO_ONE
+from vaelib.dicom.identity import NO_ONE, text_of, uid_of
 from vaelib.engine.errors import InputError
 
 FINER = 8  # a label may have this many times the voxels of its scan: two along each axis for one
@@ -85,8 +85,8 @@ def asked(path: Path, segment: str | int, labels: dict[int, str], default: Seque
     if not numbers or max(map(len, found.values())) > 1:
         listed = ", ".join(f"{n} {label!r}" if label != str(n) else label for n, label in labels.items())
         some = numbers or [n for n in labels if PART.search(labels[n]) or ORGAN.search(labels[n])] or list(labels)[:1]
-        advice = f"--segment {'+'.join(map(str, some))}"
-        raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} by number, {advice}")
+        advice = f"by number, and tell `vaelib prepare`: --segment {'+'.join(map(str, some))}"
+        raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} {advice}")
     if gone := [part for part, some in found.items() if not some]:
         warnings.warn(f"{path}: has no segment {', '.join(gone)}; the mask is of the others", stacklevel=5)
     return numbers
@@ -141,7 +141,7 @@ def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
         if beside := {n: label for n, label in related.items() if n not in numbers}:
             joined = "+".join(map(str, sorted({*numbers, *beside})))
             what = ", ".join(f"{n} {label!r}" for n, label in beside.items())
-            warnings.warn(f"{path}: {what} is left out; --segment {joined} joins them", stacklevel=5)
+            warnings.warn(f"{path}: {what} is left out; `prepare --segment {joined}` joins them", stacklevel=5)
     return numbers
 
 
@@ -164,7 +164,7 @@ def _check_references(path: Path, ds: pydicom.Dataset, like: sitk.Image, strict:
             "has another PatientID than the scan": patient}  # fmt: skip
     faults = " and ".join(what for what, agrees in said.items() if agrees is False)
     if strict and not own and False in (frame, patient):
-        remedy = "give the SEG of this scan, or if you know that it is, pass --reorient header"
+        remedy = "give the SEG of this scan, or if you know that it is, tell `vaelib prepare` so: --reorient header"
         raise InputError(f"{path}: {faults}; {remedy}")
     if faults:
         warnings.warn(f"{path}: {faults}; is it of this scan? look at the overlay", stacklevel=5)
@@ -172,9 +172,10 @@ def _check_references(path: Path, ds: pydicom.Dataset, like: sitk.Image, strict:
 
 def _overlap(values: Iterable[object], headers: list[pydicom.Dataset], keyword: str) -> bool | None:
     """Tell whether one of some values is in the headers of a scan; None where either says nothing, or nothing true."""
+    read = uid_of if keyword.endswith("UID") else text_of
     mine, theirs = (
         {text.casefold() for v in some if not NO_ONE.fullmatch(text := str(v or "").strip())}
-        for some in (values, (ds.get(keyword) for ds in headers))
+        for some in (values, (read(ds, keyword) for ds in headers))
     )
     return bool(mine & theirs) if mine and theirs else None
 

@@ -12,8 +12,7 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         """Keep it one line that can be shown: it may quote a header, which may hold anything."""
-        said = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else "?" for c in super().__str__())
-        return said if len(said) <= 600 else f"{said[:400]} ... {said[-150:]}"
+        return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else "?" for c in super().__str__())
 
 
 class NotFinite(InputError, FloatingPointError):
