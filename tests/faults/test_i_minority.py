@@ -167,3 +167,22 @@ def test_a_folder_of_nothing_but_localizers_is_read_as_it_was(stored, tmp_path):
     for k, ds in enumerate(stored):
         save(ds, tmp_path / f"{k}.dcm", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     assert read_ct(tmp_path).GetSize() == (32, 40, 12)
+
+
+@pytest.mark.parametrize("shift", [0.5, 0.3])
+def test_two_passes_of_instance_numbers_are_two_acquisitions(shift, stored, tmp_path):
+    for phase in range(2):
+        for k, ds in enumerate(stored):
+            x, y, z = ds.ImagePositionPatient
+            changes = {"ImagePositionPatient": [x, y, z - phase * shift * 2.5], "InstanceNumber": 12 * phase + k + 1}
+            save(ds, tmp_path / f"{phase}{k}.dcm", **changes)
+    with pytest.raises(InputError, match="two acquisitions in one folder"):
+        read_ct(tmp_path)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "SeriesInstanceUID"])
+def test_a_slice_of_somebody_else_is_named(keyword, stored, tmp_path):
+    for k, ds in enumerate(stored):
+        save(ds, tmp_path / f"{k}.dcm", **({keyword: "1.2.3"} if k == 5 else {}))
+    with pytest.raises(InputError, match=r"5\.dcm: one of 2 .*, 1 of 12 slices"):
+        read_ct(tmp_path)

@@ -38,7 +38,11 @@ PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ
 APART = {  # what tells two scans in one series, and the part of each that has to lie within the other
     "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
     "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "KVP": 0, "ConvolutionKernel": 0,
-    "SeriesDescription": 0, "ContentTime": 0.5,  # slices made in one second may lie among those of the next
+    "SeriesDescription": 0, "StudyInstanceUID": 0, "SeriesNumber": 0, "SeriesTime": 0, "AcquisitionDate": 0,
+    "AcquisitionUID": 0, "ImageType": 0, "ProtocolName": 0, "ImageComments": 0, "ContrastBolusAgent": 0,
+    "FilterType": 0, "TemporalPositionIndex": 0, "NominalPercentageOfCardiacPhase": 0, "ReconstructionDiameter": 0,
+    "InstanceNumber": 0,  # by the passes in which they count through the stack
+    "ContentTime": 0.5,  # slices made in one second may lie among those of the next
 }  # fmt: skip
 
 
@@ -209,12 +213,13 @@ def check_alike(headers: list[Dataset]) -> None:
     if 0 < len(views) < n:
         what = f"one of {len(views)} localizers (by its ImageType) among {n - len(views)} slices"
         raise InputError(f"{views[0].filename}: is {what}; move them out of the folder")
-    series = Counter(str(read_attribute(ds, "SeriesInstanceUID")) for ds in headers)
-    if len(series) > 1:
-        rare, count = series.most_common()[-1]
-        odd = next(ds.filename for ds in headers if str(ds.get("SeriesInstanceUID")) == rare)
-        what = f"one of {len(series)} series in {folder}, {count} of {n} slices are of it"
-        raise InputError(f"{odd}: {what}; keep one series in a folder")
+    for keyword, said in ("SeriesInstanceUID", "series"), ("PatientID", "patients"):
+        owners = _stored(headers, keyword)
+        found = Counter(filter(None, owners)).most_common()
+        if len(found) > 1:
+            rare, count = found[-1]
+            what = f"one of {len(found)} {said} in {folder}, {count} of {n} slices are of it"
+            raise InputError(f"{headers[owners.index(rare)].filename}: {what}; keep one series in a folder")
     for keyword, known in CT_PIXELS.items():  # before any memory is taken for pixels
         if bad := [ds for ds in headers if read_attribute(ds, keyword) not in known]:
             found = f"{keyword} is {bad[0].get(keyword)!s:.60} in {len(bad)} of {n} slices, which no CT slice has"
@@ -236,6 +241,18 @@ def check_alike(headers: list[Dataset]) -> None:
         raise InputError(f"{headers[0].filename}: PixelSpacing is {spacing!s:.60}; export the scan again")
 
 
+def _passes(numbers: list[str], places: list[float]) -> list[str]:
+    """Tell the two passes apart in which numbers count through a stack, such as 1 to 12 and 13 to 24; else none."""
+    if not all(number.isdigit() for number in numbers) or len(numbers) < 6:
+        return [""] * len(numbers)
+    order = np.argsort([int(number) for number in numbers], kind="stable")
+    steps = np.diff(np.take(places, order))
+    back = np.sign(steps) != np.sign(np.median(steps))
+    which = np.empty(len(order), int)
+    which[order] = np.append(0, back.cumsum())
+    return [f"of pass {k + 1}" if back.sum() == 1 else "" for k in which]
+
+
 def check_one_scan(headers: list[Dataset]) -> None:
     """Raise where two acquisitions lie among each other, even if together they make one even stack.
 
@@ -244,8 +261,10 @@ def check_one_scan(headers: list[Dataset]) -> None:
     normal = slice_normal(headers[0].ImageOrientationPatient)
     places = [float(normal @ read_numbers(ds, "ImagePositionPatient", 3)) for ds in headers]
     for keyword, share in APART.items():
-        stacks = defaultdict(list)
-        for value, place, ds in zip(_stored(headers, keyword), places, headers, strict=True):
+        stacks, values = defaultdict(list), _stored(headers, keyword)
+        if keyword == "InstanceNumber":
+            values = _passes(values, places)
+        for value, place, ds in zip(values, places, headers, strict=True):
             stacks[value].append((place, ds.filename))
         found = sorted((stack, value) for value, stack in stacks.items() if value and len(stack) > 1)
         for (first, one), (second, two) in pairwise(found):
