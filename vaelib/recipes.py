@@ -249,6 +249,7 @@ def segment(
     if cut is None:
         raise InputError(f"{checkpoint}: holds no threshold for full size; say one, such as `--threshold 0.3`")
     scan = read_ct(series)
+    check_target(out, overwrite, scan)
     images = images_at(scan, said["level"], *said["window"])[:, None]
     found = to_scan(predicted(vae, mask, _of_one(images))[:, 0], scan, cut)
     write_mask(found, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)

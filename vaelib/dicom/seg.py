@@ -85,7 +85,7 @@ def asked(path: Path, segment: str | int, labels: dict[int, str], default: Seque
     if not numbers or max(map(len, found.values())) > 1:
         listed = ", ".join(f"{n} {label!r}" if label != str(n) else label for n, label in labels.items())
         some = numbers or [n for n in labels if PART.search(labels[n]) or ORGAN.search(labels[n])] or list(labels)[:1]
-        advice = f"--segment {'+'.join(map(str, some))}"
+        advice = f"--segment{' ='[some[0] < 0]}{'+'.join(map(str, some))}"
         raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} by number, {advice}")
     if gone := [part for part, some in found.items() if not some]:
         warnings.warn(f"{path}: has no segment {', '.join(gone)}; the mask is of the others", stacklevel=5)
@@ -172,10 +172,14 @@ def _check_references(path: Path, ds: pydicom.Dataset, like: sitk.Image, strict:
 
 def _overlap(values: Iterable[object], headers: list[pydicom.Dataset], keyword: str) -> bool | None:
     """Tell whether one of some values is in the headers of a scan; None where either says nothing, or nothing true."""
-    mine, theirs = (
-        {text.casefold() for v in some if not NO_ONE.fullmatch(text := str(v or "").strip())}
-        for some in (values, (ds.get(keyword) for ds in headers))
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom has a remark for each slice whose UID is none
+        mine, theirs = (
+            {text.casefold() for v in some if not NO_ONE.fullmatch(text := str(v or "").strip())}
+            for some in (values, (ds.get(keyword) for ds in headers))
+        )
+    if keyword != "PatientID" and not mine & theirs:  # what is no UID, such as a UUID, is not handed on
+        theirs = {text for text in theirs if re.fullmatch(r"[0-9.]{1,64}", text)}
     return bool(mine & theirs) if mine and theirs else None
 
 
@@ -234,8 +238,8 @@ def _grid_of_frames(
         half_digit(found["ImagePositionPatient"], "ImagePositionPatient"),
         rounding_of_cosines(found["ImageOrientationPatient"]),
     )
-    if not np.ptp(np.c_[cosines, pixels], axis=0).max() <= 1e-4 + 2 * rounding[1]:
-        raise InputError(f"{path}: its frames differ in orientation or PixelSpacing; export it again")
+    if not (np.ptp(np.c_[cosines, pixels], axis=0).max() <= 1e-4 + 2 * rounding[1] and pixels.min() > 0):
+        raise InputError(f"{path}: its frames differ in orientation or PixelSpacing, or have none; export it again")
     where, first, group = np.unique(positions, axis=0, return_index=True, return_inverse=True)
     normal, said = slice_normal(cosines[0]), float(found["PixelSpacing"][0].get("SpacingBetweenSlices") or 0)
     distance = _distance(np.diff(np.sort(where @ normal)), said, normal, like)
