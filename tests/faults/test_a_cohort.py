@@ -279,3 +279,11 @@ def test_what_reading_leaves_out_of_a_series_is_a_reason(tmp_path):
     (row,) = survey([case], workers=1)
     (why,) = {*row.reasons} - {*before.reasons}
     assert why.startswith("scan: left out 1") and "preview.jpg" in why
+
+
+@pytest.mark.parametrize("name", ["seg.zip", "../../../PANCREAS_0004.tar.gz", "../../../labels.zip", "../../seg.7z"])
+def test_what_is_packed_is_named(name, tmp_path):
+    patient = cohort(tmp_path)
+    packed = put((patient / "1.2" / "SEG_1.4" / name).resolve(), b"PK\3\4")
+    _, said = look(tmp_path)
+    assert f"{packed.relative_to(tmp_path)}: belongs to no case" in said

@@ -243,3 +243,18 @@ def test_a_nifti_says_in_both_ways_where_the_slices_of_the_scan_lie(tmp_path, di
         for place, index in (places, (0, 0)), (far, (31, 39)):
             found = np.array([affine @ [*index, k, 1] for k in range(12)]) * (-1, -1, 1)  # NIfTI is RAS, DICOM is LPS
             assert np.abs(found - place).max() < 1e-3 + 50 * 10**-decimals
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("uid", ["550e8400-e29b-41d4-a716-44665544{:04d}", "1.2.{}.abc", "1.2.3", "1.02.{}"])
+def test_uids_that_are_none_are_derived_and_no_disagreement(uid, tmp_path):
+    folder, mask = make(tmp_path / "ct", AXIAL, []), blob_volume()[1]
+    for k, path in enumerate(sorted(folder.iterdir())):
+        ds = pydicom.dcmread(path)
+        ds.SOPInstanceUID, ds.FrameOfReferenceUID = uid.format(k), "550e8400-e29b-41d4-a716-446655440000"
+        ds.save_as(path)
+    scan = read_ct(folder)
+    path = write_mask(as_image(mask, scan), tmp_path / "mask.dcm", scan)
+    assert np.array_equal(sitk.GetArrayFromImage(read_mask(path, scan)), mask)
+    named = {e.value for e in pydicom.dcmread(path).iterall() if e.keyword == "ReferencedSOPInstanceUID"}
+    assert len(named) == 12

@@ -124,3 +124,12 @@ def test_a_seg_of_ours_comes_back_bit_for_bit(way, tmp_path):
     truth = (np.random.default_rng(0).random((12, 40, 32)) < 0.3).astype(np.uint8)
     path = write_seg(as_image(truth, scan), scan, tmp_path / "ours.dcm")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_mask(path, scan)), truth)
+
+
+def test_pixels_of_no_size_are_one_line(tmp_path):
+    scan = read_ct(make_series(tmp_path / "ct"))
+    ds = pydicom.dcmread(tmp_path / "seg.dcm")
+    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = ["0", "0.7"]
+    ds.save_as(tmp_path / "odd.dcm")
+    with pytest.raises(InputError, match="differ in orientation or PixelSpacing, or have none; export it again"):
+        read_mask(tmp_path / "odd.dcm", scan)

@@ -83,6 +83,15 @@ def test_a_few_slices_unlike_the_most_are_blamed_be_they_first(case, stored, tmp
     assert any(f"{paths[k]}: " in str(error.value) for k in places) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("odd", [0, 5, 11])
+def test_a_slice_aside_of_all_others_is_blamed_wherever_it_lies(odd, stored, tmp_path):
+    for k, ds in enumerate(stored):
+        x, y, z = ds.ImagePositionPatient
+        save(ds, tmp_path / f"{k}.dcm", ImagePositionPatient=[x + 5 * (k == odd), y, z])
+    with refused("lies 5.00 mm aside of the other slices; export the scan again", tmp_path / f"{odd}.dcm"):
+        read_ct(tmp_path)
+
+
 # --- two scans -------------------------------------------------------------------------------------------
 
 APART = {
@@ -91,6 +100,10 @@ APART = {
     "ContentTime": ("101512", "101733"), "KVP": ("80.0", "140.0"),
     "EchoNumbers": (1, 2), "ConvolutionKernel": ("B30f", "B70f"), "IrradiationEventUID": ("1.2.3", "1.2.4"),
     "TriggerTime": ("300", "700"), "SeriesDescription": ("arterial", "portal venous"),
+    "PatientID": ("A1", "B2"), "StudyInstanceUID": ("1.2.3", "1.2.4"), "SeriesTime": ("101500", "102000"),
+    "ImageComments": ("arterial", "venous"), "FilterType": ("HEAD", "BODY"), "SliceThickness": ("2.5", "5"),
+    "ProtocolName": ("Abdomen", "Liver"), "ContrastBolusAgent": ("none", "Omnipaque"),
+    "AcquisitionDate": ("20200101", "20200102"), "ReconstructionDiameter": ("350", "400"),
 }  # fmt: skip
 
 

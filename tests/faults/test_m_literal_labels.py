@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from drawn import drawn
-from made import nifti, put
+from made import affine_of, nifti, put
 from small import make_series
 
 from vaelib import InputError
@@ -97,3 +97,26 @@ def test_a_label_is_what_its_numbers_mean(case, scan, tmp_path):
         mask = sitk.GetArrayFromImage(read_mask(path, scan, segment=segment))
     np.testing.assert_array_equal(mask, truth)
     assert [str(path) in str(w.message) for w in caught] == [True] * ("warn" in said)
+
+
+@pytest.mark.parametrize("slope", [np.nan, np.inf])
+def test_a_slope_that_is_no_number_scales_nothing_and_dimensions_of_none_are_none(slope, scan, tmp_path):
+    truth = (sitk.GetArrayFromImage(scan) == 95).astype("u1")
+    data = nifti(truth, scan, slope=slope, shift=slope, dim=[4, *truth.shape[::-1], 0, 0, 0, 0])
+    path = put(tmp_path / "label0001.nii", data)  # as nibabel has it, and ITK reads it
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_mask(path, scan)), truth)
+
+
+def test_what_is_advised_of_negative_values_can_be_typed(scan, tmp_path):
+    truth = sitk.GetArrayFromImage(scan) == 95
+    path = put(tmp_path / "label0001.nii", nifti(np.where(truth, 1, -1).astype("i2"), scan))
+    with pytest.raises(InputError, match="--segment=-1, or join several, --segment=-1[+]1$"):
+        read_mask(path, scan)
+
+
+def test_a_label_that_is_turned_says_by_how_much(scan, tmp_path):
+    truth, turn = (sitk.GetArrayFromImage(scan) == 95).astype("u1"), np.radians(2)
+    around = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    path = put(tmp_path / "label0001.nii", nifti(truth, scan, affine=around @ affine_of(scan)))
+    with pytest.raises(InputError, match="does not fit the scan: .* turned by 2 degrees;"):
+        read_mask(path, scan)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from vaelib.dicom.folder import sort_files
+from vaelib.dicom.folder import PACKED, sort_files
 from vaelib.engine.errors import InputError
 
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
@@ -210,7 +210,7 @@ def _find_spare(tree: Tree, homes: set[Path], done: set[Path | None], left: dict
             continue
         dicom = {*sort_files(path).read} if files else set()
         spare = [p for p in map(path.joinpath, files) if p not in done and not LABEL.match(p.name)]
-        images = [p for p in spare if p in dicom or VOLUME.search(p.name)]
+        images = [p for p in spare if p in dicom or VOLUME.search(p.name) or PACKED.search(p.name)]
         if images or not (folders or files):
             where = images[0] if len(images) == 1 else path
             left.setdefault(where, "belongs to no case" if images else "is empty")

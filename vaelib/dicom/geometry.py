@@ -80,6 +80,8 @@ def _disagreement(label: sitk.Image, like: sitk.Image) -> str:
     for what, read in ("voxels", sitk.Image.GetSize), ("mm a voxel", sitk.Image.GetSpacing), ("axes", axes_of):
         mine, scans = (" x ".join(f"{v:.3g}" for v in read(i)) if read != axes_of else read(i) for i in (label, like))
         said.append(f"{what} {mine}" + ("" if mine == scans else f" (scan {scans})"))
+    angle = np.degrees(np.arccos(min(matching_axes(label, like)[1].min(), 1)))
+    said += [f"turned by {angle:.2g} degrees"] * int(angle > 0.05)
     return ", ".join(said)
 
 

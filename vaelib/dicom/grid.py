@@ -82,9 +82,13 @@ def even_grid(
         distance = float(stack[-1] @ normal) / places[-1]
     assert distance is not None
     normal = _normal(stack, places, normal, half.max(), turn)
-    aside = np.linalg.norm(stack - np.outer(stack @ normal, normal), axis=1)
+    off = stack - np.outer(stack @ normal, normal)
+    aside = np.linalg.norm(off, axis=1)
     if aside.max() > 0.1 + TURN * turn * (stack[-1] @ normal) + min(2 * half.max(), distance / 10):
-        name = named[int(aside.argmax())]
+        apart = np.linalg.norm(off - np.median(off, axis=0), axis=1)
+        name = named[int(apart.argmax())]
+        if np.median(apart) < 0.1:  # most are in line
+            raise InputError(f"{name}: lies {apart.max():.2f} mm aside of the other slices; export the scan again")
         raise InputError(f"{name}: lies {aside.max():.2f} mm aside (tilted gantry?); resample it upright first")
     centred = places - places.mean()
     distance += centred @ np.round(stack @ normal - distance * places, 9) / max(centred @ centred, 1)

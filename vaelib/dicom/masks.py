@@ -96,7 +96,7 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
     fields = _fields(path, _unpack(path, 1)[0])
     count, size = int(fields["dim"][0]), fields["dim"][1:].tolist()
     size = size[:count] if 0 < count < 8 else []
-    while len(size) > 3 and size[-1] == 1:
+    while len(size) > 3 and size[-1] in (0, 1):
         size.pop()
     if len(size) != 3:
         raise InputError(f"{path}: has {len(size) or count} dimensions; give a label of three, one number a voxel")
@@ -105,10 +105,10 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
         found = f"values of type {code} (colours, complex numbers?)"
         raise InputError(f"{path}: holds {found}, which are no label; convert it to one whole number a voxel")
     grid = _grid_of(path, fields, size, like)
-    first, (slope, shift) = float(fields["vox_offset"]), fields["scale"].tolist()
-    if not 352 <= first < LATEST or not np.isfinite([slope, shift]).all():
-        said = f"its header has voxels begin at byte {first:g}, scaled by {[slope, shift]}"
-        raise InputError(f"{path}: {said}; export it again")
+    first = float(fields["vox_offset"])
+    slope, shift = np.where(np.isfinite(fields["scale"]), fields["scale"], 0).tolist()  # 0, or no number: not scaled
+    if not 352 <= first < LATEST:
+        raise InputError(f"{path}: its header has voxels begin at byte {first:g}; export it again")
     kind = np.dtype(VOXELS[code]).newbyteorder(fields.dtype["datatype"].byteorder)
     data, length = _unpack(path, int(first) + int(np.prod(size)) * kind.itemsize)
     if len(data) < int(first) + int(np.prod(size)) * kind.itemsize:
@@ -208,7 +208,8 @@ def _of_values(path: Path, array: np.ndarray, segment: str | int) -> np.ndarray:
     if found and re.fullmatch(r"[-+\d\s]+", str(segment)):
         return np.isin(array, asked(path, segment, {v: str(v) for v in found})).astype(np.uint8)
     if len(found) > 1:
-        advice = f"`vaelib prepare --segment {found[0]}`, or join several: --segment {found[0]}+{found[1]}"
+        mark = "=" if found[0] < 0 else " "  # or the command line takes -1+1 for an option
+        advice = f"`vaelib prepare --segment{mark}{found[0]}`, or several: --segment{mark}{found[0]}+{found[1]}"
         raise InputError(f"{path}: holds the values {', '.join(map(str, found[:9]))}; choose one by number: {advice}")
     return (array != 0).astype(np.uint8)
 

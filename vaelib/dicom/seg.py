@@ -85,7 +85,7 @@ def asked(path: Path, segment: str | int, labels: dict[int, str], default: Seque
     if not numbers or max(map(len, found.values())) > 1:
         listed = ", ".join(f"{n} {label!r}" if label != str(n) else label for n, label in labels.items())
         some = numbers or [n for n in labels if PART.search(labels[n]) or ORGAN.search(labels[n])] or list(labels)[:1]
-        advice = f"by number, and tell `vaelib prepare`: --segment {'+'.join(map(str, some))}"
+        advice = f"by number, and tell `vaelib prepare`: --segment{' ='[some[0] < 0]}{'+'.join(map(str, some))}"
         raise InputError(f"{path}: {len(numbers)} segments are {segment!r}; choose from {listed} {advice}")
     if gone := [part for part, some in found.items() if not some]:
         warnings.warn(f"{path}: has no segment {', '.join(gone)}; the mask is of the others", stacklevel=5)
@@ -235,8 +235,8 @@ def _grid_of_frames(
         half_digit(found["ImagePositionPatient"], "ImagePositionPatient"),
         rounding_of_cosines(found["ImageOrientationPatient"]),
     )
-    if not np.ptp(np.c_[cosines, pixels], axis=0).max() <= 1e-4 + 2 * rounding[1]:
-        raise InputError(f"{path}: its frames differ in orientation or PixelSpacing; export it again")
+    if not (np.ptp(np.c_[cosines, pixels], axis=0).max() <= 1e-4 + 2 * rounding[1] and pixels.min() > 0):
+        raise InputError(f"{path}: its frames differ in orientation or PixelSpacing, or have none; export it again")
     where, first, group = np.unique(positions, axis=0, return_index=True, return_inverse=True)
     normal, said = slice_normal(cosines[0]), float(found["PixelSpacing"][0].get("SpacingBetweenSlices") or 0)
     distance = _distance(np.diff(np.sort(where @ normal)), said, normal, like)

@@ -8,6 +8,7 @@ import os
 import tempfile
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -195,6 +196,8 @@ def _sources(headers: list[Dataset], grid: Grid) -> tuple[list[Dataset], str]:
     Also return the keywords of UIDs that not all slices have, or have in common.
     """
     uids = {keyword: [uid_of(ds, keyword) for ds in headers] for keyword in (*SHARED, "SOPClassUID", "SOPInstanceUID")}
+    known = Counter(uids["SOPInstanceUID"])
+    uids["SOPInstanceUID"] = [uid * (known[uid] == 1) for uid in uids["SOPInstanceUID"]]  # or it names no slice
     uids["SOPClassUID"] = [uid * (uid in CLASSES) for uid in uids["SOPClassUID"]]
     base, copies = deidentified(headers[0]), []
     for keyword, name in SHARED.items():
