@@ -191,3 +191,8 @@ def test_scores_of_a_fold_that_are_damaged_are_named(text, tmp_path):
         is_finished(tmp_path / "fold0.json", {"fold": 0, "data": ""})
     (tmp_path / "fold0.json").write_text(json.dumps({"made_by": {"fold": 0, "data": ""}}))
     assert is_finished(tmp_path / "fold0.json", {"fold": 0, "data": ""})
+
+
+def test_a_checkpoint_is_read_under_a_name_that_is_not_utf_8(tmp_path):
+    path = write_file(tmp_path / os.fsdecode(b"Andr\xe9") / "c.safetensors", SOUND)
+    assert checkpoints.load(path, "vae")[1] == {"networks": checkpoints.load(path)[1]["networks"]}

@@ -144,4 +144,13 @@ def test_cores_are_those_that_this_process_may_use_and_scripts_are_looked_at(cas
 
 def test_the_signal_that_kills_is_told_from_an_end():
     assert "killed" in workers._end([None, 0, -signal.SIGKILL])
-    assert "status -11" in workers._end([0, -signal.SIGSEGV, -signal.SIGTERM])
+    assert "ended by signal 11" in workers._end([0, -signal.SIGSEGV, -signal.SIGTERM])
+    assert "ended by signal 15" in workers._end([-signal.SIGTERM, None])
+
+
+def test_a_worker_of_ones_own_pool_does_the_work_itself(tmp_path):
+    job = "def job(x):\n    return list(map_in_processes(abs, [x, -2], workers=2))\n"
+    pool = "import multiprocessing\n    print(multiprocessing.get_context('spawn').Pool(1).map(job, [-1]))\n"
+    (tmp_path / "a.py").write_text(IMPORT + job + GUARD + pool)
+    done = ends("a.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[[1, 2]]\n", "")

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as unpacked
 from safetensors.torch import save as packed
 from torch import Tensor, nn
 
@@ -70,9 +71,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     """
     _refuse_others(path)
     try:
-        with safe_open(path, "pt") as f:
-            said = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
+        held = path.read_bytes()  # by Python, which opens a file of any name
+        tensors = unpacked(held)
+        said = json.loads(held[8 : 8 + int.from_bytes(held[:8], "little")]).get("__metadata__", {})
         written = said.pop("sha256", None)
         if written and written != _digest(tensors, said):
             raise ValueError("its hash is another")

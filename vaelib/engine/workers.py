@@ -69,7 +69,8 @@ def map_in_processes(
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that is running the script
         os._exit(UNGUARDED)
     items = list(items)
-    workers = min(workers or cores(), len(items))
+    alone = multiprocessing.current_process().daemon  # a worker of a pool, which may start none
+    workers = 1 if alone else min(workers or cores(), len(items))
     if workers > 1:
         _look_at_script()
     with progress_bar(total=bar.pop("total", len(items)), **bar) as shown:
@@ -102,10 +103,10 @@ def map_in_processes(
 
 def _end(codes: list[int | None]) -> str:
     """Say how the first worker ended that was not told to."""
-    code = next((code for code in codes if code not in (None, 0, -signal.SIGTERM)), None)
+    code = next((code for code in codes if code not in (None, 0, -signal.SIGTERM)), -signal.SIGTERM)
     if code == -signal.SIGKILL:
         return "a worker was killed, as a system does that runs out of memory"
-    return f"a worker ended by itself, with status {code}"
+    return f"a worker was ended by signal {-code}" if code < 0 else f"a worker ended by itself, with status {code}"
 
 
 def _look_at_script() -> None:
