@@ -110,7 +110,7 @@ def test_a_slope_that_is_no_number_scales_nothing_and_dimensions_of_none_are_non
 def test_what_is_advised_of_negative_values_can_be_typed(scan, tmp_path):
     truth = sitk.GetArrayFromImage(scan) == 95
     path = put(tmp_path / "label0001.nii", nifti(np.where(truth, 1, -1).astype("i2"), scan))
-    with pytest.raises(InputError, match="--segment=-1, or join several, --segment=-1[+]1$"):
+    with pytest.raises(InputError, match="--segment=-1`, or several: --segment=-1[+]1$"):
         read_mask(path, scan)
 
 

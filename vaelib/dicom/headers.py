@@ -41,6 +41,7 @@ APART = {  # what tells two scans in one series, and the part of each that has t
     "SeriesDescription": 0, "StudyInstanceUID": 0, "SeriesNumber": 0, "SeriesTime": 0, "AcquisitionDate": 0,
     "AcquisitionUID": 0, "ImageType": 0, "ProtocolName": 0, "ImageComments": 0, "ContrastBolusAgent": 0,
     "FilterType": 0, "TemporalPositionIndex": 0, "NominalPercentageOfCardiacPhase": 0, "ReconstructionDiameter": 0,
+    "SliceThickness": 0,
     "InstanceNumber": 0,  # by the passes in which they count through the stack
     "ContentTime": 0.5,  # slices made in one second may lie among those of the next
 }  # fmt: skip
