@@ -95,8 +95,8 @@ def labels(archive: Path, folder: Path | None = None) -> None:
 
 @app.command(sort_key=3)
 def check(
-    folder: Path | None = None, *, out: opt.Folder = None, segment: str = "Pancreas", reorient: str | None = None,
-    workers: opt.Workers = None,
+    folder: Path | None = None, *, out: opt.Folder = None, segment: opt.Segment = "Pancreas",
+    reorient: opt.Reorient = None, workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
 
@@ -131,7 +131,7 @@ def check(
 @app.command(sort_key=4)
 def prepare(
     folder: Path | None = None, *, cache: opt.Folder = None, patient: list[str] | None = None,
-    segment: str | None = None, reorient: str | None = None, workers: opt.Workers = None,
+    segment: opt.Segment = None, reorient: opt.Reorient = None, workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.
 

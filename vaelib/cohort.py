@@ -12,7 +12,7 @@ import numpy as np
 
 from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.errors import InputError
-from vaelib.engine.options import FOLDS, Fold, checked
+from vaelib.engine.options import FOLDS, Fold, Kept, checked
 from vaelib.engine.rows import Rows, of_files
 from vaelib.engine.shards import open_case, prepare
 
@@ -206,7 +206,7 @@ class Cohort:
 
 
 @checked
-def open_cohort(folder: str | Path | None = None, *, level: int = 6, fold: Fold = None) -> Cohort:
+def open_cohort(folder: str | Path | None = None, *, level: Kept = 6, fold: Fold = None) -> Cohort:
     """Prepare a cohort (a moment where it is up to date), and split those of its patients that have a mask.
 
     Parameters

@@ -216,10 +216,10 @@ def check_alike(headers: list[Dataset]) -> None:
         raise InputError(f"{views[0].filename}: is {what}; move them out of the folder")
     for keyword, said in ("SeriesInstanceUID", "series"), ("PatientID", "patients"):
         owners = _stored(headers, keyword)
-        found = Counter(filter(None, owners)).most_common()
-        if len(found) > 1:
-            rare, count = found[-1]
-            what = f"one of {len(found)} {said} in {folder}, {count} of {n} slices are of it"
+        ranked = Counter(filter(None, owners)).most_common()
+        if len(ranked) > 1:
+            rare, count = ranked[-1]
+            what = f"one of {len(ranked)} {said} in {folder}, {count} of {n} slices are of it"
             raise InputError(f"{headers[owners.index(rare)].filename}: {what}; keep one series in a folder")
     for keyword, known in CT_PIXELS.items():  # before any memory is taken for pixels
         if bad := [ds for ds in headers if read_attribute(ds, keyword) not in known]:
@@ -267,10 +267,9 @@ def check_one_scan(headers: list[Dataset]) -> None:
             values = _passes(values, places)
         for value, place, ds in zip(values, places, headers, strict=True):
             stacks[value].append((place, ds.filename))
-        found = sorted((stack, value) for value, stack in stacks.items() if value and len(stack) > 1)
-        for (first, one), (second, two) in pairwise(found):
+        for first, second in pairwise(sorted(stack for value, stack in stacks.items() if value and len(stack) > 1)):
             inside = [sum(b[0][0] <= z <= b[-1][0] for z, _ in a) for a, b in ((first, second), (second, first))]
             if min(inside) > 1 and min(inside) >= share * min(len(first), len(second)):
-                among = f"{keyword} {one:.60} and {two:.60} lie among each other, {len(first)} and {len(second)} slices"
+                among = f"{keyword} differs, and {len(first)} and {len(second)} slices lie among each other"
                 name = min(first, second, key=len)[0][1]
                 raise InputError(f"{name}: is of one of two acquisitions in one folder ({among}); keep one")

@@ -97,7 +97,9 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
     check_deflated(path)
     try:
         ds = pydicom.dcmread(path)
-        if ds.get("Modality") != "SEG" or "SegmentSequence" not in ds:
+        if ds.get("Modality") == "SEG" and not ds.get("SegmentSequence"):
+            raise InputError(f"{path}: holds no segment (cut short?); fetch or export it again")
+        if ds.get("Modality") != "SEG":
             what = ds.get("Modality") or "of no stated modality"
             raise InputError(f"{path}: is {what}, and not readable as DICOM SEG; give a SEG or a NIfTI file")
         _check_frames(path, ds)
@@ -106,6 +108,8 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
     except (InputError, OSError):
         raise
     except pydicom.errors.InvalidDicomError:
+        if path.stat().st_size < 132:
+            raise InputError(f"{path}: is cut short ({path.stat().st_size} bytes); fetch it again") from None
         raise InputError(f"{path}: not readable as DICOM SEG; give a SEG or a NIfTI file") from None
     except Exception as error:  # pydicom raises many kinds
         why = " ".join(str(error).split())[:200]

@@ -4,6 +4,7 @@ A type such as `Count` stands in a signature. Cyclopts asks its limits of an opt
 `checked` asks them of a function's arguments.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
@@ -20,12 +21,12 @@ BATCH, LR = 64, 2e-3
 FOLDS = 4  # as the literature on Pancreas-CT has it, since Roth et al., MICCAI 2015
 
 
-def _within(low: float, high: float) -> Parameter:
-    """Accept numbers from `low` to `high` alone, whole ones if `low` is, and None; NaN is no number."""
+def _within(low: float, high: float, *, optional: bool = False) -> Parameter:
+    """Accept numbers from `low` to `high` alone, whole ones if `low` is; NaN is no number."""
     kind: Any = Integral if isinstance(low, int) else Real
 
     def check(_: Any, value: Any) -> None:
-        if value is not None and not (isinstance(value, kind) and low <= value <= high):
+        if not (isinstance(value, kind) and low <= value <= high) and not (optional and value is None):
             raise ValueError(f"must be from {low:,} to {high:,}")
 
     return Parameter(validator=check, converter=_whole if kind is Integral else None)
@@ -39,15 +40,29 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
+def _like(pattern: str, said: str) -> Parameter:
+    """Accept text of a pattern, and None."""
+
+    def check(_: Any, value: Any) -> None:
+        if value is not None and not re.fullmatch(pattern, str(value)):
+            raise ValueError(f"must be {said}")
+
+    return Parameter(validator=check)
+
+
 Count = Annotated[int, _within(1, 1_000_000)]
-Workers = Annotated[int | None, _within(1, 10_000)]
+Workers = Annotated[int | None, _within(1, 10_000, optional=True)]
 Level = Annotated[int, _within(5, 9)]  # what the networks can do: 32 to 512 pixels
+Kept = Annotated[int, _within(0, 9)]  # the levels in the cache
+Reorient = Annotated[str | None, _like("header|axes|index|flip-[xyz]{1,3}", "header, axes, index, or such as flip-y")]
+PARTS = r"(\s*[^+\s][^+]*[+])*\s*[^+\s][^+]*"
+Segment = Annotated[str | int | None, _like(PARTS, "a label, a number, or several such as 1+2")]
 Latent = Annotated[int, _within(1, 16_384)]
 Weight = Annotated[float, _within(0.0, 1_000_000)]
 Rate = Annotated[float, _within(1e-9, 1)]
 Seed = Annotated[int, _within(0, 10**12)]  # times a million it is still a seed of PyTorch
-Fold = Annotated[int | None, _within(0, FOLDS - 1)]
-Threshold = Annotated[float | None, _within(0.001, 0.999)]
+Fold = Annotated[int | None, _within(0, FOLDS - 1, optional=True)]
+Threshold = Annotated[float | None, _within(0.001, 0.999, optional=True)]
 Folder = Annotated[Path | None, Parameter(validator=validators.Path(file_okay=False))]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 

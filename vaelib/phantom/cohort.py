@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from vaelib import InputError, __version__
 from vaelib.dicom.geometry import image_like
 from vaelib.dicom.write import AXIAL, make_uid, write_ct, write_seg
+from vaelib.engine import options as opt
 from vaelib.engine.files import atomic_write, remove_leftovers, write_file
 from vaelib.engine.workers import map_in_processes
 from vaelib.phantom.anatomy import Anatomy
@@ -110,9 +111,11 @@ def _write_patient(folder: Path, seed: int, size: int, number: int) -> None:
         write_seg(image_like(mask, scan), scan, file, uid=uid, description="Pancreas of a synthetic patient")
 
 
+@opt.checked
 def make_cohort(
-    folder: str | Path, *, patients: int | Numbers = 48, seed: int = 2026, workers: int | None = None, size: int = 512
-) -> Path:
+    folder: str | Path, *, patients: int | Numbers = 48, seed: opt.Seed = 2026, workers: int | None = None,
+    size: opt.Count = 512,
+) -> Path:  # fmt: skip
     """Write synthetic patients as DICOM: a CT series each, and beside it the pancreas as DICOM SEG.
 
     The layout is `PANCREAS_0001/<study>/CT_<series>/*.dcm` and `.../SEG_<series>/<instance>.dcm`. Patients
@@ -135,6 +138,8 @@ def make_cohort(
     ------
     InputError : the folder holds a cohort of another seed, size or version.
     """
+    if isinstance(patients, int | float):
+        opt.refuse({"patients": opt.Count}, {"patients": patients})
     folder = Path(folder).expanduser()
     note, text = folder / NOTE.name, NOTE.read_text().format(version=__version__, seed=seed, size=size)
     if note.exists() and (there := note.read_text("utf-8", "replace")) != text:
