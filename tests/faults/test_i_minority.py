@@ -101,9 +101,9 @@ APART = {
     "EchoNumbers": (1, 2), "ConvolutionKernel": ("B30f", "B70f"), "IrradiationEventUID": ("1.2.3", "1.2.4"),
     "TriggerTime": ("300", "700"), "SeriesDescription": ("arterial", "portal venous"),
     "PatientID": ("A1", "B2"), "StudyInstanceUID": ("1.2.3", "1.2.4"), "SeriesTime": ("101500", "102000"),
-    "ImageComments": ("arterial", "venous"), "FilterType": ("HEAD", "BODY"), "SliceThickness": ("2.5", "5"),
+    "FilterType": ("HEAD", "BODY"), "SliceThickness": ("2.5", "5"),
     "ProtocolName": ("Abdomen", "Liver"), "ContrastBolusAgent": ("none", "Omnipaque"),
-    "AcquisitionDate": ("20200101", "20200102"), "ReconstructionDiameter": ("350", "400"),
+    "ReconstructionDiameter": ("350", "400"),
 }  # fmt: skip
 
 

@@ -39,8 +39,8 @@ APART = {  # what tells two scans in one series, and the part of each that has t
     "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
     "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "KVP": 0, "ConvolutionKernel": 0,
     "SeriesDescription": 0, "ContentTime": 0.5,  # slices made in one second may lie among those of the next
-    "PatientID": 0, "StudyInstanceUID": 0, "SeriesTime": 0, "AcquisitionDate": 0, "ProtocolName": 0, "ImageType": 0,
-    "ImageComments": 0, "ContrastBolusAgent": 0, "FilterType": 0, "SliceThickness": 0, "ReconstructionDiameter": 0,
+    "PatientID": 0, "StudyInstanceUID": 0, "SeriesTime": 0, "ProtocolName": 0, "ImageType": 0,
+    "ContrastBolusAgent": 0, "FilterType": 0, "SliceThickness": 0, "ReconstructionDiameter": 0,
 }  # fmt: skip
 
 
