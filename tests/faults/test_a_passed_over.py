@@ -299,3 +299,18 @@ def test_of_files_no_more_than_the_first_bytes_are_read(stored, tmp_path, monkey
     monkeypatch.setattr(Path, "open", count)
     assert len(sort_files(tmp_path).read) == 24
     assert len(counted) == 12  # a name in .dcm says enough
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"), [("{}.dcm", ".0.dcm.icloud"), ("IM{}", ".IM0.Xq2b7A"), ("1.2.{}", ".1.2.0.icloud")]
+)
+def test_a_hidden_name_that_stands_for_a_missing_slice_is_an_error(name, hidden, stored, tmp_path):
+    """As rsync leaves behind, and as iCloud has it; what macOS or an editor adds stays harmless."""
+    for k, whole in enumerate(stored):
+        (tmp_path / name.format(k)).write_bytes(whole)
+    for harmless in "._" + name.format(1), "._a.dcm.0", hidden:
+        (tmp_path / harmless).write_bytes(b"bplist00")
+    read_whole(tmp_path)
+    (tmp_path / name.format(0)).unlink()
+    with pytest.raises(InputError, match=f"{re.escape(hidden)}: is no DICOM, 8 bytes of it are there; fetch it again"):
+        read_ct(tmp_path)

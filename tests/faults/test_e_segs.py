@@ -133,3 +133,11 @@ def test_pixels_of_no_size_are_one_line(tmp_path):
     ds.save_as(tmp_path / "odd.dcm")
     with pytest.raises(InputError, match="differ in orientation or PixelSpacing, or have none; export it again"):
         read_mask(tmp_path / "odd.dcm", scan)
+
+
+def test_a_seg_that_is_cut_short_is_to_be_fetched_again(tmp_path):
+    scan, whole = read_ct(make_series(tmp_path / "ct")), (tmp_path / "seg.dcm").read_bytes()
+    for size in range(1500, len(whole) - 1, 400):
+        (tmp_path / "cut.dcm").write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"cut.dcm: ends before its (5 )?frames do; fetch it again"):
+            read_mask(tmp_path / "cut.dcm", scan)

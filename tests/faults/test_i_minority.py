@@ -103,7 +103,7 @@ APART = {
     "StudyInstanceUID": ("1.2.3", "1.2.4"), "SeriesTime": ("101500", "102000"),
     "ImageComments": ("arterial", "venous"), "FilterType": ("HEAD", "BODY"), "SliceThickness": ("2.5", "5"),
     "ProtocolName": ("Abdomen", "Liver"), "ContrastBolusAgent": ("none", "Omnipaque"),
-    "AcquisitionDate": ("20200101", "20200102"), "ReconstructionDiameter": ("350", "400"),
+    "ReconstructionDiameter": ("350", "400"),
 }  # fmt: skip
 
 

@@ -63,7 +63,11 @@ class Row(NamedTuple):
 
 
 def survey(
-    cases: Iterable[Case], *, reorient: str | None = None, segment: str | int | None = "Pancreas", workers: int | None = None
+    cases: Iterable[Case],
+    *,
+    reorient: str | None = None,
+    segment: str | int | None = "Pancreas",
+    workers: int | None = None,
 ) -> list[Row]:
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 

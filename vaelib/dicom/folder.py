@@ -40,7 +40,7 @@ def sort_files(folder: str | Path) -> Sorted:
     slices = [path.name for path, start in starts.items() if start is not None and _is_slice(path, start)]
     for path, start in starts.items():
         if path.name[0] == "." or path.name.upper() == "DICOMDIR":
-            found.harmless.append(path)
+            (found.read if _is_under_way(path, slices) else found.harmless).append(path)
         elif start is None:  # no file
             empty = path.is_dir() and not any(inner.is_file() for inner in path.rglob("[!.]*"))
             (found.harmless if empty or HARMLESS.fullmatch(path.name) else found.left_out).append(path)
@@ -64,6 +64,14 @@ def warn_of_left_out(folder: Path, left_out: list[Path]) -> None:
     names = ", ".join(path.name for path in left_out[:5]) + f" and {len(left_out) - 5} more" * (len(left_out) > 5)
     if left_out:
         warnings.warn(f"{folder}: left out {len(left_out)} that are no slices: {names}", stacklevel=4)
+
+
+def _is_under_way(path: Path, slices: list[str]) -> bool:
+    """Tell whether a hidden file stands for a slice that is not here: by rsync (.1.dcm.Xq2b7A), or in iCloud."""
+    bare = path.name[1:].rpartition(".")[0]
+    if path.name.startswith("._"):  # what macOS adds
+        return False
+    return bare not in slices and (_pattern(bare) in map(_pattern, slices) or Path(bare).suffix.lower() in SLICE)
 
 
 def _is_slice(path: Path, start: bytes) -> bool:

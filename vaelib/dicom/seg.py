@@ -97,9 +97,9 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
     check_deflated(path)
     try:
         ds = pydicom.dcmread(path)
-        if ds.get("Modality") == "SEG" and not ds.get("SegmentSequence"):
-            raise InputError(f"{path}: holds no segment (cut short?); fetch or export it again")
-        if ds.get("Modality") != "SEG":
+        if ds.get("Modality") == "SEG" and "PixelData" not in ds:
+            raise InputError(f"{path}: ends before its frames do; fetch it again")
+        if ds.get("Modality") != "SEG" or not ds.get("SegmentSequence"):
             what = ds.get("Modality") or "of no stated modality"
             raise InputError(f"{path}: is {what}, and not readable as DICOM SEG; give a SEG or a NIfTI file")
         _check_frames(path, ds)
@@ -118,6 +118,8 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
 
 def _check_frames(path: Path, ds: pydicom.Dataset) -> None:
     """Raise unless a SEG has the frames that its header counts; those who read it take memory for each."""
+    if "PerFrameFunctionalGroupsSequence" not in ds:
+        raise InputError(f"{path}: does not describe its frames; export it again")
     frames, rows, columns = len(ds.PerFrameFunctionalGroupsSequence), ds.Rows, ds.Columns
     if ds.NumberOfFrames != frames or rows not in SIDES or columns not in SIDES:
         said = f"counts {ds.NumberOfFrames} frames of {rows} x {columns} and describes {frames}"
