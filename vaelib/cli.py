@@ -95,7 +95,7 @@ def labels(archive: Path, folder: Path | None = None) -> None:
 
 @app.command(sort_key=3)
 def check(
-    folder: Path | None = None, *, out: opt.Folder = None, segment: str = "Pancreas", reorient: str | None = None,
+    folder: Path | None = None, *, out: opt.Folder = None, segment: str = "Pancreas", reorient: opt.Reorient = None,
     workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Look a cohort over: one line a patient, what is odd about it, and one sheet of pictures.
@@ -131,7 +131,7 @@ def check(
 @app.command(sort_key=4)
 def prepare(
     folder: Path | None = None, *, cache: opt.Folder = None, patient: list[str] | None = None,
-    segment: str | None = None, reorient: str | None = None, workers: opt.Workers = None,
+    segment: str | None = None, reorient: opt.Reorient = None, workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.
 
@@ -200,7 +200,7 @@ def train(
     resume : bool
         Go on from where an interrupted run stopped.
     overwrite : bool
-        Replace `out` where other settings or data made it.
+        Replace the checkpoint where other settings or data made it.
     """
     from vaelib import recipes
 
@@ -297,7 +297,7 @@ def segment(
     threshold : float, optional
         A pixel is pancreas from this probability on; by default what was best on validation patients.
     overwrite : bool
-        Replace `out` where it exists.
+        Replace the mask where there is one.
     """
     from vaelib import recipes
 

@@ -4,6 +4,7 @@ A type such as `Count` stands in a signature. Cyclopts asks its limits of an opt
 `checked` asks them of a function's arguments.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
@@ -31,6 +32,12 @@ def _within(low: float, high: float) -> Parameter:
     return Parameter(validator=check, converter=_whole if kind is Integral else None)
 
 
+def _placing(_: Any, value: Any) -> None:
+    """Accept the ways of `read_mask` to place a label, and None."""
+    if value is not None and not re.fullmatch("header|axes|index|flip-[xyz]{1,3}", value):
+        raise ValueError("choose header, axes, index, or flip- with x, y, z or several")
+
+
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
     """Read a whole number; Cyclopts itself would round 2.5."""
     text = tokens[0].value
@@ -48,6 +55,7 @@ Rate = Annotated[float, _within(1e-9, 1)]
 Seed = Annotated[int, _within(0, 10**12)]  # times a million it is still a seed of PyTorch
 Fold = Annotated[int | None, _within(0, FOLDS - 1)]
 Threshold = Annotated[float | None, _within(0.001, 0.999)]
+Reorient = Annotated[str | None, Parameter(validator=_placing)]
 Folder = Annotated[Path | None, Parameter(validator=validators.Path(file_okay=False))]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
