@@ -200,7 +200,7 @@ def train(
     resume : bool
         Go on from where an interrupted run stopped.
     overwrite : bool
-        Replace `out` where other settings or data made it.
+        Replace the checkpoint where other settings or data made it.
     """
     from vaelib import recipes
 
@@ -297,7 +297,7 @@ def segment(
     threshold : float, optional
         A pixel is pancreas from this probability on; by default what was best on validation patients.
     overwrite : bool
-        Replace `out` where it exists.
+        Replace the mask where there is one.
     """
     from vaelib import recipes
 

@@ -10,7 +10,7 @@ from small import as_image
 
 from vaelib.cohorts.layout import Case
 from vaelib.cohorts.quality import MaskCheck, fingerprint
-from vaelib.cohorts.survey import COLUMNS, Row, _outliers, survey, table, write_csv
+from vaelib.cohorts.survey import COLUMNS, Row, _odd_axes, _outliers, survey, table, write_csv
 from vaelib.dicom.write import AXIAL, write_ct, write_seg
 from vaelib.volumes import read_ct
 
@@ -154,9 +154,22 @@ def test_volumes_are_compared_by_their_ratio():
     assert list(_outliers(rows(*usual, 150, 35))) == [(10, "35 ml, far from the others' 80")]
 
 
-def test_axes_are_odd_only_beside_a_majority(tmp_path, clean):
-    others = [make(tmp_path, n, abdomen(n), direction=PLAIN) for n in (61, 62)]
-    assert [row.reasons for row in survey([*clean[:2], *others], workers=1)] == [()] * 4
+@pytest.mark.parametrize(
+    "odd, flagged",
+    [
+        ((), 0),
+        (("LPS",), 1),
+        (("LPS",) * 4, 4),
+        (("LPS",) * 5, 0),
+        (("LPS",) * 12, 0),
+        (("LPS",) * 24, 0),
+        (("LPS", "LPI", "PIR"), 3),
+        (("LPS",) * 3 + ("PIR",) * 2, 0),
+    ],
+)
+def test_axes_are_odd_only_where_fewer_than_one_in_ten_has_them(odd, flagged):
+    rows = [Row(str(k), axes=axes) for k, axes in enumerate((*odd, *["LAI"] * (48 - len(odd)), ""))]
+    assert list(_odd_axes(rows)) == [(k, f"axes {odd[k]}, most have LAI") for k in range(flagged)]
 
 
 def test_thumbnails_are_the_radiologists_view_however_the_scan_is_stored(tmp_path):

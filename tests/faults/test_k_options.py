@@ -29,6 +29,7 @@ OPTIONS = {  # by option, the commands that have it, values that none can use, a
     "--seed": (["phantom", "train", "folds"], [v for v in WHOLE if v != "0"], [0, 2026, 20261129191500 // 100]),
     "--patients": (["phantom"], WHOLE, [1, 48, 82]),
     "--workers": (["phantom", "check", "prepare"], WHOLE, [1, 2, None]),
+    "--reorient": (["check", "prepare"], ["", "flip-", "flip-w", "x", "3"], ["index", "header", "flip-xz", None]),
 }  # fmt: skip
 INSTANCES = [
     *((f"{option} {value}", command, option, value) for option, command, value in [
@@ -38,7 +39,7 @@ INSTANCES = [
         ("--beta", "train", "nan"), ("--beta", "train", "-1"), ("--beta", "train", "inf"), ("--level", "train", "0"),
         ("--level", "folds", "10"), ("--precision", "train", "fp16"), ("--batch-size", "train", "-1"),
         ("--batch-size", "train", "0"), ("--seed", "train", "9" * 20), ("--seed", "phantom", "-1"),
-        ("--only", "folds", "7"),
+        ("--only", "folds", "7"), ("--reorient", "check", "upside-down"), ("--reorient", "prepare", "flip-w"),
     ]),
 ]  # fmt: skip
 

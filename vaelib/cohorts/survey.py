@@ -74,11 +74,11 @@ def survey(
     Flagged by themselves: what cannot be read, whatever the cause, and what was warned of while reading; spacing, HU
     without air or tissue, or that no CT has; no mask, a mask at the edge of the scan, whose volume or median HU can be
     no pancreas, that would lie better reversed, whose place is not verified, or that differs from the second label. So
-    are headers that hold more of the patient than a research ID, private tags or overlays,
-    and pixels that may have writing in them (see `identity`). Such a reason names attributes and never their values,
-    for it is printed and kept. Among the others: axes unlike the others', the same scan twice (`twins`), and, in
-    8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and number of
-    slices are not compared: they are the protocol's, and vary wherever there is more than one scanner.
+    are headers that hold more of the patient than a research ID, private tags or overlays, and pixels that may have
+    writing in them (see `identity`). Such a reason names attributes and never their values, for it is printed and kept.
+    Among the others: axes, if fewer than one case in ten lies otherwise than the rest, the same scan twice (`twins`),
+    and, in 8 cases or more, an outlier in volume (its logarithm, since volumes are skewed) or median HU. Spacing and
+    number of slices are not compared: they are the protocol's, and vary wherever there is more than one scanner.
 
     Parameters
     ----------
@@ -221,11 +221,11 @@ def _oddities(row: Row, case: Case) -> Iterator[str]:
 
 
 def _odd_axes(rows: list[Row]) -> Iterator[tuple[int, str]]:
-    """Find cases that lie otherwise than more than half of the cohort does."""
+    """Find cases that lie otherwise, if fewer than one in ten do: more of them are how another scanner stores rows."""
     known = {k: row.axes for k, row in enumerate(rows) if row.axes}
     for usual, count in Counter(known.values()).most_common(1):
         for k, axes in known.items():
-            if axes != usual and count > len(known) / 2:
+            if axes != usual and 10 * count > 9 * len(known):
                 yield k, f"axes {axes}, most have {usual}"
 
 

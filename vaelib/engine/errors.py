@@ -12,7 +12,8 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         """Keep it one line that can be shown: it may quote a header, which may hold anything."""
-        return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else "?" for c in super().__str__())
+        said = " ".join(super().__str__().split())
+        return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else "?" for c in said)
 
 
 class NotFinite(InputError, FloatingPointError):

@@ -53,8 +53,9 @@ def _like(pattern: str, said: str) -> Parameter:
 Count = Annotated[int, _within(1, 1_000_000)]
 Workers = Annotated[int | None, _within(1, 10_000, optional=True)]
 Level = Annotated[int, _within(5, 9)]  # what the networks can do: 32 to 512 pixels
+PLACES = r"header|axes|index|flip-(?!.*(.).*\1)[xyz]{1,3}"
 Kept = Annotated[int, _within(0, 9)]  # the levels in the cache
-Reorient = Annotated[str | None, _like("header|axes|index|flip-[xyz]{1,3}", "header, axes, index, or such as flip-y")]
+Reorient = Annotated[str | None, _like(PLACES, "header, axes, index, or such as flip-y")]
 PARTS = r"(\s*[^+\s][^+]*[+])*\s*[^+\s][^+]*"
 Segment = Annotated[str | int | None, _like(PARTS, "a label, a number, or several such as 1+2")]
 Latent = Annotated[int, _within(1, 16_384)]

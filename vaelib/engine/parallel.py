@@ -36,6 +36,9 @@ def world() -> tuple[int, int]:
         if names[0] == "RANK" and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise InputError(f"{found} in the environment, but torchrun did not start this process; start it so, or "
                              "say `unset RANK WORLD_SIZE`")  # fmt: skip
+        if names[0] != "RANK" and ON_A_NODE[1] not in os.environ:
+            raise InputError(f"{found} in the environment, but srun did not start this process; start it so, or say "
+                             "`unset SLURM_PROCID SLURM_STEP_NUM_TASKS`")  # fmt: skip
         if not all(value.isdecimal() for value in said) or int(said[0]) >= int(said[1]):
             raise InputError(f"{found} in the environment: no process has such a number; start it anew")
         return int(said[0]), int(said[1])

@@ -102,7 +102,7 @@ def prepare(
         for text in warned:
             warnings.warn(f"{case.patient}: {text}", stacklevel=2)
     if failed:
-        more = f"{len(failed)} of {len(cases)} patients are not prepared, the others are: " if len(cases) > 1 else ""
+        more = f"{len(failed)} of {len(cases)} patients are not prepared: " if len(cases) > 1 else ""
         raise InputError(more + "; ".join(failed))
     return shards
 
