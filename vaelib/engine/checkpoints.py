@@ -38,7 +38,7 @@ OTHERS = {  # what lies in the place of a checkpoint, by its first bytes
     b"\x89HDF": f"an HDF5 file, such as Keras saves; {OURS}",
     b"<": f"a web page, as a failed download leaves it; {OURS}",
 }
-UNREAD = {  # by what the system answers
+UNREAD: dict[int | None, str] = {  # by what the system answers
     errno.ENOENT: "no such checkpoint; train one first (`vaelib train`)",
     errno.EISDIR: "is a folder; name the checkpoint in it",
 }
@@ -148,11 +148,6 @@ def load_weights(path: str | Path, model: nn.Module, weights: dict[str, Tensor])
         raise InputError(f"{path}: made by another architecture than {type(model).__name__}; {_first_line(e)}") from e
 
 
-def _is_made_of(found: object) -> bool:
-    """Tell whether it is the name of a class, and its settings."""
-    return isinstance(found, list) and [type(part) for part in found] == [str, dict]
-
-
 def _built(path: str | Path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Build a network with its weights; before it takes any memory, it is asked whether these are its weights."""
     make = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)
@@ -171,7 +166,8 @@ def _built(path: str | Path, kind: str, config: dict, weights: dict[str, Tensor]
 def _networks(path: str | Path, tensors: dict[str, Tensor], metadata: dict) -> dict[str, nn.Module]:
     """Rebuild the networks that a file holds."""
     classes, weights, networks = metadata.get("networks", {}), split_groups(tensors), {}
-    if not isinstance(classes, dict) or not all(_is_made_of(found) for found in classes.values()):
+    made_of = classes.values() if isinstance(classes, dict) else [None]
+    if not all(isinstance(found, list) and [*map(type, found)] == [str, dict] for found in made_of):
         raise InputError(f"{path}: does not say what its networks are; train them with `vaelib train`")
     for name, (kind, config) in classes.items():
         if kind not in NETWORKS:

@@ -1,6 +1,8 @@
 """Writing files and folders so that nobody ever reads half of one, whatever stops the writer."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -125,6 +127,11 @@ def _cannot_write(error: OSError, path: Path) -> InputError:
     if error.errno in REFUSED and re.search(r"\bdata\W(cache|models)\b", str(path)):
         remedy = "name another for all data and models by VAELIB_HOME"
     return InputError(f"{path}: cannot be written: {error.strerror}; {remedy}")
+
+
+def hash_of(value: Any) -> str:
+    """Hash what can be written as JSON (SHA-256), whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def json_ready(value: Any) -> Any:

@@ -196,9 +196,8 @@ class Run(ExitStack):
         record = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]} | self._mean("train", self._seen)
         record |= self._validate(epoch, step) if self.val else {}
         self.history.append(record)
-        if self.plan.patience and (
-            not self.best or record["val/total"] < self.history[self.best["epoch"]]["val/total"]
-        ):
+        least = self.history[self.best["epoch"]]["val/total"] if self.best else math.inf
+        if self.plan.patience and record["val/total"] < least:
             weights = {k: v.detach().clone() for k, v in self.unwrapped.state_dict().items()}
             self.best = {"epoch": epoch, "weights": weights}
         self._keep()
