@@ -15,6 +15,7 @@ folder upwards that holds ``data/``, or else of the current one.
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -212,11 +213,10 @@ def usable(checkpoint: Path) -> tuple[VAE, nn.Module, dict]:
     vae, mask = cast(VAE, networks["vae"]), networks["mask"]
     size = getattr(vae, "config", {}).get("size", 64)
     blank = np.zeros((2, 1, size, size), np.float32)
-    try:
-        fit_for_slices = predicted(vae, mask, _of_one(blank)).shape == blank.shape
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # whatever networks have against slices
-        fit_for_slices = False
-    if not fit_for_slices:
+    shape = None
+    with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # what networks have against slices
+        shape = predicted(vae, mask, _of_one(blank)).shape
+    if shape != blank.shape:
         kinds = " and ".join(type(network).__name__ for network in (vae, mask))
         raise InputError(f"{checkpoint}: its {kinds} do not turn single slices into masks; take a VAE of slices with "
                          "its own mask decoder, as `vaelib train` makes them")  # fmt: skip

@@ -76,8 +76,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     _refuse_others(path)
     try:
         with safe_open(path, "pt") as f:
-            said = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
+            tensors, said = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
         written = said.pop("sha256", None)
         if written and written != _digest(tensors, said):
             raise ValueError("its hash is another")
@@ -153,13 +152,12 @@ def _built(path: str | Path, kind: str, config: dict, weights: dict[str, Tensor]
     make = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)
     try:
         with torch.device("meta"):
-            wanted = {k: v.shape for k, v in make(**config).state_dict().items()}
+            shapes = make(**config)
     except Exception as e:  # whatever a network has against its settings
         raise InputError(f"{path}: cannot build a {kind} as the file says; {_first_line(e)}") from e
-    if wanted != {k: v.shape for k, v in weights.items()}:
-        raise InputError(f"{path}: made by another architecture than {kind}: names or shapes of weights differ")
+    load_weights(path, shapes, {k: v.to("meta") for k, v in weights.items()})
     model = make(**config)
-    load_weights(path, model, weights)
+    model.load_state_dict(weights)
     return model.eval()
 
 

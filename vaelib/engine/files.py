@@ -77,8 +77,8 @@ def atomic_write(path: str | Path, keep: Callable[[Path], bool] | None = None) -
     except OSError as error:
         while isinstance(error.__cause__, OSError):  # pydicom puts its own, without a number, around the system's
             error = error.__cause__
-        named = error.filename  # a failed write names no file; what cannot be read elsewhere does
-        ours = named is None or str(named).startswith((str(room), str(path)))
+        # a failed write names no file; what cannot be read elsewhere does
+        ours = error.filename is None or str(error.filename).startswith((str(room), str(path)))
         if ours and error.errno in REMEDIES:
             raise _cannot_write(error, path) from None
         raise

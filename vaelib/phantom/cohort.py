@@ -138,6 +138,5 @@ def make_cohort(
         write_file(note, text)
     work = partial(_write_patient, folder, seed, size)
     numbers = range(1, patients + 1) if isinstance(patients, int) else patients
-    for _ in map_in_processes(work, numbers, workers=workers, desc="synthetic patients", unit="patient"):
-        pass
+    list(map_in_processes(work, numbers, workers=workers, desc="synthetic patients", unit="patient"))
     return folder
