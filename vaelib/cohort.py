@@ -161,9 +161,8 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
     opened = [open_case(shards, patient, level) for patient in patients]
     for patient, shard in zip(patients, opened, strict=True):
         if shard.masks is None:
-            raise InputError(
-                f"{Path(shards) / patient}: this patient has no mask; leave it out of training and testing"
-            )
+            where = Path(shards) / patient
+            raise InputError(f"{where}: this patient has no mask; leave it out of training and testing")
     counts = [len(shard.images) for shard in opened]
     images, masks = of_files([s.images for s in opened]), of_files([s.masks for s in opened])
     if not (level > 7 if lazy is None else lazy):
