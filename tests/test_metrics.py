@@ -11,8 +11,9 @@ import torch
 from vaelib import InputError, metrics, recipes
 from vaelib.cohort import Slices, load_slices
 from vaelib.engine.errors import NotFinite
+from vaelib.engine.files import hash_of
 from vaelib.engine.rows import Rows
-from vaelib.engine.shards import _digest, _write_levels
+from vaelib.engine.shards import _write_levels
 
 
 def ball(shape=(9, 24, 24), center=(4, 12, 12), radius=5):
@@ -259,7 +260,7 @@ def shards(tmp_path):
             files |= _write_levels(tmp_path / patient, name, grid, (6, 9), np.float32)
         meta = dict(levels=[6, 9], has_mask=True, spacing=[0.8, 0.8, 3.0], size=grid.GetSize(), files=files)
         meta |= dict(key="", layout="", window=[-160, 240])
-        (tmp_path / patient / "meta.json").write_text(json.dumps(meta | {"sha256": _digest(meta)}))
+        (tmp_path / patient / "meta.json").write_text(json.dumps(meta | {"sha256": hash_of(meta)}))
     return tmp_path
 
 

@@ -15,6 +15,7 @@ folder upwards that holds ``data/``, or else of the current one.
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -34,10 +35,10 @@ from vaelib.engine.boards import baselines, by_patient, fold_report, scoreboard
 from vaelib.engine.boards import fold_table as fold_table
 from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, refuse_to_replace, said_of, save
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import json_ready, write_file
+from vaelib.engine.files import hash_of, json_ready, write_file
 from vaelib.engine.rows import Rows, mean
 from vaelib.engine.shards import keys_of, meta_of
-from vaelib.engine.states import hash_of, is_finished, remove_states, states_of
+from vaelib.engine.states import is_finished, remove_states, states_of
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
 from vaelib.spatial import neighbours
@@ -178,10 +179,14 @@ def train(
     return meta
 
 
+def rows_near(s: Slices, reach: int) -> np.ndarray:
+    """Find the rows of each slice and of `reach` neighbours on each side, from the lowest up: (N, 2 * reach + 1)."""
+    return neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
+
+
 def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:
     """Predict the pancreas: probabilities (N, 1, H, W), as they are asked for where the slices are not in memory."""
-    reach = getattr(mask, "config", {}).get("reach", 0)  # of neighbours on each side, whose latents it reads too
-    near = neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()  # (N, 2 * reach + 1)
+    near = rows_near(s, getattr(mask, "config", {}).get("reach", 0))
 
     def compute(rows: Any) -> np.ndarray:
         wanted, at = np.unique(near[rows], return_inverse=True)  # each slice is encoded once
@@ -208,11 +213,10 @@ def usable(checkpoint: Path) -> tuple[VAE, nn.Module, dict]:
     vae, mask = cast(VAE, networks["vae"]), networks["mask"]
     size = getattr(vae, "config", {}).get("size", 64)
     blank = np.zeros((2, 1, size, size), np.float32)
-    try:
-        fit_for_slices = predicted(vae, mask, _of_one(blank)).shape == blank.shape
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # whatever networks have against slices
-        fit_for_slices = False
-    if not fit_for_slices:
+    shape = None
+    with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # what networks have against slices
+        shape = predicted(vae, mask, _of_one(blank)).shape
+    if shape != blank.shape:
         kinds = " and ".join(type(network).__name__ for network in (vae, mask))
         raise InputError(f"{checkpoint}: its {kinds} do not turn single slices into masks; take a VAE of slices with "
                          "its own mask decoder, as `vaelib train` makes them")  # fmt: skip

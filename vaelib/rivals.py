@@ -36,7 +36,7 @@ from vaelib.cohort import Cohort, Slices
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode
 from vaelib.recipes import RECIPE
-from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
+from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
 from vaelib.training import Step, augment, fit, jitter, mask_step, moved_latents, vae_step
 from vaelib.vae import Supervised
 
@@ -171,7 +171,7 @@ def spatial(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
     return {"vae": vae, "mask": spatial_mask(vae, lab.train, seed, recipe)}
 
 
-def spatial_vae(train: Slices, seed: int, recipe: dict = SPATIAL, step: Step | None = None) -> ResidualVAE:
+def spatial_vae(train: Slices, seed: int, recipe: dict, step: Step | None = None) -> ResidualVAE:
     """Train the VAE alone; no label is read."""
     torch.manual_seed(seed)
     start = mean(train.images, lambda x: torch.from_numpy(x).mean())  # as torch sums it
@@ -182,9 +182,7 @@ def spatial_vae(train: Slices, seed: int, recipe: dict = SPATIAL, step: Step | N
     return vae
 
 
-def spatial_mask(
-    vae: nn.Module, train: Slices, seed: int, recipe: dict = SPATIAL, step: Step = mask_step
-) -> ResidualMaskDecoder:
+def spatial_mask(vae: nn.Module, train: Slices, seed: int, recipe: dict, step: Step = mask_step) -> ResidualMaskDecoder:
     """Train the mask decoder of a VAE that stays as it is."""
     torch.manual_seed(seed)
     shape = recipes.recipe("channels", "latent", "grid", "reach", "blocks", of=recipe)
@@ -205,29 +203,21 @@ def _seen_and_meant(jittered: bool, x: Tensor, _: Tensor) -> tuple[Tensor, Tenso
     return (jitter(x) if jittered else x), x
 
 
-def _near(s: Slices, reach: int) -> np.ndarray:
-    """Find the rows of each slice and its neighbours, from the lowest to the highest: (N, 2 * reach + 1)."""
-    return neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
-
-
 def _with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
     """Put each slice between the neighbours that a network reads: (N, K, H, W)."""
-    near = _near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
+    near = recipes.rows_near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
     return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
 
 
-def _unet(size: int, **options: Any) -> UNet:
-    return UNet(**options)
-
-
+_unet = partial(from_labels, lambda size, **options: UNet(**options))
 _BOTTLENECK = FROM_LABELS | {"lr": 1e-3, "network": {"latent": RECIPE["latent"]}}
 ARMS: dict[str, Arm] = {
     recipes.DETACHED: Arm(detached, Detached, RECIPE),
     "supervised bottleneck": Arm(partial(from_labels, Supervised), EndToEnd, _BOTTLENECK),
-    "U-Net": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS),
-    "U-Net, skips cut": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"network": {"skips": False}}),
-    "U-Net, three slices": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"network": {"inputs": 3}}),
-    "U-Net, jittered": Arm(partial(from_labels, _unet), EndToEnd, FROM_LABELS | {"jitter": True}),
+    "U-Net": Arm(_unet, EndToEnd, FROM_LABELS),
+    "U-Net, skips cut": Arm(_unet, EndToEnd, FROM_LABELS | {"network": {"skips": False}}),
+    "U-Net, three slices": Arm(_unet, EndToEnd, FROM_LABELS | {"network": {"inputs": 3}}),
+    "U-Net, jittered": Arm(_unet, EndToEnd, FROM_LABELS | {"jitter": True}),
     "spatial VAE, detached": Arm(spatial, Detached, SPATIAL),
 }
 

@@ -1,5 +1,6 @@
 """Checkpoints: one safetensors file each, with all that is needed to rebuild its networks; no code is executed."""
 
+import errno
 import hashlib
 import json
 import math
@@ -37,6 +38,10 @@ OTHERS = {  # what lies in the place of a checkpoint, by its first bytes
     b"\x1f\x8b": "compressed; unpack it with `gunzip`",
     b"\x89HDF": f"an HDF5 file, such as Keras saves; {OURS}",
     b"<": f"a web page, as a failed download leaves it; {OURS}",
+}
+UNREAD: dict[int | None, str] = {  # by what the system answers
+    errno.ENOENT: "no such checkpoint; train one first (`vaelib train`)",
+    errno.EISDIR: "is a folder; name the checkpoint in it",
 }
 WINDOW = [-160.0, 240.0]  # HU, where a file does not say which
 
@@ -90,12 +95,8 @@ def _refuse_others(path: Path) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(64)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint; train one first (`vaelib train`)") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; name the checkpoint in it") from None
     except OSError as e:
-        raise InputError(f"{path}: cannot be read: {e.strerror}") from None
+        raise InputError(f"{path}: {UNREAD.get(e.errno, f'cannot be read: {e.strerror}')}") from None
     for mark, what in OTHERS.items():
         if start.startswith(mark):
             raise InputError(f"{path}: not a whole safetensors file but {what}")
@@ -148,30 +149,25 @@ def load_weights(path: str | Path, model: nn.Module, weights: dict[str, Tensor])
         raise InputError(f"{path}: made by another architecture than {type(model).__name__}; {_first_line(e)}") from e
 
 
-def _is_made_of(found: object) -> bool:
-    """Tell whether it is the name of a class, and its settings."""
-    return isinstance(found, list) and [type(part) for part in found] == [str, dict]
-
-
 def _built(path: str | Path, kind: str, config: dict, weights: dict[str, Tensor]) -> nn.Module:
     """Build a network with its weights; before it takes any memory, it is asked whether these are its weights."""
     make = getattr(import_module(f"vaelib.{NETWORKS[kind]}"), kind)
     try:
         with torch.device("meta"):
-            wanted = {k: v.shape for k, v in make(**config).state_dict().items()}
+            shapes = make(**config)
     except Exception as e:  # whatever a network has against its settings
         raise InputError(f"{path}: cannot build a {kind} as the file says; {_first_line(e)}") from e
-    if wanted != {k: v.shape for k, v in weights.items()}:
-        raise InputError(f"{path}: made by another architecture than {kind}: names or shapes of weights differ")
+    load_weights(path, shapes, {k: v.to("meta") for k, v in weights.items()})
     model = make(**config)
-    load_weights(path, model, weights)
+    model.load_state_dict(weights)
     return model.eval()
 
 
 def _networks(path: str | Path, tensors: dict[str, Tensor], metadata: dict) -> dict[str, nn.Module]:
     """Rebuild the networks that a file holds."""
     classes, weights, networks = metadata.get("networks", {}), split_groups(tensors), {}
-    if not isinstance(classes, dict) or not all(_is_made_of(found) for found in classes.values()):
+    made_of = classes.values() if isinstance(classes, dict) else [None]
+    if not all(isinstance(found, list) and [*map(type, found)] == [str, dict] for found in made_of):
         raise InputError(f"{path}: does not say what its networks are; train them with `vaelib train`")
     for name, (kind, config) in classes.items():
         if kind not in NETWORKS:
@@ -230,12 +226,11 @@ def load(path: str | Path, *names: str) -> tuple[dict[str, nn.Module], dict]:
         If the file is missing, damaged, of another architecture, or lacks a network that was asked for.
     """
     tensors, metadata = read(Path(path))
-    found = metadata.get("networks", {})
-    if isinstance(found, dict) and (missing := [n for n in names if n not in found]):
-        raise InputError(
-            f"{path}: holds {sorted(found) or 'no networks'}, not {missing}; train them with `vaelib train`"
-        )
-    return _networks(path, tensors, metadata), metadata
+    networks = _networks(path, tensors, metadata)
+    if missing := [name for name in names if name not in networks]:
+        held = sorted(networks) or "no networks"
+        raise InputError(f"{path}: holds {held}, not {missing}; train them with `vaelib train`")
+    return networks, metadata
 
 
 def said_of(path: str | Path, metadata: dict, size: int) -> dict:
@@ -261,23 +256,20 @@ def said_of(path: str | Path, metadata: dict, size: int) -> dict:
         One of them is said, and cannot be.
     """
     level, cut = size.bit_length() - 1, metadata.get("threshold")
-    said = {"level": level, "window": WINDOW, "thresholds": {} if cut is None else {str(size): cut}, "patients": {}}
-    said |= {"fold": None} | {k: v for k, v in metadata.items() if k in said or k == "fold"}
-    rules: dict[str, Callable[[Any], bool]] = {
-        "level": lambda v: v == level,
-        "window": lambda v: len(v) == 2 and -math.inf < v[0] < v[1] < math.inf,
-        "thresholds": lambda v: all(0 < cut < 1 for cut in v.values()),
-        "patients": lambda v: not v or all(isinstance(name, str) for name in v["train"]),
-        "fold": lambda v: v is None or v in range(FOLDS),
+    rules: dict[str, tuple[Any, Callable[[Any], bool]]] = {  # what it is where it is not said, and whether it can be
+        "level": (level, lambda v: v == level),
+        "window": (WINDOW, lambda v: len(v) == 2 and -math.inf < v[0] < v[1] < math.inf),
+        "thresholds": ({} if cut is None else {str(size): cut}, lambda v: all(0 < cut < 1 for cut in v.values())),
+        "patients": ({}, lambda v: not v or all(isinstance(name, str) for name in v["train"])),
+        "fold": (None, lambda v: v is None or v in range(FOLDS)),
     }
-    for name, right in rules.items():
-        try:
-            fits = right(said[name])
-        except (TypeError, AttributeError, KeyError):
-            fits = False
-        if not fits:
-            raise InputError(f"{path}: says {name} = {said[name]!r:.60}, which does not fit its networks of {size} x "
-                             f"{size} pixels, or any; {OURS}")  # fmt: skip
+    said = {name: metadata.get(name, usual) for name, (usual, _) in rules.items()}
+    for name, (_, fits) in rules.items():
+        with suppress(TypeError, AttributeError, KeyError):  # it is of another type
+            if fits(said[name]):
+                continue
+        raise InputError(f"{path}: says {name} = {said[name]!r:.60}, which does not fit its networks of {size} x "
+                         f"{size} pixels, or any; {OURS}")  # fmt: skip
     return said
 
 
@@ -285,11 +277,11 @@ def refuse_to_replace(path: Path, made_by: str, overwrite: bool) -> None:
     """Raise InputError if `path` is there, and not from a run that would make the same again; or is a folder."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the checkpoint to write in it with `--out`")
-    with suppress(InputError):
-        overwrite = overwrite or not path.exists() or read(path)[1].get("made_by") == made_by
-    if not overwrite:
-        raise InputError(f"{path}: is there, and other settings or data made it; replace it with `--overwrite`, or "
-                         "name another with `--out`")  # fmt: skip
+    with suppress(InputError):  # what cannot be read was made by something else
+        if overwrite or not path.exists() or read(path)[1].get("made_by") == made_by:
+            return
+    raise InputError(f"{path}: is there, and other settings or data made it; replace it with `--overwrite`, or "
+                     "name another with `--out`")  # fmt: skip
 
 
 def kept(path: str | Path, made_by: dict, make: Callable[[], dict], *, half: bool = False) -> dict:

@@ -25,7 +25,7 @@ def run(app: App, argv: Sequence[str] | None = None) -> int:
     status = 0
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = lambda message, *_, **__: _say("warning", message)
             app(argv, exit_on_error=False, print_error=False, result_action="return_none")
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -76,7 +76,3 @@ def _open_streams() -> None:
 def _say(what: str, text: Any) -> None:
     with suppress(OSError):
         print(f"vaelib: {what}:", " ".join(str(text).split()), file=sys.stderr)
-
-
-def _warn(message: Any, *_: Any, **__: Any) -> None:
-    _say("warning", message)

@@ -1,6 +1,8 @@
 """Writing files and folders so that nobody ever reads half of one, whatever stops the writer."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -19,12 +21,12 @@ from vaelib.engine.errors import InputError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP}
-REMEDIES = (
-    (FULL, "make room and run the same again"),
-    (REFUSED, "choose a folder that you may write to"),
-    (IN_THE_WAY, "a file is where a folder should be, or a folder where a file; choose another name"),
-    ({errno.ENAMETOOLONG}, "choose a shorter name"),
-)
+REMEDIES: dict[int | None, str] = {
+    **dict.fromkeys(FULL, "make room and run the same again"),
+    **dict.fromkeys(REFUSED, "choose a folder that you may write to"),
+    **dict.fromkeys(IN_THE_WAY, "a file is where a folder should be, or a folder where a file; choose another name"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def native(path: str | Path) -> str:
@@ -75,9 +77,9 @@ def atomic_write(path: str | Path, keep: Callable[[Path], bool] | None = None) -
     except OSError as error:
         while isinstance(error.__cause__, OSError):  # pydicom puts its own, without a number, around the system's
             error = error.__cause__
-        named = error.filename  # a failed write names no file; what cannot be read elsewhere does
-        ours = named is None or str(named).startswith((str(room), str(path)))
-        if ours and any(error.errno in numbers for numbers, _ in REMEDIES):
+        # a failed write names no file; what cannot be read elsewhere does
+        ours = error.filename is None or str(error.filename).startswith((str(room), str(path)))
+        if ours and error.errno in REMEDIES:
             raise _cannot_write(error, path) from None
         raise
     finally:
@@ -121,10 +123,15 @@ def _replace(made: Path, path: Path, keep: Callable[[Path], bool] | None) -> Non
 
 def _cannot_write(error: OSError, path: Path) -> InputError:
     """Say why a file cannot be written, and what helps against that."""
-    remedy = next((what for numbers, what in REMEDIES if error.errno in numbers), "see to that and run the same again")
+    remedy = REMEDIES.get(error.errno, "see to that and run the same again")
     if error.errno in REFUSED and re.search(r"\bdata\W(cache|models)\b", str(path)):
         remedy = "name another for all data and models by VAELIB_HOME"
     return InputError(f"{path}: cannot be written: {error.strerror}; {remedy}")
+
+
+def hash_of(value: Any) -> str:
+    """Hash what can be written as JSON (SHA-256), whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def json_ready(value: Any) -> Any:

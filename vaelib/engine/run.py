@@ -155,31 +155,21 @@ class Run(ExitStack):
         self.fabric.backward(losses["total"] * part.weight)
 
     def stop_if_not_finite(self, batch: Batch) -> None:
-        """Raise `NotFinite` at NaN or Inf in a batch, its loss or its gradients; no weight has been touched yet."""
+        """Raise `NotFinite` at NaN or Inf in a batch, its loss or its gradients; no weight has been touched yet.
+
+        One wait for the device. All processes are told the same, so that none goes on alone and waits for the others.
+        An overflow of float16, which the scaler of "16-mixed" meets now and then and skips, is no fault, until the
+        scale has come down to `SMALLEST`.
+        """
         seen = self._seen[-batch.n_parts :]
-        if fault := self._find_fault([losses["total"] for _, losses in seen]):
-            stopped = self._stopped(batch.name, seen, "data", self.unwrapped if fault == "gradient" else None)
+        norm = get_total_norm([p.grad for p in self.unwrapped.parameters() if p.grad is not None])
+        found = torch.stack([sum(finite.nan_flag(losses["total"], ()) for _, losses in seen), norm.float()])
+        losses_finite, gradient_finite = self.fabric.all_reduce(found, reduce_op="sum").isfinite().tolist()
+        skipped = self.scaler and self.scaler.get_scale() > SMALLEST
+        if not (losses_finite and (gradient_finite or skipped)):
+            stopped = self._stopped(batch.name, seen, "data", self.unwrapped if losses_finite else None)
             self.optimizer.zero_grad(set_to_none=True)
             raise stopped
-
-    def _find_fault(self, losses: Sequence[Tensor]) -> str:
-        """Look at the losses of a batch and at the gradients that they left, with one wait for the device.
-
-        All processes are told the same, so that none goes on alone and waits for the others.
-
-        Returns
-        -------
-        str
-            "" where all is finite; "data or loss"; or "gradient" where those are finite in every process. An overflow
-            of float16, which the scaler of "16-mixed" meets now and then and skips, is no fault, until the scale has
-            come down to `SMALLEST`.
-        """
-        norm = get_total_norm([p.grad for p in self.unwrapped.parameters() if p.grad is not None])
-        found = torch.stack([sum(finite.nan_flag(loss, ()) for loss in losses), norm.float()])
-        losses_finite, gradient_finite = self.fabric.all_reduce(found, reduce_op="sum").isfinite().tolist()
-        if not losses_finite:
-            return "data or loss"
-        return "" if gradient_finite or (self.scaler and self.scaler.get_scale() > SMALLEST) else "gradient"
 
     def _stopped(self, where: str, seen: list, name: str, model: nn.Module | None = None) -> NotFinite:
         """Word what is not finite in what was seen of `data` or `val`, what is kept, and what to do."""
@@ -196,9 +186,8 @@ class Run(ExitStack):
         record = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]} | self._mean("train", self._seen)
         record |= self._validate(epoch, step) if self.val else {}
         self.history.append(record)
-        if self.plan.patience and (
-            not self.best or record["val/total"] < self.history[self.best["epoch"]]["val/total"]
-        ):
+        least = self.history[self.best["epoch"]]["val/total"] if self.best else math.inf
+        if self.plan.patience and record["val/total"] < least:
             weights = {k: v.detach().clone() for k, v in self.unwrapped.state_dict().items()}
             self.best = {"epoch": epoch, "weights": weights}
         self._keep()

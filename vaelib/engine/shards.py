@@ -3,12 +3,11 @@
 What levels are, and how they are made, is in `vaelib.levels`, whose names can be had from here too.
 """
 
-import hashlib
 import json
 import warnings
 import zlib
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache as remember
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from vaelib.cohorts.layout import Case
 from vaelib.cohorts.quality import check_mask
 from vaelib.dicom.folder import sort_files
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import atomic_write, remove_leftovers
+from vaelib.engine.files import atomic_write, hash_of, remove_leftovers
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import FULL, canonical, levels_of, window
 from vaelib.volumes import read_ct
@@ -44,20 +43,14 @@ def identity(case: Case, *made_by: object) -> str:
     """Return the key of a shard: a hash over the files that are read (name, size, time), the options and `VERSION`."""
     files = sort_files(case.ct).read + ([case.mask] if case.mask else [])
     facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files if p.exists()]
-    return hashlib.sha256(json.dumps([VERSION, made_by, facts]).encode()).hexdigest()
+    return hash_of([VERSION, made_by, facts])
 
 
 def prepare(
-    cases: Iterable[Case],
-    cache: str | Path,
-    *,
-    low: float = -160,
-    high: float = 240,
-    levels: Sequence[int] = tuple(range(FULL + 1)),
-    reorient: str | None = None,
-    segment: str | int | None = None,
+    cases: Iterable[Case], cache: str | Path, *, low: float = -160, high: float = 240,
+    levels: Sequence[int] = tuple(range(FULL + 1)), reorient: str | None = None, segment: str | int | None = None,
     workers: int | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write each case's levels into the cache, one shard a patient; shards that are up to date are kept.
 
     A shard is made out of sight and renamed when whole, so an interruption costs one patient at most and a
@@ -150,7 +143,7 @@ def _fill_shard(case: Case, folder: Path, low, high, levels, reorient, segment) 
         reorient=reorient, segment=segment, has_mask=bool(case.mask), placed=placed and placed._asdict(),
         size=size, spacing=spacing, origin=origin, direction=direction, files=files,
     )  # fmt: skip
-    (folder / "meta.json").write_text(json.dumps(meta | {"sha256": _digest(meta)}, indent=1))
+    (folder / "meta.json").write_text(json.dumps(meta | {"sha256": hash_of(meta)}, indent=1))
 
 
 def _write_levels(folder: Path, name: str, grid: sitk.Image, levels, first) -> dict[str, tuple[int, int]]:
@@ -159,15 +152,12 @@ def _write_levels(folder: Path, name: str, grid: sitk.Image, levels, first) -> d
     with ExitStack() as opened:
         for level in levels:
             files[level] = opened.enter_context(open(folder / f"{name}_{level}.npy", "wb"))
-            np.lib.format.write_array_header_1_0(files[level], _header(name, level, len(array)))
+            header = dict(descr=_kept_as(name, level).str, fortran_order=False, shape=(len(array), 2**level, 2**level))
+            np.lib.format.write_array_header_1_0(files[level], header)
         for _, level, block in levels_of(array, min(levels), first):
             if level in files:
                 files[level].write(block.astype(_kept_as(name, level)).tobytes())
     return {path.name: _facts(path) for path in (folder / f"{name}_{level}.npy" for level in levels)}
-
-
-def _header(name: str, level: int, slices: int) -> dict:
-    return {"descr": _kept_as(name, level).str, "fortran_order": False, "shape": (slices, 2**level, 2**level)}
 
 
 def _kept_as(name: str, level: int) -> np.dtype:
@@ -175,10 +165,6 @@ def _kept_as(name: str, level: int) -> np.dtype:
     if name == "mask" and level == FULL:
         return np.dtype(np.uint8)
     return np.dtype(np.float32 if name == "mask" and level < 4 else np.float16)
-
-
-def _digest(meta: dict) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def meta_of(shards: str | Path, patient: str) -> dict:
@@ -195,10 +181,9 @@ def meta_of(shards: str | Path, patient: str) -> dict:
         written = meta.pop("sha256", None)
     except FileNotFoundError:
         raise InputError(f"{path.parent}: is not in the cache; run `vaelib prepare` first") from None
-    except (ValueError, AttributeError, RecursionError):
-        meta = written = None
-    whole_meta = isinstance(meta, dict) and all(isinstance(meta.get(key), kind) for key, kind in MEANT.items())
-    if not whole_meta or written != _digest(meta):
+    except (ValueError, AttributeError, TypeError, RecursionError):  # no JSON, or no object
+        meta = {}
+    if not all(isinstance(meta.get(key), kind) for key, kind in MEANT.items()) or written != hash_of(meta):
         raise InputError(f"{path}: is damaged, or of another vaelib; {AGAIN}")
     return meta
 
@@ -235,16 +220,10 @@ def _mapped(folder: Path, name: str, level: int, meta: dict) -> np.ndarray | Non
     if name == "mask" and not meta["has_mask"]:
         return None
     path = folder / f"{name}_{level}.npy"
-    try:
-        if list(_facts(path)) != meta["files"][path.name]:
-            raise ValueError
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        wanted = _header(name, level, meta["size"][2])
-        if (array.dtype.str, array.shape) != (wanted["descr"], wanted["shape"]):
-            raise ValueError
-    except (OSError, ValueError, KeyError, IndexError):
-        raise InputError(f"{path}: is missing or not as it was written; {AGAIN}") from None
-    return array
+    with suppress(OSError, ValueError):
+        if list(_facts(path)) == meta["files"].get(path.name):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    raise InputError(f"{path}: is missing or not as it was written; {AGAIN}")
 
 
 def _facts(path: Path) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """What runs leave beside a checkpoint: a state for each network while it is trained, and the scores of it when done."""
 
 import glob
-import hashlib
 import json
 import warnings
 from collections.abc import Sequence
@@ -9,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vaelib.engine.errors import InputError
+from vaelib.engine.files import hash_of
 from vaelib.engine.parallel import is_first
 
 KEY = 12  # letters of the hash that are in a name
-
-
-def hash_of(value: Any) -> str:
-    """Hash what can be written as JSON (SHA-256)."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def states_of(out: Path, names: Sequence[str], made_of: Any, *, resume: bool) -> list[Path]:

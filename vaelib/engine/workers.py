@@ -29,8 +29,7 @@ def progress_bar(*args: Any, **options: Any) -> tqdm:
     tqdm heeds that variable in a terminal only; in a kernel, bars would end up in committed outputs. Of several
     processes that work together, the first shows it.
     """
-    silent = bool(os.environ.get("TQDM_DISABLE")) or not is_first()
-    return tqdm(*args, disable=silent, **options)
+    return tqdm(*args, disable=bool(os.environ.get("TQDM_DISABLE")) or not is_first(), **options)
 
 
 def cores() -> int:
@@ -43,9 +42,7 @@ def cores() -> int:
 
 
 @checked
-def map_in_processes(
-    work: Callable[[Any], Any], items: Iterable[Any], *, workers: Workers = None, **bar: Any
-) -> Iterator[Any]:
+def map_in_processes(work: Callable, items: Iterable, *, workers: Workers = None, **bar: Any) -> Iterator:
     """Yield ``work(item)`` for each item in order, from several processes and with one progress bar.
 
     Fresh processes are started, since forking one that runs threads (torch, a notebook) can hang; so `work` and

@@ -35,17 +35,9 @@ class Patient(NamedTuple):
 
 
 def make_patient(
-    seed: int,
-    number: int,
-    *,
-    size: int = 512,
-    scanner: Scanner | None = None,
-    enhanced: bool = True,
-    scale: float = 1.0,
-    view: float = 1.0,
-    body: Anatomy | None = None,
-    painter: Painter = paint,
-) -> Patient:
+    seed: int, number: int, *, size: int = 512, scanner: Scanner | None = None, enhanced: bool = True,
+    scale: float = 1.0, view: float = 1.0, body: Anatomy | None = None, painter: Painter = paint,
+) -> Patient:  # fmt: skip
     """Draw patient `number` (from 1) of the cohort `seed` and scan them with `size` x `size` pixels.
 
     What follows `size` is for scans that the cohort does not have: the same patient, in the same place.
@@ -151,6 +143,5 @@ def make_cohort(
         write_file(note, text)
     work = partial(_write_patient, folder, seed, size)
     numbers = range(1, patients + 1) if isinstance(patients, int) else patients
-    for _ in map_in_processes(work, numbers, workers=workers, desc="synthetic patients", unit="patient"):
-        pass
+    list(map_in_processes(work, numbers, workers=workers, desc="synthetic patients", unit="patient"))
     return folder
