@@ -167,7 +167,8 @@ def read_attribute(ds: Dataset, keyword: str) -> Any:
 
 def _stored(headers: list[Dataset], keyword: str) -> list[str]:
     """Read a text of each header as it is stored, which is fast and never fails; "" where there is none."""
-    values = [getattr(ds.get_item(keyword), "value", None) or "" for ds in headers]
+    tag = pydicom.tag.Tag(keyword)
+    values = [getattr(ds.get_item(tag), "value", None) or "" for ds in headers]
     texts = [value.decode("latin-1").strip("\0") if isinstance(value, bytes) else str(value) for value in values]
     return [" ".join(text.split()) for text in texts]
 
