@@ -74,9 +74,7 @@ def read_ct(folder: str | Path) -> Scan:
     check_alike(headers)
     check_one_scan(headers)
     grid = grid_of(headers)
-    image = sitk.GetImageFromArray(np.stack([_take_hu(ds) for ds in headers]))
-    grid.put_on(image)
-    return Scan(image, headers)
+    return Scan(grid.image(np.stack([_take_hu(ds) for ds in headers])), headers)
 
 
 def _take_hu(ds: Dataset) -> np.ndarray:
@@ -88,12 +86,10 @@ def _take_hu(ds: Dataset) -> np.ndarray:
 
 def describe(image: sitk.Image) -> str:
     """Say in one line what an image is: size, spacing (mm), range, axes (LAI: x to Left, y Anterior, z Inferior)."""
-    size, spacing = image.GetSize(), image.GetSpacing()
-    low, high = sitk.GetArrayViewFromImage(image).min(), sitk.GetArrayViewFromImage(image).max()
-    return (
-        f"{' x '.join(map(str, size))} voxels of {' x '.join(f'{s:.4g}' for s in spacing)} mm, "
-        f"axes {axes_of(image)}, values {low:g} to {high:g}, {image.GetPixelIDTypeAsString()}"
-    )
+    size, spacing = " x ".join(map(str, image.GetSize())), " x ".join(f"{mm:.4g}" for mm in image.GetSpacing())
+    array, kind = sitk.GetArrayViewFromImage(image), image.GetPixelIDTypeAsString()
+    values = f"values {array.min():g} to {array.max():g}"
+    return f"{size} voxels of {spacing} mm, axes {axes_of(image)}, {values}, {kind}"
 
 
 def read_mask(

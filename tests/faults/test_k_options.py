@@ -103,7 +103,7 @@ SHELLS = [
     ({"RANK": "one", "WORLD_SIZE": "two", "TORCHELASTIC_RUN_ID": "none"}, True),
     ({"RANK": "0", "WORLD_SIZE": "0", "TORCHELASTIC_RUN_ID": "none"}, True),
     ({"SLURM_PROCID": "x", "SLURM_STEP_NUM_TASKS": "2"}, True),
-    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "2"}, True),
+    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "2"}, True), ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, True),
     ({"RANK": "1"}, False), ({"RANK": "x"}, False), ({"WORLD_SIZE": "2"}, False),
     ({"RANK": "", "WORLD_SIZE": ""}, False),
     ({"RANK": "0", "WORLD_SIZE": "1"}, False), ({"SLURM_PROCID": "0"}, False),
@@ -126,7 +126,8 @@ def test_what_a_launcher_left_in_the_shell_is_found_out(left, refused, tmp_path,
 
 
 @pytest.mark.parametrize("left", [{"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"},
-                                  {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}])  # fmt: skip
+                                  {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2",
+                                   "SLURM_STEP_TASKS_PER_NODE": "2"}])  # fmt: skip
 def test_torchrun_and_srun_are_believed(left, monkeypatch):
     for name, value in left.items():
         monkeypatch.setenv(name, value)

@@ -22,7 +22,7 @@ import SimpleITK as sitk
 
 from vaelib.cohorts.layout import WITHDRAWN, Case
 from vaelib.cohorts.quality import MARGIN, flips, lead
-from vaelib.dicom.geometry import index_map, matching_axes, onto_scan
+from vaelib.dicom.geometry import axes_by, index_map, matching_axes, onto_scan
 from vaelib.dicom.masks import is_nifti, read_label
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import FULL, atomic_write
@@ -132,21 +132,20 @@ def _members(bundle: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInf
 
 def _extract(bundle: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, archive: Path) -> None:
     """Write one label, and see that it is whole and unfolds to no more than a label can be."""
-    room = LARGEST
+    unfolded = 0
     try:
         with bundle.open(info) as packed, path.open("wb") as file:
             shutil.copyfileobj(packed, file)  # which yields no more than `file_size` promises, and checks the CRC
         if path.suffix == ".gz":
-            with gzip.open(path) as unfolded:
-                while room >= 0 and (chunk := unfolded.read(1 << 20)):
-                    room -= len(chunk)
+            with gzip.open(path) as file:
+                unfolded = file.seek(LARGEST + 1)  # or to its end, where the checksum is
     except Exception as error:  # each layer has its own ways to give up
         if getattr(error, "errno", None) in FULL:
             raise  # the zip is not to blame
         why = " ".join(str(error).split()) or type(error).__name__
         what = f"{path.name} cannot be unpacked ({why})"
         raise InputError(f"{archive}: {what}: damaged? download the labels again") from None
-    if room < 0:
+    if unfolded > LARGEST:
         raise InputError(f"{archive}: {path.name} unfolds to over {LARGEST >> 20} MiB, which is no label")
 
 
@@ -194,15 +193,12 @@ def mask_of(
     """
     if case.mask is None:
         raise InputError(f"{case.ct}: {case.patient} has no mask; leave this case out")
-    if reorient is None and is_nifti(case.mask):
-        return place(case.mask, scan, segment)
-    label = read_label(case.mask, scan, segment, strict=reorient is None)
-    mask, rule = onto_scan(label, scan, case.mask, reorient), reorient or "header"
-    _, verified, said = _verify(scan, mask)
-    return mask, _reported(case.mask, Placement(rule, _off(label, scan, mask, rule), verified), said)
+    return place(case.mask, scan, segment, reorient)
 
 
-def place(path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas") -> tuple[sitk.Image, Placement]:
+def place(
+    path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas", reorient: str | None = None
+) -> tuple[sitk.Image, Placement]:
     """Place a NIfTI label on its scan by a rule that is the same for every label, and verify the outcome.
 
     1. "header": where the header fits the scan (see `read_mask`), it is believed.
@@ -213,6 +209,9 @@ def place(path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas") -
     Then the scan is asked (`quality.flips`). Does the mask lie clearly better reversed, that is an error that
     names the remedy. It is verified only if it lies clearly better as it is; under "axes", a spacing other
     than the scan's leaves it unverified as well, for it may be another patient's.
+
+    A DICOM SEG, or what the caller asks for by `reorient`, is believed instead, and a warning says so where the
+    outcome is not verified.
 
     Returns
     -------
@@ -226,28 +225,28 @@ def place(path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas") -
         A header that fits neither way, a mask that seems reversed, and all that `read_mask` raises.
     """
     path = Path(path).expanduser()
-    label = read_label(path, scan, segment)
+    believed = reorient is not None or not is_nifti(path)
+    label = read_label(path, scan, segment, strict=reorient is None)
     try:
-        rule, mask = "header", onto_scan(label, scan, path, None)
+        rule, mask = reorient or "header", onto_scan(label, scan, path, reorient)
     except InputError:
-        if not _same_box(label, scan):
+        if believed or not _same_box(label, scan):
             raise
         rule, mask = "axes", onto_scan(label, scan, path, "axes")
-    rival, verified, said = _verify(scan, mask)
-    if rival:
+    scores = flips(scan, mask)
+    rival, ahead = lead(scores)
+    verified, said = ahead >= MARGIN, f"{scores['']:.2f} as it lies, {scores[rival]:.2f} reversed along {rival}"
+    if -ahead >= MARGIN and not believed:
         raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(label, scan, rule, rival)}")
-    spacing = np.take(label.GetSpacing(), _axes(label, scan, rule)[0])
-    if rule == "axes" and not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
+    spacing = np.take(label.GetSpacing(), axes_by(label, scan, rule)[0])
+    if rule == "axes" and not believed and not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
         verified, said = False, said + "; its spacing is not the scan's: another patient's?"
-    return mask, _reported(path, Placement(rule, _off(label, scan, mask, rule), verified), said)
-
-
-def _axes(label: sitk.Image, scan: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return which axis of the label runs along each of the scan's by a rule, (3,), and which run backward, (3,)."""
-    if rule in ("header", "axes"):
-        along, _, backward = matching_axes(label, scan)
-        return along, backward
-    return np.arange(3), np.array([rule != "index" and axis in rule.removeprefix("flip-") for axis in "xyz"])
+    off = _off(label, scan, mask, rule)
+    words = f"{path}: placed by rule {rule}, its header {off:.1f} mm off, {'' if verified else 'not '}verified ({said})"
+    log.info(words)
+    if not verified:
+        warnings.warn(words + "; look at the overlay", stacklevel=2)
+    return mask, Placement(rule, off, verified)
 
 
 def _same_box(label: sitk.Image, scan: sitk.Image) -> bool:
@@ -261,35 +260,17 @@ def _off(label: sitk.Image, scan: sitk.Image, mask: sitk.Image, rule: str) -> fl
     if rule == "header":
         return 0.0
     matrix, shift = index_map(label, scan)
-    along, backward = _axes(label, scan, rule)
+    along, backward = axes_by(label, scan, rule)
     here = np.argwhere(sitk.GetArrayViewFromImage(mask)).mean(0)[::-1]
     there = np.empty(3)  # the same place, as an index of the label's
     there[along] = np.where(backward, np.subtract(scan.GetSize(), 1) - here, here)
     return float(np.linalg.norm((matrix @ there + shift - here) * scan.GetSpacing()))
 
 
-def _verify(scan: sitk.Image, mask: sitk.Image) -> tuple[str, bool, str]:
-    """Say along which axes the mask seems reversed (or ""), whether it clearly is not, and the scores in words."""
-    scores = flips(scan, mask)
-    rival, ahead = lead(scores)
-    said = f"{scores['']:.2f} as it lies, {scores[rival]:.2f} reversed along {rival}"
-    return rival if -ahead >= MARGIN else "", ahead >= MARGIN, said
-
-
 def _remedy(label: sitk.Image, scan: sitk.Image, rule: str, rival: str) -> str:
     """Say what to ask of `read_mask`, so that the mask lies reversed along `rival` from where it lies by `rule`."""
-    along, backward = _axes(label, scan, rule)
+    along, backward = axes_by(label, scan, rule)
     if list(along) != [0, 1, 2] or label.GetSize() != scan.GetSize():
         return "look at the overlay, then mend the label's header or leave this case out"
     turned = "".join(sorted({a for a, b in zip("xyz", backward, strict=True) if b} ^ set(rival)))
     return f"look at the overlay, and if so tell `vaelib prepare`: --reorient {'flip-' + turned if turned else 'index'}"
-
-
-def _reported(path: Path, placement: Placement, said: str) -> Placement:
-    """Log how a mask was placed, and warn where that is not verified."""
-    rule, off, verified = placement
-    words = f"{path}: placed by rule {rule}, its header {off:.1f} mm off, {'' if verified else 'not '}verified ({said})"
-    log.info(words)
-    if not verified:
-        warnings.warn(words + "; look at the overlay", stacklevel=3)
-    return placement

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from vaelib.dicom.folder import PACKED, sort_files
+from vaelib.dicom.folder import PACKED, handful, sort_files
 from vaelib.engine.errors import InputError
 
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
@@ -19,7 +19,6 @@ Labels = dict[int | None, list[Path]]  # by number
 VOLUME = re.compile(r"\.(nii|nrrd|mha|mhd|mgz)\b", re.IGNORECASE)  # in one file, and no slice
 Tree = dict[Path, tuple[list[str], list[str]]]  # by folder, the names of the folders and files in it
 DEEP = 5  # folders: three to a patient, one of a study, one of a series
-AT_MOST = 20  # names in a warning
 HIDDEN = re.compile(r"[.@$]|__MACOSX$|lost\+found$")  # may be half written, or is what a system leaves behind
 WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their labels and older copies still go around
 
@@ -70,11 +69,10 @@ def warn_if_elsewhere(folder: str | Path) -> None:
 
 def _named(variable: str, whose: str) -> Path | None:
     """Return the folder that an environment variable names, if it is set."""
-    named = os.environ.get(variable)
+    if not (named := os.environ.get(variable)):
+        return None
     try:
-        folder = Path(named).expanduser() if named else None
-        if folder:
-            folder.exists()
+        (folder := Path(named).expanduser()).exists()
         return folder
     except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, the home of nobody
         raise InputError(f"{variable}={named!r:.80}: names no folder ({error!s:.80}); name {whose}") from None
@@ -152,7 +150,7 @@ def find_cases(folder: str | Path) -> list[Case]:
     cases = sorted((found[0] for found in scans.values() if len(found) == 1), key=lambda case: case.patient)
     _find_spare(tree, {path.parent for path in (*patients, *chain(*labels.values()))}, done, left)
     said = [f"{os.path.relpath(path, folder)}: {why}" for path, why in sorted(left.items())]
-    named = "; ".join(said[:AT_MOST]) + f"; and {len(said) - AT_MOST} more" * (len(said) > AT_MOST)
+    named = handful(said, 20, ";")
     if not cases:
         what = f"no case in it{': ' * bool(said)}{named}" if os.path.isdir(folder) else "no such folder"
         raise InputError(f"{folder}: {what}; make one with `vaelib phantom`, or point VAELIB_DATA at Pancreas-CT")
@@ -195,8 +193,7 @@ def _patients(tree: Tree, top: Path) -> dict[Path, list[Path]]:
 
 
 def _number(patient: str) -> int | None:
-    match = PATIENT.match(patient)
-    return int(match[1]) if match else None
+    return int(match[1]) if (match := PATIENT.match(patient)) else None
 
 
 def _is_synthetic(patient: Path, top: Path) -> bool:

@@ -98,10 +98,9 @@ def survey(
     look = partial(_row, reorient=reorient, segment=segment)
     rows = list(map_in_processes(look, cases, workers=workers, desc="checking", unit="patient"))
     reasons = defaultdict(list)
-    for one, two in twins([row.prints for row in rows]):
-        reasons[one].append(f"same scan as {rows[two].patient}")
-        reasons[two].append(f"same scan as {rows[one].patient}")
-    for k, reason in chain(_odd_axes(rows), _outliers(rows)):
+    pairs = [(k, other) for pair in twins([row.prints for row in rows]) for k, other in (pair, pair[::-1])]
+    same = ((k, f"same scan as {rows[other].patient}") for k, other in pairs)
+    for k, reason in chain(same, _odd_axes(rows), _outliers(rows)):
         reasons[k].append(reason)
     return [row._replace(reasons=(*row.reasons, *reasons[k])) for k, row in enumerate(rows)]
 
@@ -116,8 +115,12 @@ def _row(case: Case, reorient: str | None, segment: str) -> Row:
         try:
             reasons += _exposures(case)
             scan = read_ct(case.ct)
-            found = _described(scan)
-            if count := identity.slices_with_writing(sitk.GetArrayViewFromImage(scan)):
+            hu = sitk.GetArrayViewFromImage(scan)
+            low, high = np.percentile(hu[::2, ::4, ::4], (1, 99))  # of one voxel in 32
+            ends = tuple(map(float, (hu.min(), low, high, hu.max())))
+            found = {"size": scan.GetSize(), "spacing": scan.GetSpacing(), "axes": axes_of(scan), "hu": ends}
+            found["prints"] = fingerprint(scan)
+            if count := identity.slices_with_writing(hu):
                 reasons.append(f"writing burned into {count} slice(s)?")
             if case.mask:
                 mask, placement = mask_of(case, scan, reorient, segment)
@@ -163,14 +166,6 @@ def _shortly(said: str, case: Case) -> str:
     return said
 
 
-def _described(scan: sitk.Image) -> dict[str, Any]:
-    """Return what a row says of a scan."""
-    hu = sitk.GetArrayViewFromImage(scan)
-    low, high = np.percentile(hu[::2, ::4, ::4], (1, 99))  # of one voxel in 32
-    found = {"size": scan.GetSize(), "spacing": scan.GetSpacing(), "axes": axes_of(scan), "prints": fingerprint(scan)}
-    return found | {"hu": tuple(float(v) for v in (hu.min(), low, high, hu.max()))}
-
-
 def _pictures(scan: sitk.Image, mask: sitk.Image | None) -> dict[str, np.ndarray]:
     """Return the thumbnails of a row: the axial slice with the most mask, or the middle one, however a scan is cut."""
     across = next(k for k, letter in enumerate(axes_of(scan)) if letter in "SI")  # which of x, y, z
@@ -179,45 +174,40 @@ def _pictures(scan: sitk.Image, mask: sitk.Image | None) -> dict[str, np.ndarray
         others = tuple(2 - k for k in range(3) if k != across)  # arrays have z first
         shown = int(sitk.GetArrayViewFromImage(mask).sum(others, dtype=np.int64).argmax())
     cut = tuple(slice(shown, shown + 1) if k == across else slice(None) for k in range(3))
-    found = {"image": np.round(255 * downscale(window(_slice(scan, cut, -1024)), THUMBNAIL)).astype(np.uint8)}
-    return found if mask is None else found | {"mask": downscale(_slice(mask, cut, 0), THUMBNAIL) >= 0.5}
+    # A slice is cut out before it is turned.
+    hu = sitk.GetArrayFromImage(canonical(scan[cut], fill=-1024))[0]
+    found = {"image": np.round(255 * downscale(window(hu), THUMBNAIL)).astype(np.uint8)}
+    if mask is not None:
+        found["mask"] = downscale(sitk.GetArrayFromImage(canonical(mask[cut], fill=0))[0], THUMBNAIL) >= 0.5
+    return found
 
 
-def _slice(volume: sitk.Image, cut: tuple[slice, ...], fill: float) -> np.ndarray:
-    """Return one slice of a scan or mask, cut out before it is turned, as canonical array, (512, 512)."""
-    return sitk.GetArrayFromImage(canonical(volume[cut], fill=fill))[0]
-
-
-def _oddities(row: Row, case: Case) -> Iterator[str]:
+def _oddities(row: Row, case: Case) -> list[str]:
     """Find reasons that lie in a case itself."""
+    said: dict[str, bool] = {}
     if row.size:
-        dx, dy, dz = row.spacing
-        if not all(PIXEL_MM[0] <= d <= PIXEL_MM[1] for d in (dx, dy)):
-            yield f"pixels of {dx:.3g} x {dy:.3g} mm"
-        if not SLICE_MM[0] <= dz <= SLICE_MM[1]:
-            yield f"slices {dz:.3g} mm apart"
-        if row.hu[0] > AIR_HU:
-            yield f"no air (the least value is {row.hu[0]:.0f}): not HU?"
-        if row.hu[-1] < 0:
-            yield f"no tissue (the greatest value is {row.hu[-1]:.0f}): not HU?"
-        if not OF_CT[0] <= row.hu[0] <= row.hu[-1] <= OF_CT[1]:
-            yield f"values of {row.hu[0]:.0f} to {row.hu[-1]:.0f}, which no CT has: padding read as HU?"
-    if case.mask is None:
-        yield "no mask"
-    if row.check is None or row.placement is None:
-        return
-    if row.check.touches_border:
-        yield "mask at the edge of the scan"
-    if not VOLUME_ML[0] <= row.check.volume_ml <= VOLUME_ML[1]:
-        yield f"mask of {row.check.volume_ml:.3g} ml"
-    if not PANCREAS_HU[0] <= row.check.median_hu <= PANCREAS_HU[1]:
-        yield f"median of {row.check.median_hu:.0f} HU under the mask"
-    if row.check.flip:
-        yield f"mask lies better reversed in {row.check.flip}"
-    elif not row.placement.verified:
-        yield "place of the mask not verified"
-    if row.agreement is not None and row.agreement < AGREEMENT:
-        yield f"second label: Dice {row.agreement:.2f}"
+        (dx, dy, dz), low, high = row.spacing, row.hu[0], row.hu[-1]
+        ends = f"{low:.0f} to {high:.0f}"
+        said |= {
+            f"pixels of {dx:.3g} x {dy:.3g} mm": not PIXEL_MM[0] <= min(dx, dy) <= max(dx, dy) <= PIXEL_MM[1],
+            f"slices {dz:.3g} mm apart": not SLICE_MM[0] <= dz <= SLICE_MM[1],
+            f"no air (the least value is {low:.0f}): not HU?": low > AIR_HU,
+            f"no tissue (the greatest value is {high:.0f}): not HU?": high < 0,
+            f"values of {ends}, which no CT has: padding read as HU?": not OF_CT[0] <= low <= high <= OF_CT[1],
+        }
+    said["no mask"] = case.mask is None
+    if (check := row.check) and row.placement:
+        volume, median = check.volume_ml, check.median_hu
+        said |= {
+            "mask at the edge of the scan": check.touches_border,
+            f"mask of {volume:.3g} ml": not VOLUME_ML[0] <= volume <= VOLUME_ML[1],
+            f"median of {median:.0f} HU under the mask": not PANCREAS_HU[0] <= median <= PANCREAS_HU[1],
+            f"mask lies better reversed in {check.flip}": check.flip != "",
+            "place of the mask not verified": not (check.flip or row.placement.verified),
+        }
+    if row.agreement is not None:
+        said[f"second label: Dice {row.agreement:.2f}"] = row.agreement < AGREEMENT
+    return [reason for reason, is_so in said.items() if is_so]
 
 
 def _odd_axes(rows: list[Row]) -> Iterator[tuple[int, str]]:

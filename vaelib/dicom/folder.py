@@ -1,7 +1,7 @@
 """Sort the names in a folder of DICOM: what is read, what is known to be harmless, and what is left out."""
 
 import re
-import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,7 @@ class Sorted(NamedTuple):
     """The files of a folder, each kind sorted by name."""
 
     read: list[Path]  # DICOM, whatever its name and with or without a preamble; or what looks like a damaged slice
-    harmless: list[Path]  # hidden files, a DICOMDIR, licences, checksums, what systems leave behind
-    left_out: list[Path]  # anything else, a subfolder among them: named in one warning
+    left_out: list[Path]  # what is not known to be harmless, a subfolder among them: named in one warning
 
 
 def sort_files(folder: str | Path) -> Sorted:
@@ -31,25 +30,26 @@ def sort_files(folder: str | Path) -> Sorted:
 
     What looks like a slice is to be read, and whoever reads it says what is wrong with it: a file that begins as DICOM
     does, or that has the ending or the pattern of a slice's name, be it empty, packed, or a link that leads nowhere.
+    Harmless are hidden files, a DICOMDIR, licences, checksums, and what systems leave behind.
     """
-    found = Sorted([], [], [])
+    found = Sorted([], [])
     try:
         starts = {path: _start(path) for path in sorted(Path(folder).iterdir())}
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}); give a folder that you may read") from None
-    slices = [path.name for path, start in starts.items() if start is not None and _is_slice(path, start)]
+    slices = {p.name for p, s in starts.items() if s is not None and (p.suffix.lower() in SLICE or is_dicom(s))}
     for path, start in starts.items():
         if path.name[0] == "." or path.name.upper() == "DICOMDIR":
-            (found.read if _is_under_way(path, slices) else found.harmless).append(path)
-        elif start is None:  # no file
-            empty = path.is_dir() and not any(inner.is_file() for inner in path.rglob("[!.]*"))
-            (found.harmless if empty or HARMLESS.fullmatch(path.name) else found.left_out).append(path)
-        elif _is_slice(path, start):
+            if _is_under_way(path, slices):
+                found.read.append(path)
+            continue
+        if path.name in slices:
             found.read.append(path)
-        elif HARMLESS.fullmatch(path.name):
-            found.harmless.append(path)
-        else:
-            (found.read if _is_named_like(path.name, slices, start) else found.left_out).append(path)
+        elif not HARMLESS.fullmatch(path.name):
+            if start is not None and _is_named_like(path.name, slices, start):
+                found.read.append(path)
+            elif not path.is_dir() or any(inner.is_file() for inner in path.rglob("[!.]*")):
+                found.left_out.append(path)
     return found
 
 
@@ -59,14 +59,7 @@ def is_dicom(start: bytes) -> bool:
     return start[128:132] == b"DICM" or (start[:2] in BARE and first)
 
 
-def warn_of_left_out(folder: Path, left_out: list[Path]) -> None:
-    """Count what is left out of a series, and name a handful."""
-    names = ", ".join(path.name for path in left_out[:5]) + f" and {len(left_out) - 5} more" * (len(left_out) > 5)
-    if left_out:
-        warnings.warn(f"{folder}: left out {len(left_out)} that are no slices: {names}", stacklevel=4)
-
-
-def _is_under_way(path: Path, slices: list[str]) -> bool:
+def _is_under_way(path: Path, slices: set[str]) -> bool:
     """Tell whether a hidden file stands for a slice that is not here: by rsync (.1.dcm.Xq2b7A), or in iCloud."""
     bare = path.name[1:].rpartition(".")[0]
     if path.name.startswith("._"):  # what macOS adds
@@ -74,24 +67,22 @@ def _is_under_way(path: Path, slices: list[str]) -> bool:
     return bare not in slices and (_pattern(bare) in map(_pattern, slices) or Path(bare).suffix.lower() in SLICE)
 
 
-def _is_slice(path: Path, start: bytes) -> bool:
-    return path.suffix.lower() in SLICE or is_dicom(start)
+def handful(names: list[str], most: int = 5, mark: str = ",") -> str:
+    """Name a handful, and count the others."""
+    return f"{mark} ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def _start(path: Path) -> bytes | None:
     """Read the first bytes of a file whose name does not tell what it is; None of what is no file, such as a pipe."""
     if not path.is_file() and path.exists():
         return None
-    if path.suffix.lower() in SLICE:
-        return b""
-    try:
-        with path.open("rb") as file:
+    if path.suffix.lower() not in SLICE:
+        with suppress(OSError), path.open("rb") as file:
             return file.read(132)
-    except OSError:  # the reader will say which
-        return b""
+    return b""  # the reader will say why
 
 
-def _is_named_like(name: str, slices: list[str], start: bytes) -> bool:
+def _is_named_like(name: str, slices: set[str], start: bytes) -> bool:
     """Tell whether a file is named as slices are, or as one that is packed or half there."""
     bare = PACKED.sub("", name)
     if _pattern(bare) in map(_pattern, slices) or Path(bare).suffix.lower() in SLICE:

@@ -90,10 +90,26 @@ def onto_scan(label: sitk.Image, like: sitk.Image, path: Path, reorient: str | N
     if reorient is None or reorient == "header":
         check_place(label, like, path, strict=reorient is None)
         return onto_grid(label, like)
-    array = reordered(label, like, reorient)
+    along, backward = axes_by(label, like, reorient)
+    if sorted(along) != [0, 1, 2]:
+        raise InputError(f"--reorient axes: the label's axes {axes_of(label)} fit no axes of the scan; use index")
+    array = np.flip(sitk.GetArrayViewFromImage(label).T.transpose(along), np.flatnonzero(backward)).T
     if (size := array.shape[::-1]) != like.GetSize():
         raise InputError(f"{path}: {size} voxels for a scan of {like.GetSize()}; --reorient {reorient} needs as many")
     return image_like(array, like)
+
+
+def axes_by(label: sitk.Image, like: sitk.Image, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Find which axis of a label runs along each of the scan's by a rule, (3,), and which of them run backward, (3,).
+
+    The rule is "header" or "axes", or a `reorient` of `volumes.read_mask` that believes nothing of the header.
+    """
+    if rule in ("header", "axes"):
+        along, _, backward = matching_axes(label, like)
+        return along, backward
+    if rule != "index" and not re.fullmatch("flip-[xyz]{1,3}", rule):
+        raise InputError(f"--reorient {rule}: choose header, axes, index, or flip- with x, y, z or several")
+    return np.arange(3), np.array([rule != "index" and axis in rule for axis in "xyz"])
 
 
 def onto_grid(image: sitk.Image, scan: sitk.Image, threshold: float = 1, *, linear: bool = False) -> sitk.Image:
@@ -121,17 +137,3 @@ def _within_reach(hot: np.ndarray, image: sitk.Image, scan: sitk.Image) -> tuple
     start = np.clip(np.floor(inside.min(0)).astype(int) - 1, 0, scan.GetSize())
     stop = np.clip(np.ceil(inside.max(0)).astype(int) + 2, start, scan.GetSize())
     return start.tolist(), (stop - start).tolist()
-
-
-def reordered(label: sitk.Image, like: sitk.Image, reorient: str) -> np.ndarray:
-    """Reorder the array of a label (S, H, W) as the caller asks, whatever its header says."""
-    array = sitk.GetArrayFromImage(label)
-    if reorient == "axes":
-        along, _, backward = matching_axes(label, like)
-        if sorted(along) != [0, 1, 2]:
-            raise InputError(f"--reorient axes: the label's axes {axes_of(label)} fit no axes of the scan; use index")
-        return np.flip(array.T.transpose(along), np.flatnonzero(backward)).T
-    if reorient != "index" and not re.fullmatch("flip-[xyz]{1,3}", str(reorient)):
-        raise InputError(f"--reorient {reorient}: choose header, axes, index, or flip- with x, y, z or several")
-    reversed_axes = set(reorient.removeprefix("flip-")) if reorient != "index" else ()
-    return np.flip(array, ["zyx".index(axis) for axis in reversed_axes])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
-from pydicom.dataset import Dataset
+from pydicom import Dataset
 
 from vaelib.dicom.geometry import slice_normal
 from vaelib.dicom.headers import half_digit, read_numbers, rounding_of_cosines
@@ -27,11 +27,19 @@ class Grid(NamedTuple):
     spacing: tuple[float, ...]  # (x, y, z), mm
     direction: tuple[float, ...]  # nine numbers: columns are the directions of x, y, z
 
-    def put_on(self, image: sitk.Image) -> None:
-        """Give an image this grid."""
+    def image(self, array: np.ndarray) -> sitk.Image:
+        """Make an image of an array (S, H, W) on this grid."""
+        image = sitk.GetImageFromArray(array)
         image.SetOrigin(self.origin)
         image.SetSpacing(self.spacing)
         image.SetDirection(self.direction)
+        return image
+
+
+def grid_by(frame: np.ndarray, origin: Sequence[float]) -> Grid:
+    """Make the grid whose first voxel is at `origin` and whose steps along x, y, z are the columns of `frame`, mm."""
+    spacing = np.linalg.norm(frame, axis=0)
+    return Grid(tuple(map(float, origin)), tuple(spacing.tolist()), tuple((frame / spacing).ravel().tolist()))
 
 
 def even_grid(
@@ -81,7 +89,10 @@ def even_grid(
     if len(places) > 1:
         distance = float(stack[-1] @ normal) / places[-1]
     assert distance is not None
-    normal = _normal(stack, places, normal, half.max(), turn)
+    if np.linalg.norm(stack[-1]) * turn > half.max():  # the direction of the stack is known better than that of cosines
+        line = (places - places.mean()) @ stack
+        line /= np.linalg.norm(line)
+        normal = line if 1e-9 < np.linalg.norm(line - normal) <= TURN * turn else normal
     off = stack - np.outer(stack @ normal, normal)
     aside = np.linalg.norm(off, axis=1)
     if aside.max() > 0.1 + TURN * turn * (stack[-1] @ normal) + min(2 * half.max(), distance / 10):
@@ -119,35 +130,23 @@ def _places(along: np.ndarray, names: Sequence[str], half: float, sparse: bool, 
     if fits and not twice.any():
         return places
     k = int((np.round(off, 6) + twice * along[-1]).argmax())
-    if twice[k]:
+    near = usual if twice.any() else gaps[np.abs(gaps - usual) <= usual / 5].mean()
+    count, fault = round(gaps[k] / near), "uneven spacing; resample the scan to even slices first"
+    if twice.sum() > 1:
+        fault = f"the same place twice, as {twice.sum() - 1} others: two scans, or copies? keep one of each"
+    elif twice[k]:
         fault = "the same place twice; remove one of the two"
-        if twice.sum() > 1:
-            fault = f"the same place twice, as {twice.sum() - 1} others: two scans, or copies? keep one of each"
-    else:
-        near = gaps[np.abs(gaps - usual) <= usual / 5].mean()
-        count, fault = round(gaps[k] / near), "uneven spacing; resample the scan to even slices first"
-        if sparse:
-            fault = "no whole number of slices; export it again"
-        elif count > 1 and abs(gaps[k] - count * near) <= max(slack, 2 * tolerance) * count:
-            fault = f"{count - 1} missing slice(s); download the series again"
+    elif sparse:
+        fault = "no whole number of slices; export it again"
+    elif count > 1 and abs(gaps[k] - count * near) <= max(slack, 2 * tolerance) * count:
+        fault = f"{count - 1} missing slice(s); download the series again"
     raise InputError(f"{names[k]}: {gaps[k]:.2f} mm from {Path(names[k + 1]).name}, {usual:.2f} is usual: {fault}")
-
-
-def _normal(stack: np.ndarray, places: np.ndarray, normal: np.ndarray, half: float, turn: float) -> np.ndarray:
-    """Take the direction of the stack for the normal, where that is known better than rounded cosines and agrees."""
-    if np.linalg.norm(stack[-1]) * turn <= half:
-        return normal
-    line = (places - places.mean()) @ stack
-    line /= np.linalg.norm(line)
-    return line if 1e-9 < np.linalg.norm(line - normal) <= TURN * turn else normal
 
 
 def grid_of(headers: list[Dataset]) -> Grid:
     """Fit the grid of a CT series, whose headers are sorted as `series_headers` gives them."""
-    positions, cosines = (
-        np.array([read_numbers(ds, keyword, count) for ds in headers])
-        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
-    )
+    positions = np.array([read_numbers(ds, "ImagePositionPatient", 3) for ds in headers])
+    cosines = np.mean([read_numbers(ds, "ImageOrientationPatient", 6) for ds in headers], axis=0)
     rounding = half_digit(headers, "ImagePositionPatient"), rounding_of_cosines(headers)
     pixels, names = read_numbers(headers[0], "PixelSpacing", 2).tolist(), [ds.filename for ds in headers]
-    return even_grid(positions, cosines.mean(0), pixels, names, rounding=rounding)[0]
+    return even_grid(positions, cosines, pixels, names, rounding=rounding)[0]

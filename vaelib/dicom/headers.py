@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom import uid
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
-from pydicom.tag import Tag
+from pydicom import Dataset, uid
 
-from vaelib.dicom.folder import is_dicom, sort_files, warn_of_left_out
+from vaelib.dicom.folder import handful, is_dicom, sort_files
 from vaelib.dicom.geometry import slice_normal
 from vaelib.engine.errors import InputError
 
@@ -29,9 +26,8 @@ CT_PIXELS = {  # what the pixels of a CT slice can be; anything else is no HU, o
     "PhotometricInterpretation": ("MONOCHROME1", "MONOCHROME2"),
 }  # fmt: skip
 ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}  # the second is converted from single files
-SYNTAXES = {  # of those in between, JPEG, JPEG-LS and JPEG 2000
-    *uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.10008.1.2.4.{k}" for k in range(50, 94)),
-}  # fmt: skip
+# The numbers are JPEG, JPEG-LS and JPEG 2000.
+SYNTAXES = {*uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.10008.1.2.4.{k}" for k in range(50, 94))}
 NAMES = {code: row[0] for code, row in uid.UID_dictionary.items()}
 NAMES |= {code: f"JPEG XL ({code})" for code in (f"1.2.840.10008.1.2.4.11{k}" for k in range(3))}  # not yet in there
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
@@ -68,12 +64,14 @@ def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
-    paths, _, left_out = sort_files(folder)
+    paths, left_out = sort_files(folder)
     headers = [ds for path in paths if (ds := _read_slice(path, pixels)) is not None]
     if not headers:
         there = f" (but {left_out[0].name})" if left_out else ""
         raise InputError(f"{folder}: holds no DICOM file{there}; give the folder that holds one CT series")
-    warn_of_left_out(folder, left_out)
+    if left_out:
+        names = handful([path.name for path in left_out])
+        warnings.warn(f"{folder}: left out {len(left_out)} that are no slices: {names}", stacklevel=3)
     normal = slice_normal(headers[0].ImageOrientationPatient)
     return sorted(headers, key=lambda ds: float(normal @ read_numbers(ds, "ImagePositionPatient", 3)))
 
@@ -111,8 +109,7 @@ def _why_unread(path: Path, start: bytes, error: Exception) -> str:
         return f"is packed ({packed}); unpack it, or move it out of the folder"
     if is_dicom(start):
         with suppress(Exception):
-            if other := _other_syntax(read_file_meta_info(path)):
-                return other
+            return _other_syntax(pydicom.filereader.read_file_meta_info(path)) or "is damaged; fetch it again"
         return "is damaged; fetch it again"
     if len(start) < 132 or not start.strip(b"\0"):
         return f"is no DICOM, {path.stat().st_size} bytes of it are there; fetch it again"
@@ -158,10 +155,8 @@ def check_deflated(path: str | Path) -> bytes:
             return start
         file.seek(144 + int.from_bytes(start[140:144], "little"))  # the meta information says how long it is
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
+        with suppress(zlib.error):  # which pydicom will find too
             inflater.decompress(file.read(), MAX_INFLATED)
-        except zlib.error:  # which pydicom will find too
-            return start
     if inflater.unconsumed_tail:
         raise InputError(f"{path}: unfolds to over {MAX_INFLATED >> 20} MiB, which no such file does; fetch it again")
     return start
@@ -177,7 +172,8 @@ def read_attribute(ds: Dataset, keyword: str) -> Any:
 
 def _stored(headers: list[Dataset], keyword: str) -> list[str]:
     """Read a text of each header as it is stored, which is fast and never fails; "" where there is none."""
-    values = [getattr(ds.get_item(tag), "value", None) or "" for tag in (Tag(keyword),) for ds in headers]
+    tag = pydicom.tag.Tag(keyword)
+    values = [getattr(ds.get_item(tag), "value", None) or "" for ds in headers]
     texts = [value.decode("latin-1").strip("\0") if isinstance(value, bytes) else str(value) for value in values]
     return [" ".join(text.split()) for text in texts]
 
@@ -228,18 +224,16 @@ def check_alike(headers: list[Dataset]) -> None:
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
         slack = max(5e-5, 2.01 * (count == 6) * rounding_of_cosines(headers))  # of two rounded apart
-        values = np.array([read_numbers(ds, keyword, count) for ds in headers])
-        like = np.isclose(values, values[:1], rtol=0, atol=slack, equal_nan=True).all(1)
-        if not like.all():
-            same = np.isclose(values, values[:, None], rtol=0, atol=slack, equal_nan=True).all(2)
-            usual = same.sum(1).argmax()
-            odd = np.flatnonzero(~same[usual])
+        values = np.nan_to_num([read_numbers(ds, keyword, count) for ds in headers])
+        usual = np.abs(values - np.median(values, axis=0)).sum(1).argmin()
+        odd = np.flatnonzero((np.abs(values - values[usual]) > slack).any(1))
+        if len(odd):
             here, there = headers[odd[0]].get(keyword), headers[usual].get(keyword)
             found = f"{keyword} is {here!s:.60} in {len(odd)} of {n} slices, elsewhere {there!s:.60}"
             raise InputError(f"{headers[odd[0]].filename}: {found}; take the odd slices out")
     if not all(0 < mm < np.inf for mm in read_numbers(headers[0], "PixelSpacing", 2)):
-        spacing = headers[0].get("PixelSpacing")
-        raise InputError(f"{headers[0].filename}: PixelSpacing is {spacing!s:.60}; export the scan again")
+        found = f"PixelSpacing is {headers[0].get('PixelSpacing')!s:.60}"
+        raise InputError(f"{headers[0].filename}: {found}; export the scan again")
 
 
 def _passes(numbers: list[str], places: list[float]) -> list[str]:
@@ -260,13 +254,14 @@ def check_one_scan(headers: list[Dataset]) -> None:
     Many scanners count acquisitions within a scan, one for each slice or step of the table: these follow each other.
     """
     normal = slice_normal(headers[0].ImageOrientationPatient)
-    places = [float(normal @ read_numbers(ds, "ImagePositionPatient", 3)) for ds in headers]
+    places = [(float(normal @ read_numbers(ds, "ImagePositionPatient", 3)), ds.filename) for ds in headers]
     for keyword, share in APART.items():
-        stacks, values = defaultdict(list), _stored(headers, keyword)
+        values = _stored(headers, keyword)
         if keyword == "InstanceNumber":
-            values = _passes(values, places)
-        for value, place, ds in zip(values, places, headers, strict=True):
-            stacks[value].append((place, ds.filename))
+            values = _passes(values, [place for place, _ in places])
+        stacks = defaultdict(list)
+        for value, place in zip(values, places, strict=True):
+            stacks[value].append(place)
         for first, second in pairwise(sorted(stack for value, stack in stacks.items() if value and len(stack) > 1)):
             inside = [sum(b[0][0] <= z <= b[-1][0] for z, _ in a) for a, b in ((first, second), (second, first))]
             if min(inside) > 1 and min(inside) >= share * min(len(first), len(second)):

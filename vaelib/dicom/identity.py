@@ -15,12 +15,14 @@ import numpy as np
 from pydicom import DataElement, Dataset
 from pydicom.valuerep import PersonName
 
+from vaelib.dicom.folder import handful
+
 LISTS = tomllib.loads(Path(__file__).with_name("identity.toml").read_text("utf-8"))
 KEPT, EMPTIED = LISTS["kept"], LISTS["emptied"]
 NO_ONE = re.compile(r"[\W_0]*|19000101|(anonym|de-?identif)\w*|removed|unknown|none|x+", re.IGNORECASE)
-SAID = "headers hold", "private tags in group", "may have writing burned in, by", "overlay in group"
+HELD, PRIVATE = "headers hold", "private tags in group"
+BURNED, OVERLAY = "may have writing burned in, by", "overlay in group"
 HARMLESS = {"CTP"}  # private creators: TCIA's own, which names collection and site
-AT_MOST = 5  # more attributes than that are counted, not named
 STROKES = 50  # thin runs of pixels in a slice: small writing has 150, 14 is the most in 2,258 slices without any
 
 
@@ -88,28 +90,22 @@ def reasons(headers: list[Dataset], patient: str, mask: Dataset | None = None) -
     """
     removed = str(headers[0].get("PatientIdentityRemoved") or "")
     known = {_letters(patient), _letters(headers[0].get("PatientID"))}
-    found: list[dict] = [{}, {}, {}, {}]  # for each of `SAID`, names by tag, those of the patient module first
-    held, private, burned, overlays = found
+    found = {(HELD, True, 0, "PatientIdentityRemoved NO")} if removed == "NO" else set()
     for element in _different(headers + [mask] * (mask is not None)):
         tag, name = element.tag, element.keyword
-        key, group = (tag.group != 0x10, tag), f"{tag.group:04x}"
+        key, group = (tag.group != 0x10, int(tag)), f"{tag.group:04x}"  # the patient module comes first
         if tag.is_private:
             if removed != "YES" and not tag.is_private_creator and element.private_creator not in HARMLESS:
-                private[key] = group
+                found.add((PRIVATE, *key, group))
         elif 0x6000 <= tag.group <= 0x60FF:
-            overlays[key] = group
+            found.add((OVERLAY, *key, group))
         elif name in LISTS["writing"] and re.search(LISTS["writing"][name], str(element.value or "")):
-            burned[key] = name
+            found.add((BURNED, *key, name))
         elif _identifies(element, known, patient, removed == "YES"):
-            held[key] = "another PatientID" if name == "PatientID" else name
-    if removed == "NO":
-        held[True, 0] = "PatientIdentityRemoved NO"
-    for said, by_tag in zip(SAID, found, strict=True):
-        names = list(dict.fromkeys(by_tag[key] for key in sorted(by_tag)))
-        shown = names[:AT_MOST] if by_tag is held else names
-        more = f" and {len(names) - AT_MOST} more" * (len(names) > len(shown))
-        if names:
-            yield f"{said} {', '.join(shown)}{more}"
+            found.add((HELD, *key, "another PatientID" if name == "PatientID" else name))
+    for said in HELD, PRIVATE, BURNED, OVERLAY:
+        if names := list(dict.fromkeys(name for kind, *_, name in sorted(found) if kind == said)):
+            yield f"{said} {handful(names)}"
 
 
 def _different(headers: list[Dataset]) -> Iterator[DataElement]:
@@ -121,12 +117,9 @@ def _different(headers: list[Dataset]) -> Iterator[DataElement]:
             if tag in seen and seen[tag] == value:
                 continue
             seen[tag] = value
-            try:
-                element = ds[tag]
-                nested = [list(item.iterall()) for item in (element.value if element.VR == "SQ" else ())]
-            except Exception:  # a value that is none of its kind
-                continue
-            yield from chain([element], *nested)
+            with suppress(Exception):  # a value that is none of its kind
+                yield (element := ds[tag])
+                yield from chain(*(list(item.iterall()) for item in (element.value if element.VR == "SQ" else ())))
 
 
 def _identifies(element: DataElement, known: set[str], patient: str, trusted: bool) -> bool:

@@ -5,6 +5,7 @@ process at a name that is not UTF-8.
 """
 
 import gzip
+import math
 import re
 import warnings
 import zlib
@@ -72,9 +73,7 @@ def read_label(
         raise InputError(f"{path}: cannot be read: {why}; see that you may read it, or try again") from None
     if not array.any():
         raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
-    label = sitk.GetImageFromArray(array)
-    grid.put_on(label)
-    return label
+    return grid.image(array)
 
 
 def twin_of(path: Path) -> Path:
@@ -93,7 +92,7 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
     """
     if twin_of(path).exists():
         raise InputError(f"{path}: lies beside {twin_of(path).name}, and ITK would mix the two; move one of them away")
-    fields = _fields(path, _unpack(path, 1)[0])
+    fields = _fields(path, _unpack(path, 1))
     count, size = int(fields["dim"][0]), fields["dim"][1:].tolist()
     size = size[:count] if 0 < count < 8 else []
     while len(size) > 3 and size[-1] in (0, 1):
@@ -110,17 +109,17 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
     if not 352 <= first < LATEST:
         raise InputError(f"{path}: its header has voxels begin at byte {first:g}; export it again")
     kind = np.dtype(VOXELS[code]).newbyteorder(fields.dtype["datatype"].byteorder)
-    data, length = _unpack(path, int(first) + int(np.prod(size)) * kind.itemsize)
-    if len(data) < int(first) + int(np.prod(size)) * kind.itemsize:
+    end = int(first) + math.prod(size) * kind.itemsize
+    if len(data := _unpack(path, end)) < end:
         raise InputError(f"{path}: ends before the {tuple(size)} voxels of its header do; fetch it again")
-    stored = np.frombuffer(data, kind, int(np.prod(size)), int(first)).reshape(size[::-1])
+    stored = np.frombuffer(data, kind, math.prod(size), int(first)).reshape(size[::-1])
     if slope != 0 and (slope, shift) != (1, 0):
         stored = np.multiply(stored, slope, dtype=float) + shift
     return stored, grid
 
 
-def _unpack(path: Path, keep: int) -> tuple[bytearray, int]:
-    """Read the first bytes of a file that may be gzipped, `keep` or some more, and count all up to its checksum.
+def _unpack(path: Path, keep: int) -> bytearray:
+    """Read the first bytes of a file that may be gzipped, `keep` or some more, and go on up to its checksum.
 
     Once there are far more than `keep`, nothing more is read.
     """
@@ -134,7 +133,7 @@ def _unpack(path: Path, keep: int) -> tuple[bytearray, int]:
                     data += block
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise InputError(f"{path}: is damaged or cut short; fetch it again") from None
-    return data, length
+    return data
 
 
 def _fields(path: Path, start: bytearray) -> np.void:

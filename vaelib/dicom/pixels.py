@@ -14,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom import Dataset, FileMetaDataset, pixel_array, uid
 from pydicom.encaps import generate_frames
-from pydicom.pixels import pixel_array
 
 from vaelib.dicom.headers import read_attribute, read_numbers
 from vaelib.engine.errors import InputError
@@ -25,7 +23,6 @@ from vaelib.engine.files import native
 
 MAX_HU = 2**24  # metal has some ten thousand
 AIR, METAL = -1024, 3071  # HU: the ends of a CT of 12 bits; in between, padding cannot be told from a body
-PICTURES = uid.JPEGTransferSyntaxes + uid.JPEGLSTransferSyntaxes + uid.JPEG2000TransferSyntaxes
 
 
 def hu_of(ds: Dataset) -> np.ndarray:
@@ -70,9 +67,8 @@ def _read_stored(ds: Dataset, air: float, metal: float) -> np.ndarray:
         found = f"BitsAllocated {bits:g}, BitsStored {count:g}, HighBit {high:g}"
         raise InputError(f"{ds.filename}: {found}, which no pixel can have; export the scan again")
     cells, used = _decode(ds)
-    stored = cells
-    if count < bits:  # other bits may hold anything; a picture that has no more bits than a number holds it alone
-        stored = cells << int(bits - min(high + 1, max(used, count))) >> int(bits - count)
+    # other bits may hold anything; a picture that has no more bits than a number holds it alone
+    stored = cells << int(bits - min(high + 1, max(used, count))) >> int(bits - count) if count < bits else cells
     return _fill_padding(ds, stored, cells, air, metal)
 
 
@@ -81,14 +77,13 @@ def _fill_padding(ds: Dataset, stored: np.ndarray, cells: np.ndarray, air: float
 
     The value may be written with or without a sign, whatever the pixels have, and may need more bits than they have.
     """
-    if read_attribute(ds, "PixelPaddingValue") in (None, ""):
+    value = read_numbers(ds, "PixelPaddingValue", 1).item()
+    if not math.isfinite(value):
         return stored
-    ends = np.array([read_numbers(ds, f"PixelPadding{what}", 1).item() for what in ("Value", "RangeLimit")])
-    if not np.isfinite(ends[0]):
-        return stored
+    limit = read_numbers(ds, "PixelPaddingRangeLimit", 1).item()
     count, signed, size = ds.BitsStored, ds.PixelRepresentation, 2 ** min(ds.BitsAllocated, 16)
     low = -(size // 2) * signed
-    first, last = sorted(int((end - low) % size) + low for end in np.where(np.isfinite(ends), ends, ends[0]))
+    first, last = sorted(int((end - low) % size) + low for end in (value, limit if math.isfinite(limit) else value))
     numbers = stored if -(2**count // 2) * signed <= first and last < 2 ** (count - signed) else cells
     inner, outer = sorted((air, metal))
     for start, stop in (first, min(last, inner)), (max(first, outer), last):
@@ -110,8 +105,7 @@ def _decode(ds: Dataset) -> tuple[np.ndarray, int]:
         found = f"{Path(ds.filename).stat().st_size} bytes for {ds.Rows} x {ds.Columns} pixels cannot be decoded"
     if _ends_early(ds, syntax):
         raise InputError(f"{ds.filename}: {found}, truncated? download it again")
-    known = f"JPEG XL ({syntax})" if syntax.startswith("1.2.840.10008.1.2.4.11") else syntax.name
-    raise InputError(f"{ds.filename}: {found} as {known}; export the scan again, uncompressed")
+    raise InputError(f"{ds.filename}: {found} as {syntax.name}; export the scan again, uncompressed")
 
 
 def _decode_as(syntax: uid.UID, ds: Dataset) -> tuple[np.ndarray, int]:
@@ -141,7 +135,7 @@ def _ends_early(ds: Dataset, syntax: uid.UID) -> bool:
     if not data or not isinstance(data, bytes):
         return True
     if data[:4] == b"\xfe\xff\x00\xe0":  # an item of a sequence of pictures
-        return syntax in PICTURES and b"\xff\xd9" not in data[-16:]
+        return syntax != uid.RLELossless and b"\xff\xd9" not in data[-16:]
     return syntax in uid.UncompressedTransferSyntaxes and len(data) < ds.Rows * ds.Columns * ds.BitsAllocated // 8
 
 
@@ -178,14 +172,12 @@ def _decode_by_gdcm(ds: Dataset, picture: bytes, bits: int) -> np.ndarray:
     It is told what the picture says of itself. What the header says would have it turn MONOCHROME1 over, and fail
     where pixels have more bits than their picture needs.
     """
-    bare = Dataset()
+    bare, bits = Dataset(), max(bits, 8)  # it knows no fewer
     bare.file_meta = FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = ds.file_meta.TransferSyntaxUID
-    bare.SOPClassUID = bare.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
-    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    bare.SOPClassUID, bare.SOPInstanceUID = uid.CTImageStorage, uid.generate_uid()
     bare.Rows, bare.Columns, bare.SamplesPerPixel = ds.Rows, ds.Columns, 1
     bare.PhotometricInterpretation = "MONOCHROME2"
-    bits = max(bits, 8)  # it knows no fewer
     bare.BitsAllocated, bare.BitsStored, bare.HighBit = 2 ** (bits - 1).bit_length(), bits, bits - 1
     bare.PixelRepresentation = int(picture[:2] == b"\xff\x4f" and picture[42] > 127)  # JPEG 2000 alone has a sign
     bare.add_new("PixelData", "OB", ds.PixelData)
@@ -199,7 +191,6 @@ def _decode_by_gdcm(ds: Dataset, picture: bytes, bits: int) -> np.ndarray:
                 image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")  # named, or each kind of file would be tried
     except OSError as error:
         found = f"to be decoded, it needs a temporary file in {tempfile.tempdir}: {error.strerror}"
-        raise InputError(
-            f"{ds.filename}: {found}; set TMPDIR to a folder that has room and may be written to"
-        ) from None
+        remedy = "set TMPDIR to a folder that has room and may be written to"
+        raise InputError(f"{ds.filename}: {found}; {remedy}") from None
     return sitk.GetArrayFromImage(image)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.pixels import get_decoder, iter_pixels
+from pydicom.pixels import get_decoder
 
 from vaelib.dicom.geometry import slice_normal
-from vaelib.dicom.grid import Grid, even_grid
+from vaelib.dicom.grid import Grid, even_grid, grid_by
 from vaelib.dicom.headers import SIDES, check_deflated, half_digit, rounding_of_cosines
 from vaelib.dicom.identity import NO_ONE, text_of, uid_of
 from vaelib.engine.errors import InputError
@@ -66,10 +66,7 @@ def scans_own(
     off = np.abs(index - turn @ corners - first[:, None]).max(1)
     if (off > np.minimum(slack / np.array(like.GetSpacing()), 0.5)).any() or abs(np.linalg.det(turn)) != 1:
         return None
-    square = scans @ turn
-    spacing = np.linalg.norm(square, axis=0)
-    place = like.TransformIndexToPhysicalPoint([int(k) for k in first])
-    return Grid(place, tuple(spacing.tolist()), tuple((square / spacing).ravel().tolist()))
+    return grid_by(scans @ turn, like.TransformIndexToPhysicalPoint(first.astype(int).tolist()))
 
 
 def asked(path: Path, segment: str | int, labels: dict[int, str], default: Sequence[int] = ()) -> list[int]:
@@ -138,16 +135,15 @@ def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
     items = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
     labels = {n: str(item.get("SegmentLabel") or "").strip() for n, item in items.items()}
     codes = {n: item.get("SegmentedPropertyTypeCodeSequence") or () for n, item in items.items()}
-    coded = [n for n in items if any(code.get("CodeValue") in CODED for code in codes[n])]
-    coded = [n for n in coded if not PART.search(labels[n]) and not LESION.search(labels[n])]
+    whole = [n for n in items if not PART.search(labels[n]) and not LESION.search(labels[n])]
+    coded = [n for n in whole if any(code.get("CodeValue") in CODED for code in codes[n])]
     entire = [n for n, label in labels.items() if re.fullmatch("pan[ck]reas", WHOLE.sub("", label).casefold())]
     numbers = asked(path, segment, labels, entire if len(entire) == 1 else coded)
-    if str(segment).strip().casefold() == "pancreas":
-        related = {n: label for n, label in labels.items() if ORGAN.search(label) or LESION.search(label)}
-        if beside := {n: label for n, label in related.items() if n not in numbers}:
-            joined = "+".join(map(str, sorted({*numbers, *beside})))
-            what = ", ".join(f"{n} {label!r}" for n, label in beside.items())
-            warnings.warn(f"{path}: {what} is left out; `prepare --segment {joined}` joins them", stacklevel=5)
+    beside = [n for n in labels if n not in numbers and (ORGAN.search(labels[n]) or LESION.search(labels[n]))]
+    if beside and str(segment).strip().casefold() == "pancreas":
+        joined = "+".join(map(str, sorted({*numbers, *beside})))
+        what = ", ".join(f"{n} {labels[n]!r}" for n in beside)
+        warnings.warn(f"{path}: {what} is left out; `prepare --segment {joined}` joins them", stacklevel=5)
     return numbers
 
 
@@ -159,12 +155,11 @@ def _check_references(path: Path, ds: pydicom.Dataset, like: sitk.Image, strict:
     reconstruction's, and read with a warning. Anything else is another scan's, and an error where `strict`.
     """
     headers = getattr(like, "headers", [])
-    series = ds.get("ReferencedSeriesSequence") or []
-    drawn = [
-        _overlap((e.value for e in ds.iterall() if e.keyword == "ReferencedSOPInstanceUID"), headers, "SOPInstanceUID"),
-        _overlap((item.get("SeriesInstanceUID") for item in series), headers, "SeriesInstanceUID"),
-    ]
-    own = next((known for known in drawn if known is not None), None)
+    slices = (element.value for element in ds.iterall() if element.keyword == "ReferencedSOPInstanceUID")
+    series = (item.get("SeriesInstanceUID") for item in ds.get("ReferencedSeriesSequence") or [])
+    own = _overlap(slices, headers, "SOPInstanceUID")
+    if own is None:
+        own = _overlap(series, headers, "SeriesInstanceUID")
     frame, patient = (_overlap([ds.get(name)], headers, name) for name in ("FrameOfReferenceUID", "PatientID"))
     said = {"refers to none of the scan's slices": own, "has another FrameOfReferenceUID than the scan": frame,
             "has another PatientID than the scan": patient}  # fmt: skip
@@ -203,7 +198,7 @@ def _of_frames(path: Path, ds: pydicom.Dataset, like: sitk.Image, numbers: list[
         if kind == "LABELMAP" or group(k, "SegmentIdentificationSequence").ReferencedSegmentNumber in numbers
     ]  # fmt: skip
     if not chosen:
-        return np.zeros((1, 1, 1), np.uint8), Grid((0, 0, 0), (1, 1, 1), tuple(np.eye(3).ravel()))
+        return np.zeros((1, 1, 1), np.uint8), grid_by(np.eye(3), (0, 0, 0))
     found = {name: [group(k, of) for k in chosen] for name, of in PLACED.items()}
     grid, places, rounding = _grid_of_frames(path, found, like)
     shape = int(places.max()) + 1, ds.Rows, ds.Columns
@@ -219,7 +214,7 @@ def _of_frames(path: Path, ds: pydicom.Dataset, like: sitk.Image, numbers: list[
 def _images(ds: pydicom.Dataset, chosen: list[int]) -> Iterator[np.ndarray]:
     """Decode some frames, one at a time, for all together can be too many for memory."""
     if ds.BitsAllocated != 1:
-        yield from iter_pixels(ds, indices=chosen)
+        yield from pydicom.iter_pixels(ds, indices=chosen)
         return
     size = ds.Rows * ds.Columns
     for k in chosen:  # pydicom 3.0 takes a byte too few where a frame begins within one
@@ -237,19 +232,15 @@ def _grid_of_frames(
     but for frames that follow one another evenly, further apart, and do not say that they should be nearer.
     """
     positions, cosines, pixels = (np.array([ds[name].value for ds in some], float) for name, some in found.items())
-    rounding = (
-        half_digit(found["ImagePositionPatient"], "ImagePositionPatient"),
-        rounding_of_cosines(found["ImageOrientationPatient"]),
-    )
+    planes, turns, measures = found.values()
+    rounding = half_digit(planes, "ImagePositionPatient"), rounding_of_cosines(turns)
     if not (np.ptp(np.c_[cosines, pixels], axis=0).max() <= 1e-4 + 2 * rounding[1] and pixels.min() > 0):
         raise InputError(f"{path}: its frames differ in orientation or PixelSpacing, or have none; export it again")
     where, first, group = np.unique(positions, axis=0, return_index=True, return_inverse=True)
-    normal, said = slice_normal(cosines[0]), float(found["PixelSpacing"][0].get("SpacingBetweenSlices") or 0)
+    normal, said = slice_normal(cosines[0]), float(measures[0].get("SpacingBetweenSlices") or 0)
     distance = _distance(np.diff(np.sort(where @ normal)), said, normal, like)
-    names = [f"{path}: frame {k + 1}" for k in first]
-    grid, places = even_grid(
-        where, cosines.mean(0), pixels[0], names, sparse=True, distance=distance, rounding=rounding
-    )
+    names, turn = [f"{path}: frame {k + 1}" for k in first], cosines.mean(0)
+    grid, places = even_grid(where, turn, pixels[0], names, sparse=True, distance=distance, rounding=rounding)
     return grid, places[group.ravel()], rounding
 
 

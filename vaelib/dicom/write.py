@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 from pydicom.valuerep import DSfloat
 
@@ -31,6 +31,7 @@ AXIAL = (1, 0, 0, 0, -1, 0)  # as every scan of Pancreas-CT: row 0 is the most p
 CT = tomllib.loads(Path(__file__).with_name("ct.toml").read_text("utf-8"))
 DATE, TIME = CT["StudyDate"], CT["StudyTime"]  # fixed: the same bytes whenever a file is made
 CLASSES = CTImageStorage, SecondaryCaptureImageStorage  # of slices; a private one is unknown to highdicom
+Source = Scan | str | Path | None  # of a mask: what `read_ct` gave, or the folder of the CT series
 SHARED = {"FrameOfReferenceUID": "frame of reference", "StudyInstanceUID": "study", "SeriesInstanceUID": "series"}
 
 
@@ -108,10 +109,9 @@ def write_ct(
     ds, said = Dataset(), CT | own | (tags or {})
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = said.pop("TransferSyntaxUID", ImplicitVRLittleEndian)
-    ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
     ds.update({keyword: value for keyword, value in said.items() if value is not None})
     for k, pixels in enumerate(hu.astype("<i2")):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = make_uid(uid, f"slice {k}")
+        ds.SOPInstanceUID = make_uid(uid, f"slice {k}")
         ds.InstanceNumber, ds.ImagePositionPatient = k + 1, _decimals(origin + k * step)
         ds.add_new("PixelData", "OW", pixels.tobytes())
         ds.save_as(folder / f"1-{k + 1:03d}.dcm", enforce_file_format=True)
@@ -120,7 +120,7 @@ def write_ct(
 
 def write_seg(
     mask: sitk.Image,
-    scan: Scan | str | Path | None,
+    scan: Source,
     path: str | Path,
     *,
     uid: str | None = None,
@@ -161,11 +161,11 @@ def write_seg(
     if not isinstance(scan, Scan | str | Path):
         raise InputError(f"{path}: a SEG refers to the headers of its scan; give what read_ct gave, or its folder")
     scan = scan if isinstance(scan, Scan) else read_ct(scan)
-    folder, array, like = Path(scan.headers[0].filename).parent, sitk.GetArrayFromImage(mask), Scan(mask, scan.headers)
+    folder, array = Path(scan.headers[0].filename).parent, sitk.GetArrayFromImage(mask)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom and highdicom remark on what headers hold
         grid = grid_of(scan.headers)
-        grid.put_on(like)
+        like = Scan(grid.image(array), scan.headers)
         ends = [[0, 0, 0], *np.diag(np.subtract(mask.GetSize(), 1)).tolist()]
         off = np.abs(np.subtract(*([i.TransformIndexToPhysicalPoint(e) for e in ends] for i in (mask, like)))).max()
         if mask.GetSize() != scan.GetSize() or not off < 0.01:
@@ -181,9 +181,8 @@ def write_seg(
             except Exception as error:  # pydicom and highdicom raise many kinds
                 back, why = like > 1, " ".join(str(error).removeprefix(f"{half}: ").split(";")[0].split())[:200]
             if not np.array_equal(sitk.GetArrayViewFromImage(back), array):
-                raise InputError(
-                    f"{folder}: no SEG of this scan can be written ({why}); write a NIfTI, --out mask.nii.gz"
-                )
+                said = f"no SEG of this scan can be written ({why})"
+                raise InputError(f"{folder}: {said}; write a NIfTI, --out mask.nii.gz")
     if lacking:
         said = f"the scan has no {lacking} for all slices; the SEG refers to derived ones, or to those of most"
         warnings.warn(f"{folder}: {said}", stacklevel=2)
@@ -273,12 +272,7 @@ def check_target(path: str | Path, overwrite: bool = False, scan: Scan | None = 
 
 
 def write_mask(
-    mask: sitk.Image,
-    path: str | Path,
-    scan: Scan | str | Path | None,
-    *,
-    algorithm: str | None = "vaelib",
-    overwrite: bool = False,
+    mask: sitk.Image, path: str | Path, scan: Source, *, algorithm: str | None = "vaelib", overwrite: bool = False
 ) -> Path:
     """Write `mask` as NIfTI (`.nii`, `.nii.gz`) or as DICOM SEG (`.dcm`); it appears whole or not at all.
 
