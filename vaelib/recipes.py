@@ -146,8 +146,8 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
 
 @opt.checked
 def train(
-    folder: str | Path | None, *, out: Path, level: opt.Level = 6, latent: opt.Latent = 64, beta: opt.Weight = 0.01,
-    epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
+    folder: str | Path | None, *, out: str | Path, level: opt.Level = 6, latent: opt.Latent = 64,
+    beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
     precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
     overwrite: bool = False,
 ) -> dict | None:  # fmt: skip
@@ -157,6 +157,7 @@ def train(
     metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
+    out = Path(out)
     with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
@@ -257,6 +258,8 @@ def segment(
     images = images_at(scan, said["level"], *said["window"])[:, None]
     found = to_scan(predicted(vae, mask, _of_one(images))[:, 0], scan, cut)
     write_mask(found, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
+    if not sitk.GetArrayViewFromImage(found).any():
+        warnings.warn(f"{out}: no voxel reaches {cut:.3g}, so the mask is empty; try a lower --threshold", stacklevel=2)
     volume = sitk.GetArrayViewFromImage(found).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 
@@ -296,15 +299,16 @@ def cross_validate(
     for k in range(opt.FOLDS) if only is None else [only]:
         lab = open_cohort(folder, fold=k)
         keys = keys_of(lab.shards, sorted(sum(lab.parts.values(), [])))  # what the shards of all patients are made from
-        made_by = {"fold": k} | training | {"data": hash_of(keys)}
+        made_by = {"fold": k} | training | {"cohort": models_folder(lab.folder).name, "data": hash_of(keys)}
         if is_finished(made[k], made_by):
             continue
         checkpoint = made[k].with_suffix(".safetensors")
         train(lab.folder, out=checkpoint, fold=k, resume=True, overwrite=True, **training)
         board = evaluate(lab.folder, checkpoint=checkpoint)
         write_file(made[k], json.dumps({"made_by": made_by, "test": lab.parts["test"], "methods": board}, indent=1))
-    if not all(path.exists() for path in made):
+    done = [json.loads(path.read_text()) for path in made if path.exists()]
+    if len(done) < len(made) or len({fold["made_by"]["data"] for fold in done}) > 1:
         return None
-    board = fold_report([json.loads(path.read_text()) for path in made])
+    board = fold_report(done)
     write_file(Path(out) / "report.json", json.dumps(board, indent=1))
     return board

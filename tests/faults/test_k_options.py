@@ -10,7 +10,9 @@ from small import make_patients
 
 from vaelib import InputError, cli, open_cohort, recipes
 from vaelib.engine import options, parallel
+from vaelib.engine.shards import prepare
 from vaelib.engine.workers import map_in_processes
+from vaelib.phantom import make_cohort
 from vaelib.training import fit, mask_step
 
 WHOLE = ["nan", "1.5", "many", "", "-1", "0", "-3", "1e30", "9" * 20, "0x10", "inf"]
@@ -103,7 +105,8 @@ SHELLS = [
     ({"RANK": "one", "WORLD_SIZE": "two", "TORCHELASTIC_RUN_ID": "none"}, True),
     ({"RANK": "0", "WORLD_SIZE": "0", "TORCHELASTIC_RUN_ID": "none"}, True),
     ({"SLURM_PROCID": "x", "SLURM_STEP_NUM_TASKS": "2"}, True),
-    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "2"}, True), ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, True),
+    ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "2"}, True),
+    ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, True),
     ({"RANK": "1"}, False), ({"RANK": "x"}, False), ({"WORLD_SIZE": "2"}, False),
     ({"RANK": "", "WORLD_SIZE": ""}, False),
     ({"RANK": "0", "WORLD_SIZE": "1"}, False), ({"SLURM_PROCID": "0"}, False),
@@ -155,3 +158,21 @@ def test_a_file_where_a_folder_is_meant_is_refused_before_the_work(words, tmp_pa
     said = capsys.readouterr().err
     assert "taken" in said and said.count("\n") == 1 and "cohort: " not in said
     assert (tmp_path / "taken").read_text() == "precious" and len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize("options", [
+    {"low": 240, "high": -160}, {"low": float("nan")}, {"high": float("inf")}, {"low": 240}, {"levels": [11]},
+    {"levels": []}, {"levels": [-1]}, {"reorient": "lps"}, {"reorient": "flip-xx"}, {"segment": "+"}, {"segment": ""},
+], ids=str)  # fmt: skip
+def test_a_window_levels_and_labels_that_cannot_be_are_refused_before_reading(options, tmp_path):
+    with pytest.raises(InputError) as error:
+        prepare([], tmp_path / "cache", **options)
+    assert str(next(iter(options.values()))) in str(error.value) and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("options", [{"patients": 0}, {"patients": -1}, {"patients": 2.5}, {"seed": -1}, {"size": 0}],
+                         ids=str)  # fmt: skip
+def test_no_cohort_is_made_of_nobody(options, tmp_path):
+    with pytest.raises(InputError):
+        make_cohort(tmp_path / "cohort", **options)
+    assert not [*tmp_path.iterdir()]

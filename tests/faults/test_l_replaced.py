@@ -1,5 +1,6 @@
 """Kind L: a checkpoint that other settings or data made is not replaced unless one says so."""
 
+import json
 import random
 
 import pytest
@@ -8,6 +9,7 @@ from small import make_patients
 
 from vaelib import InputError, cli, recipes
 from vaelib.engine import checkpoints
+from vaelib.engine.states import is_finished
 
 SMALL = {"--level": "5", "--latent": "2", "--epochs": "1", "--batch-size": "64", "--beta": "0.01", "--seed": "0"}
 CHANGES = {
@@ -119,3 +121,13 @@ def test_what_is_made_says_where_it_went_and_whether_it_is_what_will_be_read(tmp
     monkeypatch.setenv("VAELIB_DATA", str(tmp_path / "mine"))
     assert cli.main(["phantom"]) == 0
     assert "is not the cohort in use: VAELIB_DATA names" in capsys.readouterr().err
+
+
+def test_folds_of_a_second_cohort_do_not_replace_the_first_s(tmp_path, monkeypatch):
+    made = {"fold": 0, "cohort": "a", "data": "1"}
+    scores = tmp_path / "fold0.json"
+    scores.write_text(json.dumps({"made_by": made}))
+    assert is_finished(scores, made)
+    assert not is_finished(scores, made | {"data": "2"})  # a patient was mended
+    with pytest.raises(InputError, match="'cohort': 'a'.*name another folder"):
+        is_finished(scores, made | {"cohort": "b", "data": "2"})

@@ -28,6 +28,7 @@ from vaelib.dicom.geometry import axes_of
 from vaelib.dicom.headers import series_headers
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
+from vaelib.engine.options import Reorient, Segment, checked
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import canonical, downscale, window
 from vaelib.metrics import dice
@@ -62,12 +63,9 @@ class Row(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
+@checked
 def survey(
-    cases: Iterable[Case],
-    *,
-    reorient: str | None = None,
-    segment: str | int | None = "Pancreas",
-    workers: int | None = None,
+    cases: Iterable[Case], *, reorient: Reorient = None, segment: Segment = "Pancreas", workers: int | None = None
 ) -> list[Row]:
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
@@ -105,7 +103,7 @@ def survey(
     return [row._replace(reasons=(*row.reasons, *reasons[k])) for k, row in enumerate(rows)]
 
 
-def _row(case: Case, reorient: str | None, segment: str) -> Row:
+def _row(case: Case, reorient: str | None, segment: Any) -> Row:
     """Look at one case; whatever goes wrong with it is a reason, for one case never ends the survey of the others."""
     found: dict[str, Any] = {}
     reasons: list[str] = []

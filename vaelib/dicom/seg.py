@@ -105,9 +105,8 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
     except (InputError, OSError):
         raise
     except pydicom.errors.InvalidDicomError:
-        if path.stat().st_size < 132:
-            raise InputError(f"{path}: is cut short ({path.stat().st_size} bytes); fetch it again") from None
-        raise InputError(f"{path}: not readable as DICOM SEG; give a SEG or a NIfTI file") from None
+        what = "give a SEG or a NIfTI file" if path.stat().st_size else "it is empty; fetch it again"
+        raise InputError(f"{path}: not readable as DICOM SEG; {what}") from None
     except Exception as error:  # pydicom raises many kinds
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not readable as DICOM SEG ({why}); export it again, or give a NIfTI file") from None

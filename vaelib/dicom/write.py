@@ -262,12 +262,17 @@ def check_target(path: str | Path, overwrite: bool = False, scan: Scan | None = 
         raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it to be overwritten")
     if not is_seg and native(path) and twin.exists():
         raise InputError(f"{path}: lies beside {twin.name}, and ITK would mix the two; choose another name")
+    if is_seg and scan is not None and path.absolute().parent == Path(scan.headers[0].filename).absolute().parent:
+        raise InputError(f"{path}: lies among the slices of its scan, and neither could be read; choose another folder")
     if is_seg and scan is not None:  # a trial with the first voxel and the last
         ends = np.zeros(scan.GetSize()[::-1], np.uint8)
         ends.flat[[0, -1]] = 1
         with tempfile.TemporaryDirectory() as room, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the SEG itself will give them
-            write_seg(image_like(ends, scan), scan, Path(room) / "mask.dcm")
+            try:
+                write_seg(image_like(ends, scan), scan, Path(room) / "mask.dcm")
+            except InputError as error:
+                raise InputError(str(error).replace(f"{room}/mask.dcm", str(path))) from None
     return path
 
 

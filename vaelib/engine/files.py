@@ -131,7 +131,7 @@ def _cannot_write(error: OSError, path: Path) -> InputError:
 
 def hash_of(value: Any) -> str:
     """Hash what can be written as JSON (SHA-256), whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=np.generic.item).encode()).hexdigest()
 
 
 def json_ready(value: Any) -> Any:

@@ -22,6 +22,7 @@ from vaelib.cohorts.quality import check_mask
 from vaelib.dicom.folder import sort_files
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import atomic_write, hash_of, remove_leftovers
+from vaelib.engine.options import Reorient, Segment, checked
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import FULL, canonical, levels_of, window
 from vaelib.volumes import read_ct
@@ -46,9 +47,10 @@ def identity(case: Case, *made_by: object) -> str:
     return hash_of([VERSION, made_by, facts])
 
 
+@checked
 def prepare(
     cases: Iterable[Case], cache: str | Path, *, low: float = -160, high: float = 240,
-    levels: Sequence[int] = tuple(range(FULL + 1)), reorient: str | None = None, segment: str | int | None = None,
+    levels: Sequence[int] = tuple(range(FULL + 1)), reorient: Reorient = None, segment: Segment = None,
     workers: int | None = None,
 ) -> Path:  # fmt: skip
     """Write each case's levels into the cache, one shard a patient; shards that are up to date are kept.
@@ -83,7 +85,10 @@ def prepare(
     InputError
         From `read_ct` and `mask_of`, once all the other patients are prepared; it names each that is not.
     """
-    cases, options = list(cases), (low, high, tuple(levels), reorient, segment and str(segment))
+    if not (-np.inf < low < high < np.inf and {*levels} and {*levels} <= {*range(FULL + 1)}):
+        raise InputError(f"window {low} to {high}, levels {[*levels]}: give two HU that ascend, and levels 0 to 9")
+    segment = None if segment is None else str(segment)
+    cases, options = list(cases), (low, high, tuple(levels), reorient, segment)
     shards = Path(cache) / f"hu_{low:g}_{high:g}"
     remove_leftovers(shards)
     todo = [case for case in cases if not _is_fresh(case, shards / case.patient, options)]

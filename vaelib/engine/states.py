@@ -60,6 +60,7 @@ def is_finished(scores: Path, made_by: dict) -> bool:
         found = dict(json.loads(scores.read_text(encoding="utf-8"))["made_by"])
     except (ValueError, TypeError, KeyError):
         raise InputError(f"{scores}: is damaged, or not of `vaelib folds`; remove it, or name another folder") from None
+    found.setdefault("cohort", made_by.get("cohort"))  # of before it was said
     if asked := {key: value for key, value in made_by.items() if key != "data" and found.get(key) != value}:
         differing = {key: found.get(key) for key in asked}
         raise InputError(f"{scores}: was made with {differing}, not {asked}; name another folder for the results")
