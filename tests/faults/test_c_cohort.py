@@ -144,7 +144,7 @@ def test_rows_without_numbers_are_compared_and_printed():
     ]
     case = Case("P", Path("ct"), None, "idc")
     with np.errstate(all="raise"):
-        assert [k for k, _ in look._outliers(odd)] == [] and [k for k, _ in look._odd_axes(odd)] == [0, 11]
+        assert [k for k, _ in look._outliers(odd)] == [] and [k for k, _ in look._odd_axes(odd)] == []
         assert all(list(look._oddities(row, case)) for row in odd)
     assert len(table(odd).splitlines()) > len(odd)
 

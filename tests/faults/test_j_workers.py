@@ -150,7 +150,8 @@ def test_the_signal_that_kills_is_told_from_an_end():
 
 def test_a_worker_of_ones_own_pool_does_the_work_itself(tmp_path):
     job = "def job(x):\n    return list(map_in_processes(abs, [x, -2], workers=2))\n"
-    pool = "import multiprocessing\n    print(multiprocessing.get_context('spawn').Pool(1).map(job, [-1]))\n"
+    pool = "import multiprocessing\n    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+    pool += "        print(pool.map(job, [-1]))\n        pool.close()\n        pool.join()\n"
     (tmp_path / "a.py").write_text(IMPORT + job + GUARD + pool)
     done = ends("a.py", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[[1, 2]]\n", "")

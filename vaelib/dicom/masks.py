@@ -105,15 +105,18 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
         raise InputError(f"{path}: holds {found}, which are no label; convert it to one whole number a voxel")
     grid = _grid_of(path, fields, size, like)
     first = float(fields["vox_offset"])
-    slope, shift = np.where(np.isfinite(fields["scale"]), fields["scale"], 0).tolist()  # 0, or no number: not scaled
-    if not 352 <= first < LATEST:
-        raise InputError(f"{path}: its header has voxels begin at byte {first:g}; export it again")
+    slope, shift = fields["scale"].tolist()
+    if not math.isfinite(slope) or slope == 0:  # not scaled
+        slope, shift = 1, 0
+    if not (352 <= first < LATEST and math.isfinite(shift)):
+        found = f"has voxels begin at byte {first:g} and adds {shift:g} to them"
+        raise InputError(f"{path}: its header {found}; export it again")
     kind = np.dtype(VOXELS[code]).newbyteorder(fields.dtype["datatype"].byteorder)
     end = int(first) + math.prod(size) * kind.itemsize
     if len(data := _unpack(path, end)) < end:
         raise InputError(f"{path}: ends before the {tuple(size)} voxels of its header do; fetch it again")
     stored = np.frombuffer(data, kind, math.prod(size), int(first)).reshape(size[::-1])
-    if slope != 0 and (slope, shift) != (1, 0):
+    if (slope, shift) != (1, 0):
         stored = np.multiply(stored, slope, dtype=float) + shift
     return stored, grid
 

@@ -93,6 +93,8 @@ def map_in_processes(work: Callable, items: Iterable, *, workers: Workers = None
                     raise
                 shown.leave = False
                 ends = [process.exitcode for process in started]
+                if -signal.SIGINT in ends:  # Ctrl-C, which they heard first
+                    raise KeyboardInterrupt from None
                 if UNGUARDED in ends:
                     raise WorkersStopped(f"{sys.modules['__main__'].__file__}: {ADVICE}") from None
                 raise WorkersStopped(f"{bar.get('desc', 'workers')}: {_end(ends)}; {FEWER}") from None
