@@ -31,16 +31,15 @@ SYNTAXES = {*uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.1000
 NAMES = {code: row[0] for code, row in uid.UID_dictionary.items()}
 NAMES |= {code: f"JPEG XL ({code})" for code in (f"1.2.840.10008.1.2.4.11{k}" for k in range(3))}  # not yet in there
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
-APART = {  # what tells two scans in one series, and the part of each that has to lie within the other
-    "AcquisitionNumber": 0, "AcquisitionTime": 0, "AcquisitionDateTime": 0, "TemporalPositionIdentifier": 0,
-    "IrradiationEventUID": 0, "EchoNumbers": 0, "TriggerTime": 0, "KVP": 0, "ConvolutionKernel": 0,
-    "SeriesDescription": 0, "StudyInstanceUID": 0, "SeriesNumber": 0, "SeriesTime": 0, "AcquisitionDate": 0,
-    "AcquisitionUID": 0, "ImageType": 0, "ProtocolName": 0, "ImageComments": 0, "ContrastBolusAgent": 0,
-    "FilterType": 0, "TemporalPositionIndex": 0, "NominalPercentageOfCardiacPhase": 0, "ReconstructionDiameter": 0,
-    "SliceThickness": 0,
-    "InstanceNumber": 0,  # by the passes in which they count through the stack
-    "ContentTime": 0.5,  # slices made in one second may lie among those of the next
-}  # fmt: skip
+# What tells two scans in one series, and the part of each that has to lie within the other. Slices made in one second may
+# lie among those of the next; numbers of instances tell by the passes in which they count through the stack.
+APART = dict.fromkeys(
+    """AcquisitionNumber AcquisitionTime AcquisitionDateTime TemporalPositionIdentifier IrradiationEventUID EchoNumbers
+TriggerTime KVP ConvolutionKernel SeriesDescription StudyInstanceUID SeriesNumber SeriesTime AcquisitionDate
+AcquisitionUID ImageType ProtocolName ImageComments ContrastBolusAgent FilterType TemporalPositionIndex
+NominalPercentageOfCardiacPhase ReconstructionDiameter SliceThickness InstanceNumber""".split(),
+    0.0,
+) | {"ContentTime": 0.5}
 
 
 def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]:
@@ -80,10 +79,11 @@ def _read_slice(path: Path, pixels: bool) -> Dataset | None:
     """Read a file of a series; None where it is a DICOMDIR."""
     start = b""
     try:
-        start = check_deflated(path)
+        held = path.read_bytes() if pixels else b""  # one read in place of many
+        start = check_deflated(path, held[:1024])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns where a file ends early, and drops its pixels
-            source = io.BytesIO(path.read_bytes()) if pixels else path  # one read in place of many
+            source = io.BytesIO(held) if pixels else path
             ds = pydicom.dcmread(source, stop_before_pixels=not pixels, force=is_dicom(start))
             if pixels and "Modality" not in ds:  # where compressed pixels end early, it drops the header too
                 ds = pydicom.dcmread(path, stop_before_pixels=True, force=is_dicom(start))
@@ -147,8 +147,10 @@ def _check_kind(ds: Dataset) -> None:
             raise InputError(f"{name}: has no position or orientation; {way}")
 
 
-def check_deflated(path: str | Path) -> bytes:
+def check_deflated(path: str | Path, start: bytes = b"") -> bytes:
     """Return the first bytes of a file; InputError where it is deflated (PS3.5 A.5) to over `MAX_INFLATED`: a bomb."""
+    if start and uid.DeflatedExplicitVRLittleEndian.encode() not in start:  # as the caller has read it
+        return start
     with open(path, "rb") as file:
         start = file.read(1024)
         if uid.DeflatedExplicitVRLittleEndian.encode() not in start:
@@ -191,7 +193,8 @@ def read_numbers(ds: Dataset, keyword: str, count: int) -> np.ndarray:
 def half_digit(headers: list[Dataset], keyword: str) -> np.ndarray:
     """Find half of the last digit with which each number of an attribute is written; of numbers without text, 0."""
     texts = [[getattr(number, "original_string", None) or "0e-99" for number in ds[keyword].value] for ds in headers]
-    return 0.5 * 10.0 ** np.min([[Decimal(text).as_tuple().exponent for text in row] for row in texts], axis=0)
+    exponents = [min(Decimal(text).as_tuple().exponent for text in {*column}) for column in zip(*texts, strict=True)]
+    return 0.5 * 10.0 ** np.array(exponents)
 
 
 def rounding_of_cosines(headers: list[Dataset]) -> float:
@@ -223,7 +226,7 @@ def check_alike(headers: list[Dataset]) -> None:
             way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
-        slack = max(5e-5, 2.01 * (count == 6) * rounding_of_cosines(headers))  # of two rounded apart
+        slack = max(5e-5, 2.01 * rounding_of_cosines(headers)) if count == 6 else 5e-5  # of two rounded apart
         values = np.nan_to_num([read_numbers(ds, keyword, count) for ds in headers])
         usual = np.abs(values - np.median(values, axis=0)).sum(1).argmin()
         odd = np.flatnonzero((np.abs(values - values[usual]) > slack).any(1))
@@ -236,12 +239,12 @@ def check_alike(headers: list[Dataset]) -> None:
         raise InputError(f"{headers[0].filename}: {found}; export the scan again")
 
 
-def _passes(numbers: list[str], places: list[float]) -> list[str]:
+def _passes(numbers: list[str]) -> list[str]:
     """Tell the two passes apart in which numbers count through a stack, such as 1 to 12 and 13 to 24; else none."""
     if not all(number.isdigit() for number in numbers) or len(numbers) < 6:
         return [""] * len(numbers)
     order = np.argsort([int(number) for number in numbers], kind="stable")
-    steps = np.diff(np.take(places, order))
+    steps = np.diff(order)
     back = np.sign(steps) != np.sign(np.median(steps))
     which = np.empty(len(order), int)
     which[order] = np.append(0, back.cumsum())
@@ -249,22 +252,20 @@ def _passes(numbers: list[str], places: list[float]) -> list[str]:
 
 
 def check_one_scan(headers: list[Dataset]) -> None:
-    """Raise where two acquisitions lie among each other, even if together they make one even stack.
+    """Raise where two acquisitions lie among each other, sorted by place as they are, even if the stack is even.
 
     Many scanners count acquisitions within a scan, one for each slice or step of the table: these follow each other.
     """
-    normal = slice_normal(headers[0].ImageOrientationPatient)
-    places = [(float(normal @ read_numbers(ds, "ImagePositionPatient", 3)), ds.filename) for ds in headers]
     for keyword, share in APART.items():
         values = _stored(headers, keyword)
         if keyword == "InstanceNumber":
-            values = _passes(values, [place for place, _ in places])
+            values = _passes(values)
         stacks = defaultdict(list)
-        for value, place in zip(values, places, strict=True):
-            stacks[value].append(place)
+        for k, value in enumerate(values):
+            stacks[value].append(k)
         for first, second in pairwise(sorted(stack for value, stack in stacks.items() if value and len(stack) > 1)):
-            inside = [sum(b[0][0] <= z <= b[-1][0] for z, _ in a) for a, b in ((first, second), (second, first))]
+            inside = [sum(b[0] <= k <= b[-1] for k in a) for a, b in ((first, second), (second, first))]
             if min(inside) > 1 and min(inside) >= share * min(len(first), len(second)):
                 among = f"{keyword} differs, and {len(first)} and {len(second)} slices lie among each other"
-                name = min(first, second, key=len)[0][1]
+                name = headers[min(first, second, key=len)[0]].filename
                 raise InputError(f"{name}: is of one of two acquisitions in one folder ({among}); keep one")

@@ -61,7 +61,9 @@ def _check_units(ds: Dataset, slope: float, intercept: float) -> None:
 
 def _read_stored(ds: Dataset, air: float, metal: float) -> np.ndarray:
     """Read the stored numbers, (H, W), out of their cells (PS3.5 8.1.1), and put `air` where they are padding."""
-    count, high = (read_numbers(ds, keyword, 1).item() for keyword in ("BitsStored", "HighBit"))
+    count, high = (read_attribute(ds, keyword) for keyword in ("BitsStored", "HighBit"))
+    if not (isinstance(count, int) and isinstance(high, int)):
+        count, high = (read_numbers(ds, keyword, 1).item() for keyword in ("BitsStored", "HighBit"))
     bits, high = ds.BitsAllocated, count - 1 if math.isnan(high) else high
     if not 1 <= count <= high + 1 <= bits:
         found = f"BitsAllocated {bits:g}, BitsStored {count:g}, HighBit {high:g}"
