@@ -31,15 +31,14 @@ SYNTAXES = {*uid.UncompressedTransferSyntaxes, uid.RLELossless, *(f"1.2.840.1000
 NAMES = {code: row[0] for code, row in uid.UID_dictionary.items()}
 NAMES |= {code: f"JPEG XL ({code})" for code in (f"1.2.840.10008.1.2.4.11{k}" for k in range(3))}  # not yet in there
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
-# What tells two scans in one series, and the part of each that has to lie within the other. Slices made in one second may
-# lie among those of the next; numbers of instances tell by the passes in which they count through the stack.
-APART = dict.fromkeys(
-    """AcquisitionNumber AcquisitionTime AcquisitionDateTime TemporalPositionIdentifier IrradiationEventUID EchoNumbers
+# What tells two scans in one series, and the part of each that has to lie within the other. Slices made in one second
+# may lie among those of the next; numbers of instances tell by the passes in which they count through the stack.
+APART = dict.fromkeys("""
+AcquisitionNumber AcquisitionTime AcquisitionDateTime TemporalPositionIdentifier IrradiationEventUID EchoNumbers
 TriggerTime KVP ConvolutionKernel SeriesDescription StudyInstanceUID SeriesNumber SeriesTime AcquisitionDate
 AcquisitionUID ImageType ProtocolName ImageComments ContrastBolusAgent FilterType TemporalPositionIndex
-NominalPercentageOfCardiacPhase ReconstructionDiameter SliceThickness InstanceNumber""".split(),
-    0.0,
-) | {"ContentTime": 0.5}
+NominalPercentageOfCardiacPhase ReconstructionDiameter SliceThickness InstanceNumber
+""".split(), 0.0) | {"ContentTime": 0.5}  # fmt: skip
 
 
 def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]:
