@@ -130,7 +130,7 @@ def check(
 
 @app.command(sort_key=4)
 def prepare(
-    folder: Path | None = None, *, cache: opt.Folder = None, patient: list[str] | None = None,
+    folder: Path | None = None, *, cache: opt.Folder = None, patient: opt.Names = None,
     segment: opt.Segment = None, reorient: opt.Reorient = None, workers: opt.Workers = None,
 ) -> None:  # fmt: skip
     """Downscale every scan and mask of a cohort into the on-disk cache.

@@ -72,8 +72,8 @@ INSTANCES = [
     *(case(unit, RescaleType=unit, said=f"RescaleType is {unit}, not HU")
       for unit in ("MGML", "EDW", "OD", "Z_EFF", "ED", "PCT", "HU_MOD", "normalized")),
     *(case(f"RescaleType {unit!r}", RescaleType=unit) for unit in (None, "", "HU", "hu", "US", "Houndsfield Unit")),
-    case("a slope of 0", slope=1, RescaleSlope="0", said="no RescaleSlope"),
-    case("no slope", RescaleSlope=None, said="no RescaleSlope"),
+    case("a slope of 0", slope=1, RescaleSlope="0", said="has RescaleSlope 0"),
+    case("no slope", RescaleSlope=None, said="has RescaleSlope None"),
     case("more bits stored than there are", BitsStored=20, HighBit=19, said="BitsAllocated 16, BitsStored 20"),
     case("a high bit too low", BitsStored=12, HighBit=3, said="BitsStored 12, HighBit 3"),
     case("no HighBit", cell=(16, 12, 11), HighBit=None, garbage=0x7000),

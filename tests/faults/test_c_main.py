@@ -130,3 +130,13 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_nothing_is_said(tmp_pa
     os.killpg(going.pid, signal.SIGINT)
     _, said = going.communicate(timeout=60)
     assert going.returncode == 130 and said == ""
+
+
+def test_who_is_told_to_end_ends_without_a_word_and_leaves_nothing_half(tmp_path):
+    env = os.environ | {"TQDM_DISABLE": "1", "PYTHONPATH": os.getcwd()}
+    going = start("phantom", str(tmp_path / "c"), "--patients", "4", "--workers", "2", env=env)
+    while not [*tmp_path.glob("c/.PANCREAS_*")]:
+        assert going.poll() is None
+    going.terminate()
+    _, said = going.communicate(timeout=120)
+    assert (going.returncode, said) == (143, "") and not [*tmp_path.glob("c/.PANCREAS_*")]

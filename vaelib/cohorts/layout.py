@@ -14,7 +14,7 @@ from vaelib.engine.errors import InputError
 
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
-SERIES = re.compile(r"(CT|SEG)_")
+SERIES = re.compile(r"(CT|SEG)_", re.IGNORECASE)
 Labels = dict[int | None, list[Path]]  # by number
 VOLUME = re.compile(r"\.(nii|nrrd|mha|mhd|mgz)\b", re.IGNORECASE)  # in one file, and no slice
 Tree = dict[Path, tuple[list[str], list[str]]]  # by folder, the names of the folders and files in it
@@ -228,7 +228,7 @@ def _cases(
 ) -> list[Case]:
     """Return the scans of one patient, each with its mask: one, if all is well."""
     series = [path for path in inside if not all(map(VOLUME.search, tree[path][1]))]
-    scans, segs = ([path for path in series if path.name.startswith(kind)] for kind in ("CT_", "SEG_"))
+    scans, segs = ([path for path in series if path.name.upper().startswith(kind)] for kind in ("CT_", "SEG_"))
     layout = "tcia" if not scans else "synthetic" if _is_synthetic(patient, top) else "idc"
     for far in (2, 1, 0):  # below a study, as is usual; without one; without a folder of its own
         there = [p for p in series if p not in segs and len(p.parts) - len(patient.parts) == far]

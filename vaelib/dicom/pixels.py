@@ -52,7 +52,8 @@ def _check_units(ds: Dataset, slope: float, intercept: float) -> None:
     """
     name, unit = ds.filename, str(read_attribute(ds, "RescaleType") or "HU").strip()
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
-        raise InputError(f"{name}: has no RescaleSlope and RescaleIntercept, so no HU; export the scan again")
+        found = f"RescaleSlope {ds.get('RescaleSlope')!s:.60} and RescaleIntercept {ds.get('RescaleIntercept')!s:.60}"
+        raise InputError(f"{name}: has {found}, so no HU; export the scan again")
     if unit.upper() not in {"HU", "US"} and not unit.upper().startswith("HOUN"):  # Hounsfield, however it is spelt
         raise InputError(f"{name}: RescaleType is {unit:.60}, not HU; take the series of this scan that is in HU")
     if read_attribute(ds, "ModalityLUTSequence"):

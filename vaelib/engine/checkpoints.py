@@ -97,6 +97,8 @@ def _refuse_others(path: Path) -> None:
             start = file.read(64)
     except OSError as e:
         raise InputError(f"{path}: {UNREAD.get(e.errno, f'cannot be read: {e.strerror}')}") from None
+    if not start:
+        raise InputError(f"{path}: is empty; copy it anew, or train again by `vaelib train --overwrite`")
     for mark, what in OTHERS.items():
         if start.startswith(mark):
             raise InputError(f"{path}: not a whole safetensors file but {what}")

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -17,11 +19,13 @@ from vaelib.engine.errors import OUT_OF_MEMORY, InputError
 def run(app: App, argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    It is 0, or 2 for what the user, or the machine, can mend, 1 for a fault of vaelib itself, 130 for Ctrl-C, and 141
-    where nobody reads on. Each but the last two says why in one line on standard error; with VAELIB_TRACEBACK=1, a
-    traceback comes before it.
+    It is 0, or 2 for what the user, or the machine, can mend, 1 for a fault of vaelib itself, 130 for Ctrl-C, 143 for
+    one that is told to end, and 141 where nobody reads on. Each but the last three says why in one line on standard
+    error; with VAELIB_TRACEBACK=1, a traceback comes before it.
     """
     _open_streams()
+    alone = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if alone else None  # as at SLURM's limit of time
     status = 0
     try:
         with warnings.catch_warnings():
@@ -37,6 +41,8 @@ def run(app: App, argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         text, status = _explained(error)
         _say("error", text)
+    if alone:
+        signal.signal(signal.SIGTERM, before)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -58,6 +58,7 @@ Kept = Annotated[int, _within(0, 9)]  # the levels in the cache
 Reorient = Annotated[str | None, _like(PLACES, "header, axes, index, or such as flip-y")]
 PARTS = r"(\s*[^+\s][^+]*[+])*\s*[^+\s][^+]*"
 Segment = Annotated[str | int | None, _like(PARTS, "a label, a number, or several such as 1+2")]
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 Latent = Annotated[int, _within(1, 16_384)]
 Weight = Annotated[float, _within(0.0, 1_000_000)]
 Rate = Annotated[float, _within(1e-9, 1)]
