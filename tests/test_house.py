@@ -35,7 +35,7 @@ TAUGHT = {
     "cohort": "open_cohort Slices",
 }
 ROOT_LINES, BESIDE_LINES, FILE_LINES, FUNCTION_LINES, TAUGHT_LINES = 1400, 2500, 200, 40, 25
-LIBRARY_LINES = 6280  # 4,700 were wanted: 5,380 came out, and what real scans, labels and people do took 890 more
+LIBRARY_LINES = 6290  # 4,700 were wanted: 5,380 came out, and what real scans, labels and people do took 900 more
 each = pytest.mark.parametrize("path", files("vaelib", "studies", "course"), ids=house.name)
 
 
