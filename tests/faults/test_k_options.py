@@ -150,7 +150,7 @@ def test_a_rank_alone_leaves_one_process_that_writes_its_checkpoint(tmp_path, mo
 TO_A_FOLDER = ["check cohort --out", "prepare cohort --cache", "folds cohort --out", "phantom", "download"]
 
 
-@pytest.mark.parametrize("words", map(str.split, TO_A_FOLDER))
+@pytest.mark.parametrize("words", [*map(str.split, TO_A_FOLDER)])
 def test_a_file_where_a_folder_is_meant_is_refused_before_the_work(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("precious")

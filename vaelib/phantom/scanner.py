@@ -28,7 +28,7 @@ class Scanner:
 SCANNERS = tuple(Scanner(**row) for row in TABLES["scanner"])
 
 
-class Grid(NamedTuple):
+class ScanGrid(NamedTuple):
     """The scan's grid in the patient's mm: `x` (W,), `y` (H,), `z` (S,) from feet to head."""
 
     x: np.ndarray
@@ -37,7 +37,7 @@ class Grid(NamedTuple):
     spacing: tuple[float, float, float]  # (dz, dy, dx)
 
 
-def plan(body: Anatomy, rng: np.random.Generator, size: int, *, scale: float = 1.0, view: float = 1.0) -> Grid:
+def plan(body: Anatomy, rng: np.random.Generator, size: int, *, scale: float = 1.0, view: float = 1.0) -> ScanGrid:
     """Choose field of view, pixel size, slices and the patient's place in the picture.
 
     Every length of the patient is `scale` times that of `body`; the field of view is `view` times the usual one.
@@ -56,7 +56,9 @@ def plan(body: Anatomy, rng: np.random.Generator, size: int, *, scale: float = 1
     pixel *= view
     steps = (np.arange(size) - (size - 1) / 2) * pixel
     centre = scale * (body.back - body.front) / 2
-    return Grid(steps + dx, steps + centre + dy, middle + (np.arange(count) - (count - 1) / 2) * dz, (dz, pixel, pixel))
+    return ScanGrid(
+        steps + dx, steps + centre + dy, middle + (np.arange(count) - (count - 1) / 2) * dz, (dz, pixel, pixel)
+    )
 
 
 def table(canvas: Canvas, scanner: Scanner, back: float, scale: float = 1.0) -> None:
@@ -87,7 +89,7 @@ def noise(rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int], pi
 
 def scan(
     body: Anatomy, rng: np.random.Generator, scanner: Scanner, paint: Painter, size: int, scale: float, view: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Grid]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, ScanGrid]:
     """Scan a body; return HU int16 (S, H, W), mask and labels uint8, all in canonical order, and the grid.
 
     `scale` and `view` are as in `plan`. A larger patient is painted unchanged, on a grid that is smaller by as much.
