@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import browser
+import pydicom
 import pytest
 from filelock import FileLock
 from small import OBLIQUE, make_series
@@ -70,6 +71,13 @@ def real_labels():
 def real_seg():
     """Folder with ct/, three real slices, and liver.dcm, a SEG on them by another program."""
     return real("real-seg", "the real SEG")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The 12 slices of such a series as pydicom has them, ascending along the normal: z falls from first to last."""
+    folder = make_series(tmp_path_factory.mktemp("stored") / "ct")
+    return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,6 +24,17 @@ def blob_volume(shape=(12, 40, 32)):
     mask &= x + y > 28  # so that no flip leaves it as it was
     hu[mask] = 95
     return hu, mask.astype(np.uint8)
+
+
+def changed(ds, **values):
+    """A copy of a DICOM data set with other attributes; None takes one away."""
+    copy = deepcopy(ds)
+    for keyword, value in values.items():
+        if value is None:
+            copy.pop(keyword, None)
+        else:
+            setattr(copy, keyword, value)
+    return copy
 
 
 def as_image(array, like):

@@ -258,9 +258,9 @@ def segment(
     images = images_at(scan, said["level"], *said["window"])[:, None]
     found = to_scan(predicted(vae, mask, _of_one(images))[:, 0], scan, cut)
     write_mask(found, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
-    if not sitk.GetArrayViewFromImage(found).any():
-        warnings.warn(f"{out}: no voxel reaches {cut:.3g}, so the mask is empty; try a lower --threshold", stacklevel=2)
     volume = sitk.GetArrayViewFromImage(found).sum() * np.prod(scan.GetSpacing()) / 1000
+    if not volume:
+        warnings.warn(f"{out}: no voxel reaches {cut:.3g}, so the mask is empty; try a lower --threshold", stacklevel=2)
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 
 

@@ -2,34 +2,20 @@
 
 import random
 import re
-from copy import deepcopy
 
-import pydicom
 import pytest
 from drawn import drawn
 from pydicom import uid
 from pydicom.encaps import encapsulate
-from small import make_series
+from small import changed
 
 from vaelib import InputError
 from vaelib.volumes import read_ct
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    """The 12 slices."""
-    folder = make_series(tmp_path_factory.mktemp("stored") / "ct")
-    return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
-
-
 def saved(ds, path, syntax=None, **values):
     """Write a copy with other attributes; None takes one away. Encapsulated where a syntax says so."""
-    copy = deepcopy(ds)
-    for keyword, value in values.items():
-        if value is None:
-            copy.pop(keyword, None)
-        else:
-            setattr(copy, keyword, value)
+    copy = changed(ds, **values)
     if "SOPClassUID" in values:
         copy.file_meta.MediaStorageSOPClassUID = values["SOPClassUID"]
     if not syntax:

@@ -2,34 +2,20 @@
 
 import random
 import re
-from copy import deepcopy
 
 import numpy as np
-import pydicom
 import pytest
 import SimpleITK as sitk
 from drawn import drawn
-from small import blob_volume, make_series
+from small import blob_volume, changed
 
 from vaelib import InputError
 from vaelib.volumes import read_ct
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    """The 12 slices, ascending along the normal: z falls from the first to the last."""
-    folder = make_series(tmp_path_factory.mktemp("stored") / "ct")
-    return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
-
-
 def save(ds, path, **values):
     """A copy of a slice with other attributes; None takes one away."""
-    copy = deepcopy(ds)
-    for keyword, value in values.items():
-        if value is None:
-            copy.pop(keyword, None)
-        else:
-            setattr(copy, keyword, value)
+    copy = changed(ds, **values)
     copy.save_as(path, enforce_file_format=True)
     return path
 

@@ -148,12 +148,12 @@ def _check_kind(ds: Dataset) -> None:
 
 def check_deflated(path: str | Path, start: bytes = b"") -> bytes:
     """Return the first bytes of a file; InputError where it is deflated (PS3.5 A.5) to over `MAX_INFLATED`: a bomb."""
-    if start and uid.DeflatedExplicitVRLittleEndian.encode() not in start:  # as the caller has read it
+    if not start:  # which the caller may have read
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    if uid.DeflatedExplicitVRLittleEndian.encode() not in start:
         return start
     with open(path, "rb") as file:
-        start = file.read(1024)
-        if uid.DeflatedExplicitVRLittleEndian.encode() not in start:
-            return start
         file.seek(144 + int.from_bytes(start[140:144], "little"))  # the meta information says how long it is
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         with suppress(zlib.error):  # which pydicom will find too

@@ -108,8 +108,8 @@ def read_seg(path: Path, like: sitk.Image, segment: str | int, strict: bool) -> 
         what = "give a SEG or a NIfTI file" if path.stat().st_size else "it is empty; fetch it again"
         raise InputError(f"{path}: not readable as DICOM SEG; {what}") from None
     except Exception as error:  # pydicom raises many kinds
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not readable as DICOM SEG ({why}); export it again, or give a NIfTI file") from None
+        why = f"not readable as DICOM SEG ({error!s:.200})"
+        raise InputError(f"{path}: {why}; export it again, or give a NIfTI file") from None
 
 
 def _check_frames(path: Path, ds: pydicom.Dataset) -> None:

@@ -179,7 +179,7 @@ def write_seg(
             except OSError:  # of the disk
                 raise
             except Exception as error:  # pydicom and highdicom raise many kinds
-                back, why = like > 1, " ".join(str(error).removeprefix(f"{half}: ").split(";")[0].split())[:200]
+                back, why = like > 1, str(error).removeprefix(f"{half}: ").split(";")[0][:200]
             if not np.array_equal(sitk.GetArrayViewFromImage(back), array):
                 said = f"no SEG of this scan can be written ({why})"
                 raise InputError(f"{folder}: {said}; write a NIfTI, --out mask.nii.gz")
@@ -262,9 +262,11 @@ def check_target(path: str | Path, overwrite: bool = False, scan: Scan | None = 
         raise InputError(f"{path}: exists and is left as it is; choose another name, or allow it to be overwritten")
     if not is_seg and native(path) and twin.exists():
         raise InputError(f"{path}: lies beside {twin.name}, and ITK would mix the two; choose another name")
-    if is_seg and scan is not None and path.absolute().parent == Path(scan.headers[0].filename).absolute().parent:
-        raise InputError(f"{path}: lies among the slices of its scan, and neither could be read; choose another folder")
-    if is_seg and scan is not None:  # a trial with the first voxel and the last
+    if is_seg and scan is not None:
+        if path.absolute().parent == Path(scan.headers[0].filename).absolute().parent:
+            fault = "lies among the slices of its scan, and neither could be read"
+            raise InputError(f"{path}: {fault}; choose another folder")
+        # A trial with the first voxel and the last.
         ends = np.zeros(scan.GetSize()[::-1], np.uint8)
         ends.flat[[0, -1]] = 1
         with tempfile.TemporaryDirectory() as room, warnings.catch_warnings():
