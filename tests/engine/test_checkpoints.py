@@ -47,6 +47,23 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path):
         load(tmp_path / "odd")
 
 
+@pytest.mark.parametrize("longer", range(0, 2048, 8))
+def test_a_checkpoint_is_itself_however_long_its_header(longer, tmp_path):
+    """Its first byte is the length's last: that of a pickle in one header of 32, and of a web page or a zip."""
+    path = tmp_path / "c"
+    checkpoints.write(path, {"a": torch.zeros(1)}, {"note": "x" * longer})
+    assert checkpoints.read(path)[1]["note"] == "x" * longer
+
+
+def test_a_checkpoint_of_any_first_two_bytes_is_not_taken_for_something_else(tmp_path):
+    path = tmp_path / "c"
+    for length in (0x3C, 0x4B50, 0x8B1F):  # "<", "PK" and gzip's, not multiples of 8, as other writers leave them
+        header = b'{"__metadata__":{"by":"another"}}'.ljust(length)
+        path.write_bytes(length.to_bytes(8, "little") + header)
+        with pytest.raises(InputError, match="was written by another program"):
+            checkpoints.read(path)
+
+
 def test_a_fingerprint_changes_with_a_weight_and_with_nothing_else(tmp_path):
     torch.manual_seed(0)
     vae = VAE(32, channels=2, latent=4)

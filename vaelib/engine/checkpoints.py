@@ -99,8 +99,9 @@ def _refuse_others(path: Path) -> None:
         raise InputError(f"{path}: {UNREAD.get(e.errno, f'cannot be read: {e.strerror}')}") from None
     if not start:
         raise InputError(f"{path}: is empty; copy it anew, or train again by `vaelib train --overwrite`")
+    ours = start[4:9] == b"\0\0\0\0{"  # a header's length, whose first byte may be any of the marks, and JSON
     for mark, what in OTHERS.items():
-        if start.startswith(mark):
+        if start.startswith(mark) and not ours:
             raise InputError(f"{path}: not a whole safetensors file but {what}")
 
 
