@@ -1,4 +1,7 @@
-"""Run studies: ``python -m studies [NAME ...]``, all of them without a name. Networks once trained are kept."""
+"""Run studies: ``python -m studies [NAME ...]``, all of the synthetic cohort without a name.
+
+``python -m studies real FOLDER`` runs one on a folder of real slices. Networks once trained are kept.
+"""
 
 import sys
 from importlib import import_module
@@ -11,14 +14,18 @@ from vaelib.engine.errors import InputError
 def main(asked: list[str]) -> int:
     """Run the studies of these names, write their results and tables, and return the status of the command."""
     known = studies.names()
+    folder, asked = ([asked[1]], ["real"]) if asked[:1] == ["real"] and len(asked) == 2 else ([], asked)
+    if asked[:1] == ["real"] and not folder:
+        print("real: name the folder of slices: python -m studies real FOLDER", file=sys.stderr)
+        return 2
     if unknown := sorted({*asked} - {*known}):
         print(f"no study is called {', '.join(unknown)}: there are {', '.join(known)}", file=sys.stderr)
         return 2
     try:
         lab = open_cohort()
-        for name in asked or known:
+        for name in asked or [name for name in known if name != "real"]:
             study = import_module(f"studies.{name}")
-            studies.write(name, study.run(lab))
+            studies.write(name, study.run(lab, *folder))
             for mark, table in getattr(study, "tables", lambda record: {})(studies.read(name)).items():
                 studies.into_page(table, mark)
             print(f"{name}: done", flush=True)

@@ -1,0 +1,160 @@
+"""Scores of test patients, one row for each arm, seed and patient, and what may be concluded from them.
+
+They stand in ``results/<study>.csv``, which is read again, so that a later run goes on where this one ended.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import studies
+from vaelib import metrics
+from vaelib.cohort import Cohort, Slices, load_slices
+from vaelib.engine.files import json_ready, write_file
+from vaelib.engine.rows import Rows
+from vaelib.engine.workers import map_in_processes
+
+MEASURES = ("dice", "surface dice 2 mm", "volume error", "hd95 mm")
+DRAWS = 4000
+Cell = tuple[str, int]  # an arm and a seed
+Cells = dict[Cell, dict[str, dict[str, float]]]  # by patient and measure
+
+
+def measure(probability: np.ndarray | Rows, threshold: float, slices: Slices, spacing: Mapping) -> dict:
+    """Score each patient in 3D: Dice, surface Dice at 2 mm, signed error of the volume, HD95 in mm; by patient.
+
+    Parameters
+    ----------
+    probability : (N, 1, H, W)
+    threshold : float
+    slices : Slices
+        Whose truth is an occupancy of at least `metrics.TRUTH`.
+    spacing : by patient, (dz, dy, dx) in mm
+    """
+    out = {}
+    for name, rows in slices.rows.items():
+        found, share = probability[rows][:, 0] >= threshold, slices.masks[rows][:, 0]
+        truth, mm = share >= metrics.TRUTH, spacing[name]
+        values = (metrics.dice(found, truth), metrics.surface_dice(found, truth, mm), found.sum() / share.sum() - 1)
+        out[name] = dict(zip(MEASURES, (*map(float, values), metrics.hd95(found, truth, mm)), strict=True))
+    return out
+
+
+def read_cells(study: str, folder: Path | None = None) -> Cells:
+    """Read the rows of a study; none where it has not been made."""
+    path, cells = (folder or studies.RESULTS) / f"{study}.csv", {}
+    if path.exists():
+        for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
+            key, patient = (row.pop("arm"), int(row.pop("seed"))), row.pop("patient")
+            cells.setdefault(key, {})[patient] = {name: float(value) for name, value in row.items()}
+    return cells
+
+
+def write_cells(study: str, cells: Cells, folder: Path | None = None) -> Path:
+    """Write the rows of a study, the file as a whole."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [*next(iter(next(iter(cells.values())).values()))]
+    writer.writerow(("arm", "seed", "patient", *names))
+    for (arm, seed), scores in cells.items():
+        for patient, row in scores.items():
+            writer.writerow((arm, seed, patient, *(f"{row[name]:.4g}" for name in names)))
+    return write_file((folder or studies.RESULTS) / f"{study}.csv", out.getvalue())
+
+
+def table_of(cells: Cells, arm: str, name: str = "dice") -> np.ndarray:
+    """Put the scores of an arm in an array (seeds, patients), in the order of seeds and of names."""
+    seeds = sorted(seed for at, seed in cells if at == arm)
+    return np.array([[row[name] for _, row in sorted(cells[arm, seed].items())] for seed in seeds])
+
+
+def interval(scores: np.ndarray, against: np.ndarray | None = None, draws: int = DRAWS) -> dict[str, float]:
+    """Average scores (seeds, patients), with a 95% interval over seeds *and* patients, which are drawn anew each time.
+
+    Parameters
+    ----------
+    scores : ndarray, (seeds, patients)
+    against : ndarray, (seeds, patients), optional
+        Another method on the same patients, to be subtracted: patients are drawn for both alike, seeds for each alone,
+        since seed 1 of one network has nothing in common with seed 1 of another.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``low`` and ``high``; ``p``, twice the share of draws on the smaller side of zero, at least 1 / draws.
+    """
+    rng, patients = np.random.default_rng(0), scores.shape[1]
+    means = np.zeros(draws)
+    at = rng.integers(patients, size=(draws, patients))
+    for sign, values in ((1, scores), (-1, against)):
+        if values is not None:
+            seeds = rng.integers(len(values), size=(draws, len(values)))
+            means += sign * np.stack([values[s][:, a].mean() for s, a in zip(seeds, at, strict=True)])
+    mean = scores.mean() - (0 if against is None else against.mean())
+    low, high = np.quantile(means, (0.025, 0.975))
+    p = min(1.0, max(2 * min((means <= 0).mean(), (means >= 0).mean()), 1 / draws))
+    return {"mean": float(mean), "low": float(low), "high": float(high), "p": float(p)}
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Correct p values for their number (Holm 1979, Scandinavian Journal of Statistics 6)."""
+    order, worst, out = sorted(p, key=lambda name: p[name]), 0.0, {}
+    for k, name in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - k) * p[name]))
+        out[name] = worst
+    return {name: out[name] for name in p}
+
+
+def ranked_first(tables: Mapping[str, np.ndarray], draws: int = DRAWS) -> dict[str, float]:
+    """Say how often each method has the highest mean over resampled patients; each (seeds, patients)."""
+    rng, means = np.random.default_rng(0), np.stack([table.mean(0) for table in tables.values()])
+    at = rng.integers(means.shape[1], size=(draws, means.shape[1]))
+    best = means[:, at].mean(-1).argmax(0)
+    return {name: float((best == k).mean()) for k, name in enumerate(tables)}
+
+
+def detectable(differences: np.ndarray) -> float:
+    """Compute the least mean of paired differences (patients,) found in 80% of trials: 2.8 standard errors."""
+    return float(2.8 * np.std(differences, ddof=1) / np.sqrt(len(differences)))
+
+
+def compare(cells: Cells, base: str, arms: Iterable[str], measures: Sequence[str] = MEASURES) -> dict[str, dict]:
+    """Summarize arms, and subtract `base` from each: Dice by intervals over seeds and patients, the rest by means."""
+    arms = [arm for arm in arms if any(at == arm for at, _ in cells)]
+    out: dict[str, dict] = {}
+    for arm in arms:
+        dice = table_of(cells, arm)
+        out[arm] = {"seeds": len(dice), "dice": interval(dice), "by seed": dice.mean(1)}
+        out[arm] |= {name: float(np.median(table_of(cells, arm, name))) for name in measures[1:]}
+        if arm != base and base in arms:
+            out[arm]["minus base"] = interval(dice, table_of(cells, base))
+    corrected = holm({arm: row["minus base"]["p"] for arm, row in out.items() if "minus base" in row})
+    for arm, p in corrected.items():
+        out[arm]["minus base"]["p by Holm"] = p
+    first = ranked_first({arm: table_of(cells, arm) for arm in out})
+    return {arm: row | {"ranked first": first[arm]} for arm, row in out.items()}
+
+
+def held_out(lab: Cohort) -> Slices:
+    """Take the old cohort's patients that nothing is learned from: 5 for validation, and 12 tested often before."""
+    return load_slices(lab.shards, lab.parts["val"] + lab.parts["test"], lab.level)
+
+
+def begin(study: str, plan: dict, folder: Path | None = None) -> tuple[dict, Cells]:
+    """Take up what a study has found with this plan; nothing where it was another."""
+    record = studies.read(study, folder)
+    if record.get("plan") == json_ready(plan):
+        return record, read_cells(study, folder)
+    return {"plan": plan}, {}
+
+
+def fill(study: str, cells: Cells, todo: Sequence[Cell], work: Callable[[Cell], dict], workers: int | None) -> Cells:
+    """Compute the cells that are missing, and write the file after each."""
+    left = [cell for cell in todo if cell not in cells]
+    for cell, scores in zip(left, map_in_processes(work, left, workers=workers, desc=study, unit="cell"), strict=True):
+        cells[cell] = scores
+        write_cells(study, cells)
+    return cells

@@ -1,0 +1,166 @@
+"""What does the VAE itself bring? The same decoder on seventeen codes, most of which have learned nothing of it.
+
+Every arm is trained until its curve is flat, by the same loop and as often; for each, the same options are searched on
+the old cohort's patients who are not learned from (the twelve that were tested often among them). The choices are
+written down before the 100 fresh patients of `studies._pool` are opened, and those are scored once.
+"""
+
+import re
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import studies
+from studies import _cells, _pool
+from studies._arms import (  # fmt: skip
+    ARMS,
+    GRID,
+    NUMBERS,
+    PLAN,
+    SIDE,
+    Arm,
+    build,
+    labelled,
+    predict,
+    train,
+    unlabelled,
+    with_neighbours,
+)
+from vaelib import metrics
+from vaelib.cohort import Cohort
+from vaelib.cohorts.layout import models_folder
+from vaelib.engine.checkpoints import fingerprint, kept
+from vaelib.engine.files import hash_of
+from vaelib.engine.workers import map_in_processes
+from vaelib.latent import active_units
+from vaelib.losses import kl, l2, mask_loss
+from vaelib.rivals import parameters
+from vaelib.spatial import ResidualVAE
+from vaelib.training import augment
+
+BASE, STUDY = "patch PCA", "controls"  # what every arm is held against
+SEARCH = (
+    {"jittered": False, "overlap": False},
+    {"jittered": True, "overlap": False},
+    {"jittered": False, "overlap": True},
+)
+HEADLINE = ("patch PCA", "VAE, beta 0.001", "U-Net", "U-Net, residual units")
+SEEDS = (0, 1, 2, 3, 4)  # of the headline; the others have the first alone
+
+
+def vae_of(lab: Cohort, seed: int, options: dict[str, Any], plan: dict = PLAN) -> tuple[ResidualVAE, list[dict]]:
+    """Train the VAE, or autoencoder, that an arm reads, on slices alone; or load it. With it, its curve."""
+    options = {k: v for k, v in options.items() if k in ("beta", "noise", "seen")}
+    how = {"steps": plan["VAE steps"], "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
+
+    def make() -> dict:
+        torch.manual_seed(seed)
+        images, val = torch.from_numpy(lab.train.images), torch.from_numpy(lab.val.images)
+        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean()))
+
+        @torch.no_grad()
+        def look() -> dict:
+            mu, logvar = vae.encoder(val)
+            alive = active_units(mu.permute(0, 2, 3, 1).reshape(-1, NUMBERS).numpy()).sum()
+            return {"error": l2(vae.decode(mu), val).item(), "kl": kl(mu, logvar).item(), "active": int(alive)}
+
+        return {"vae": vae, "curve": train(vae, unlabelled(**options), [images], look=look, **how)}
+
+    made_by = {"code": options, "how": how, "data": fingerprint(lab.train, lab.val)}
+    found = kept(_place("vae", made_by), made_by, make)
+    return found["vae"], found["curve"]
+
+
+def masks_of(lab: Cohort, seed: int, plan: dict = PLAN) -> nn.Module:
+    """Train a VAE of masks alone, for the arm that maps one latent to the other; or load it."""
+    how = {"steps": plan["VAE steps"] // 2, "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
+
+    def losses(vae: nn.Module, batch: list[Tensor], progress: float) -> Tensor:
+        (m,) = augment(batch[0])
+        mu, logvar = vae.encoder(m)
+        z = mu + torch.exp(logvar / 2) * torch.randn_like(mu)
+        return mask_loss(vae.decoder(z), m) + plan["beta"] * kl(mu, logvar)
+
+    def make() -> dict:
+        torch.manual_seed(seed)
+        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(lab.train.masks.mean()))
+        train(vae, losses, [torch.from_numpy(lab.train.masks)], **how)
+        return {"vae": vae}
+
+    made_by = {"code": "of masks", "how": how, "beta": plan["beta"], "data": fingerprint(lab.train, lab.val)}
+    return kept(_place("masks", made_by), made_by, make)["vae"]
+
+
+def _place(kind: str, made_by: dict) -> Path:
+    return models_folder() / "controls" / f"{re.sub('[ ,]+', '_', kind)}_{hash_of(made_by)[:12]}.safetensors"
+
+
+def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = PLAN) -> tuple[nn.Module, dict]:
+    """Train an arm with some options, or load it: the network, its ``curve`` on held-out patients, its ``threshold``."""
+    arm: Arm = ARMS[name]
+    vae, curve = vae_of(lab, seed, arm.options, plan) if arm.code == "vae" else (None, [])
+    masks = masks_of(lab, seed, plan) if "mask latent" in arm.options else None
+    model = build(arm, lab.train, seed, vae, masks)
+    how = {"steps": plan["steps"], "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
+    made_by = {"arm": name, "options": options, "how": how, "parents": plan, "data": fingerprint(lab.train, lab.val)}
+
+    def make() -> dict:
+        val, began = _cells.held_out(lab), time.process_time()
+        shown = with_neighbours(val)
+
+        def look() -> dict:
+            on_val = predict(model, shown)
+            cut = metrics.choose(on_val, val)
+            return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
+
+        data = [with_neighbours(lab.train), torch.from_numpy(lab.train.masks)]
+        joint = arm.options.get("beta") if "joint" in arm.options else None
+        seen = train(model, labelled(**options, joint=joint), data, look=look, **how)
+        facts = {"curve": seen, "cpu seconds": round(time.process_time() - began), "VAE's curve": curve}
+        facts |= {"parameters": parameters({"net": model})}
+        return facts | {key: value.cpu().numpy() for key, value in model.state_dict().items()}
+
+    found = kept(_place(name, made_by), made_by, make)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in found.items() if isinstance(v, np.ndarray)})
+    facts = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
+    return model.eval(), facts | {"val": facts["curve"][-1]["dice"], "threshold": facts["curve"][-1]["threshold"]}
+
+
+def searched(job: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:
+    """Train an arm with one of the options that are searched: what came of it on the old held-out patients."""
+    torch.set_num_threads(1)
+    return fitted(job[0], lab, SEEDS[0], SEARCH[job[1]], plan)[1]
+
+
+def tested(cell: tuple[str, int], lab: Cohort, choices: dict[str, int], plan: dict = PLAN) -> dict:
+    """Train an arm as it was chosen, and score it on the fresh patients: the measures by patient."""
+    torch.set_num_threads(1)
+    model, facts = fitted(cell[0], lab, cell[1], SEARCH[choices[cell[0]]], plan)
+    fresh = _pool.patients(_pool.TEST)
+    return _cells.measure(
+        predict(model, with_neighbours(fresh.slices)), facts["threshold"], fresh.slices, fresh.spacing
+    )
+
+
+def run(
+    lab: Cohort, seeds: tuple[int, ...] = SEEDS, names: tuple[str, ...] = tuple(ARMS), workers: int | None = None
+) -> dict:
+    """Search, write the choices down, and only then open the fresh patients; what is there already is kept."""
+    record, cells = _cells.begin(STUDY, PLAN)
+    found = record.setdefault("search", {})
+    jobs = [(name, k) for k in range(len(SEARCH)) for name in names if str(k) not in found.get(name, {})]
+    for (name, k), facts in zip(jobs, map_in_processes(partial(searched, lab=lab), jobs, workers=workers), strict=True):
+        found.setdefault(name, {})[str(k)] = facts
+        studies.write(STUDY, record)
+    record["options"] = SEARCH
+    record["choices"] = {name: int(max(found[name], key=lambda k: found[name][k]["val"])) for name in names}
+    studies.write(STUDY, record)
+    _pool.patients(_pool.TEST, workers)
+    todo = [(name, seed) for seed in seeds for name in names if seed == seeds[0] or name in HEADLINE]
+    cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab, choices=record["choices"]), workers)
+    return record | {"arms": _cells.compare(cells, BASE, names)}

@@ -1,0 +1,157 @@
+"""Does a code that was learned from many scans help where few patients have a mask? A grid of few labels.
+
+VAE and linear code learn from 431 synthetic patients without a mask: the 31 of the old cohort and 400 of the pool. A
+mask decoder then learns from k patients of the pool; threshold and stopping use these alone. k is 1, 4 or 16, in six
+draws, each with its own seed. All are scored on the 100 fresh patients. The pool comes from the same generator as the
+patients who are tested, so what is found is an upper bound.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+import studies
+from studies import _cells, _pool
+from studies._arms import Reader, Scaled, labelled, predict, train, unlabelled, with_neighbours
+from vaelib import metrics
+from vaelib.cohort import Cohort, Slices, load_slices
+from vaelib.cohorts.layout import models_folder
+from vaelib.engine.checkpoints import kept
+from vaelib.latent import active_units, decode, encode
+from vaelib.losses import l2, mask_loss
+from vaelib.rivals import UNet
+from vaelib.training import copies_of
+from vaelib.vae import VAE, Decoder
+
+LABELLED, DRAWS, NUMBERS, SIDE = (1, 4, 16), 6, 64, 64
+PLAN = {"VAE steps": 12000, "VAE batch": 32, "lr": 1e-3, "steps": 2000, "batch": 16, "copies": 24, "beta": 1e-2}
+STUDY = "labels"
+ARMS = ("untrained encoder", "PCA", "VAE", "VAE, then fine-tuned", "U-Net")
+
+
+def scans(lab: Cohort, numbers: Sequence[int] = _pool.POOL) -> np.ndarray:
+    """Put the images of the old training patients and of the pool together, (N, 1, H, W); no mask is looked at."""
+    return np.concatenate([lab.train.images, _pool.patients(numbers).slices.images])
+
+
+def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) -> tuple[VAE, list[dict]]:
+    """Train the vector VAE on scans to the end, or load it; with its curve on the old validation patients."""
+    how = {"steps": plan["VAE steps"], "batch": plan["VAE batch"], "lr": plan["lr"], "seed": seed}
+
+    def make() -> dict:
+        torch.manual_seed(seed)
+        vae = VAE(SIDE, latent=NUMBERS, start=float(images.mean()))
+
+        def look() -> dict:
+            mu, logvar = encode(vae, lab.val.images)
+            error = l2(torch.from_numpy(decode(vae.decoder, mu)), torch.from_numpy(lab.val.images)).item()
+            nats = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(1).mean()
+            return {"error": error, "kl": float(nats), "active": int(active_units(mu).sum())}
+
+        return {"vae": vae, "curve": train(vae, unlabelled(plan["beta"]), [torch.from_numpy(images)], look=look, **how)}
+
+    made_by = {"vector": [NUMBERS, plan["beta"]], "how": how, "data": hashlib.sha256(images).hexdigest()}
+    path = models_folder() / "labels" / f"vae_{len(images)}_{plan['VAE steps']}_{seed}.safetensors"
+    found = kept(path, made_by, make)
+    return found["vae"], found["curve"]
+
+
+def linear(images: np.ndarray, numbers: int = NUMBERS) -> nn.Module:
+    """Make the linear code: principal components of whole slices, as a layer."""
+    fitted = PCA(numbers, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1))
+    layer = nn.Linear(SIDE * SIDE, numbers)
+    weight = torch.from_numpy(fitted.components_.astype(np.float32))
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(-weight @ torch.from_numpy(fitted.mean_).float())
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def reader(arm: str, codes: dict[str, nn.Module], images: Tensor, prevalence: float, seed: int) -> nn.Module:
+    """Build the untrained network of an arm, over a code that is ready."""
+    torch.manual_seed(seed)
+    if arm == "U-Net":
+        return UNet(inputs=3, prevalence=prevalence)
+    shaped = arm == "VAE, then fine-tuned"
+    code = Scaled(codes["VAE" if shaped else arm], images)
+    code.requires_grad_(shaped)
+    return Reader(code, Decoder(SIDE, latent=NUMBERS, start=prevalence), shaped)
+
+
+def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
+    """Take the cross-entropy of a decoder on pairs of code and mask."""
+    return mask_loss(model(batch[0]), batch[1])
+
+
+def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, plan: dict, look: Any = None) -> tuple:
+    """Train an arm on few patients: the network, how many neighbours it reads, its threshold on them, and the curve."""
+    model = reader(arm, codes, torch.from_numpy(images), float(few.masks.mean()), seed)
+    reach, how = int(arm == "U-Net"), {name: plan[name] for name in ("steps", "batch", "lr")} | {"seed": seed}
+    seen = partial(look, model, reach) if look else None
+    if isinstance(model, Reader) and not model.shaped:  # the code stays as it is: it is computed once
+        pairs = copies_of(few.images, few.masks, plan["copies"], seed)
+        with torch.no_grad():
+            data = [torch.cat([model.code(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
+        curve = train(model.head, of_pairs, data, look=seen, **how)
+    else:
+        data = [with_neighbours(few, reach), torch.from_numpy(few.masks)]
+        curve = train(model, labelled(jittered=False, overlap=False), data, look=seen, **how)
+    model.eval()
+    return model, reach, metrics.choose(predict(model, with_neighbours(few, reach)), few), curve
+
+
+def drawn(k: int, draw: int) -> list[int]:
+    """Draw k patients of the pool; those of a smaller k are among those of a larger one."""
+    return [int(n) for n in np.random.default_rng([_pool.SEED, draw]).permutation(_pool.POOL)[:k]]
+
+
+def curves(lab: Cohort, codes: dict, images: np.ndarray, plan: dict) -> dict:
+    """Show where training is flat: each arm and k once, from old training patients, seen on the old held-out ones."""
+    val, out = _cells.held_out(lab), {}
+
+    def look(model: nn.Module, reach: int) -> dict:
+        on_val = predict(model.eval(), with_neighbours(val, reach))
+        return {"dice": float(metrics.dice_per_patient(on_val, metrics.choose(on_val, val), val).mean())}
+
+    for k in LABELLED:
+        few = load_slices(lab.shards, list(np.random.default_rng(0).permutation(lab.parts["train"])[:k]), lab.level)
+        for arm in ARMS:
+            out[f"{arm}, k={k}"] = fitted(arm, codes, images, few, 0, plan, look)[-1]
+    return out
+
+
+def tested(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:
+    """Train an arm, such as "PCA, k=4", on the patients of a draw, and score it on the fresh ones: by patient."""
+    torch.set_num_threads(1)
+    arm, k = cell[0].rsplit(", k=", 1)
+    images = scans(lab)
+    codes, few = codes_of(lab, images, plan, arm), _pool.patients(drawn(int(k), cell[1])).slices
+    model, reach, cut, _ = fitted(arm, codes, images, few, cell[1], plan)
+    fresh = _pool.patients(_pool.TEST)
+    return _cells.measure(predict(model, with_neighbours(fresh.slices, reach)), cut, fresh.slices, fresh.spacing)
+
+
+def codes_of(lab: Cohort, images: np.ndarray, plan: dict, arm: str) -> dict[str, nn.Module]:
+    """Make the code that an arm reads, or all of them for ``""``; the VAE is read where it is kept."""
+    torch.manual_seed(0)
+    made = {"untrained encoder": lambda: VAE(SIDE, latent=NUMBERS).encoder, "PCA": lambda: linear(images)}
+    made["VAE"] = made["VAE, then fine-tuned"] = lambda: vae_of(lab, images, plan)[0].encoder
+    return {"VAE" if name.startswith("VAE") else name: make() for name, make in made.items() if arm in ("", name)}
+
+
+def run(lab: Cohort, workers: int | None = None) -> dict:
+    """Train the codes, show where training is flat, and fill the grid; what is there already is kept."""
+    record, cells = _cells.begin(STUDY, PLAN)
+    images = scans(lab)
+    record["scans"] = {"slices": len(images), "VAE's curve": vae_of(lab, images)[1]}
+    if "curves" not in record:
+        record["curves"] = curves(lab, codes_of(lab, images, PLAN, ""), images, PLAN)
+    studies.write(STUDY, record)
+    todo = [(f"{arm}, k={k}", draw) for draw in range(DRAWS) for k in LABELLED for arm in ARMS]
+    cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab), workers)
+    grid = {k: _cells.compare(cells, f"PCA, k={k}", [f"{arm}, k={k}" for arm in ARMS]) for k in LABELLED}
+    return record | {"grid": grid}

@@ -1,0 +1,176 @@
+"""What remains of it on real anatomy? Codes and rivals on a folder of real slices with masks, five folds by patient.
+
+``python -m studies real FOLDER`` takes a folder with ``images/`` and ``masks/`` of the same names, "<patient>-<number>"
+and PNG or JPEG: 8 bits, HU clipped to 0 to 255, rows from back to front; masks are above 127. They are single slices,
+so nothing here is in 3D and no neighbour is read. The threshold of each fold is chosen on the patients it learned from.
+The slices never leave the folder; what is written are scores.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+import studies
+from studies import _arms, _cells
+from vaelib import metrics
+from vaelib.cohort import Cohort, Slices
+from vaelib.cohorts.layout import cache_folder, find_cases
+from vaelib.engine.checkpoints import fingerprint
+from vaelib.engine.errors import InputError
+from vaelib.engine.shards import prepare
+from vaelib.levels import downscale
+from vaelib.vae import VAE, Decoder
+
+STUDY, FOLDS, SEEDS, LEVEL = "real", 5, (0, 1, 2), 6
+PLAN = {"steps": 1000, "VAE steps": 2000, "batch": 16, "lr": 2e-3, "beta": 1e-3, "vector": 64, "vector's beta": 1e-2}
+NAME = re.compile(r"(?P<patient>.+)-(?P<number>\d+)\.(png|jpe?g)$", re.IGNORECASE)
+ARMS = (
+    "mean mask", "vector VAE", "spatial VAE", "patch PCA", "untrained encoder", "U-Net",
+    "spatial VAE of synthetic slices", "U-Net of synthetic slices",
+)  # fmt: skip
+BASE, HU = "patch PCA", (0.0, 255.0)
+
+
+def read_folder(folder: str | Path) -> Slices:
+    """Read a folder of slices with masks at 64 x 64, in canonical order, patient by patient.
+
+    Raises
+    ------
+    InputError
+        A mask is missing, a name does not parse, sizes differ, or there are too few patients: it names the file.
+    """
+    folder, found = Path(folder), {}
+    for path in sorted((folder / "images").glob("[!.]*")):
+        if not (match := NAME.match(path.name)):
+            raise InputError(f"{path}: its name is not <patient>-<number>.png or .jpg; rename it, or take it out")
+        if not (mask := folder / "masks" / path.name).is_file():
+            raise InputError(f"{mask}: is missing, and the slice is there; add the mask, or take the slice out")
+        image, truth = _read(path), _read(mask)
+        if image.shape != truth.shape:
+            raise InputError(
+                f"{mask}: has {truth.shape} pixels, and its slice {image.shape}; take a mask of that slice"
+            )
+        at = found.setdefault(match["patient"], [])
+        at.append((int(match["number"]), _small(path, image / np.float32(255)), _small(mask, truth > 127)))
+    if len(found) < FOLDS:
+        raise InputError(f"{folder}: {len(found)} patient(s) in images/, too few for {FOLDS} folds; add patients")
+    rows = [(name, *row) for name, of_one in sorted(found.items()) for row in sorted(of_one, key=lambda r: r[0])]
+    patient = np.array([row[0] for row in rows])
+    images, masks = (np.stack([row[k] for row in rows])[:, None] for k in (2, 3))
+    return Slices(images, masks, patient, np.zeros(len(rows)))
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError:
+        raise InputError(f"{path}: cannot be read as a picture; fetch it again, or take it out") from None
+    return array[..., 0] if array.ndim == 3 else array
+
+
+def _small(path: Path, array: np.ndarray) -> np.ndarray:
+    """Turn a slice so that the front is above, and take it to 64 x 64."""
+    try:
+        return downscale(np.flipud(array), LEVEL)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def folds_of(patients: list[str]) -> list[list[str]]:
+    """Deal the patients, in an order drawn from seed 0, to five folds of nearly equal size."""
+    order = [str(name) for name in np.random.default_rng(0).permutation(sorted(patients))]
+    return [order[k::FOLDS] for k in range(FOLDS)]
+
+
+def subset(s: Slices, keep: np.ndarray) -> Slices:
+    """Take some of the slices."""
+    return Slices(*(array[keep] for array in s))
+
+
+def synthetic(lab: Cohort) -> Slices:
+    """Prepare the old training patients at 0 to 255 HU, and take their slices with pancreas: as the real ones are."""
+    cases = [case for case in find_cases(lab.folder) if case.patient in lab.parts["train"]]
+    shards = prepare(cases, cache_folder(lab.folder), low=HU[0], high=HU[1], levels=(LEVEL,))
+    found = Cohort(shards, {"train": lab.parts["train"]}, LEVEL).train
+    return subset(found, (found.masks > 0).any((1, 2, 3)))
+
+
+def code_of(kind: str, train: Slices, seed: int, plan: dict) -> nn.Module:
+    """Make a code from slices alone: the VAE's own encoder, trained to the end; the linear one; an untrained one."""
+    torch.manual_seed(seed)
+    images = torch.from_numpy(train.images)
+    start, how = float(images.mean()), {"steps": plan["VAE steps"], "batch": plan["batch"], "lr": plan["lr"]}
+    if kind == "vector VAE":
+        vae, beta = VAE(latent=plan["vector"], start=start), plan["vector's beta"]
+    else:
+        vae, beta = _arms.ResidualVAE(latent=_arms.NUMBERS, grid=_arms.GRID, start=start), plan["beta"]
+    if kind == "patch PCA":
+        return _arms.patches(images)
+    if kind != "untrained encoder":
+        _arms.train(vae, _arms.unlabelled(beta), [images], seed=seed, **how)
+    return vae.encoder
+
+
+def fitted(arm: str, train: Slices, carried: Slices, seed: int, plan: dict = PLAN) -> Callable[[Slices], np.ndarray]:
+    """Train an arm, and return its prediction: from slices to probabilities (N, 1, H, W)."""
+    if arm == "mean mask":
+        mean = train.masks.mean(0)
+        return lambda s: np.broadcast_to(mean, s.masks.shape)
+    kind, _, of = arm.partition(" of ")
+    teachers = carried if of and kind == "U-Net" else train  # whose masks are learned from
+    prevalence, images = float(teachers.masks.mean()), torch.from_numpy(teachers.images)
+    torch.manual_seed(seed)
+    if kind == "U-Net":
+        model: nn.Module = _arms.UNet(prevalence=prevalence)
+    else:
+        code = _arms.Scaled(code_of(kind, carried if of else train, seed, plan), images).requires_grad_(False)
+        if kind == "vector VAE":
+            head: nn.Module = Decoder(latent=plan["vector"], start=prevalence)
+        else:
+            head = _arms.ResidualDecoder(latent=code.centre.shape[1], start=prevalence, **_arms.HEAD)
+        model = _arms.Reader(code, head, shaped=False)
+    how = {name: plan[name] for name in ("steps", "batch", "lr")}
+    data = [images, torch.from_numpy(teachers.masks)]
+    _arms.train(model, _arms.labelled(jittered=True, overlap=False), data, seed=seed, **how)
+    return lambda s: _arms.predict(model, torch.from_numpy(s.images))
+
+
+def tested(cell: tuple[str, int], real: Slices, carried: Slices, plan: dict = PLAN) -> dict:
+    """Train an arm on four folds and score the fifth, five times: the Dice of each patient over all their slices."""
+    torch.set_num_threads(1)
+    out = {}
+    for fold in folds_of([*real.rows]):
+        held = np.isin(real.patient, fold)
+        train, test = subset(real, ~held), subset(real, held)
+        predict = fitted(cell[0], train, carried, cell[1], plan)
+        cut = metrics.choose(predict(train), train)
+        dices = metrics.dice_per_patient(predict(test), cut, test)
+        out |= {name: {"dice": float(value)} for name, value in zip(test.rows, dices, strict=True)}
+    return out
+
+
+def run(lab: Cohort, folder: str | Path, workers: int | None = None) -> dict:
+    """Train and score every arm on a folder of real slices; what is there already is kept."""
+    real, carried = read_folder(folder), synthetic(lab)
+    record, cells = _cells.begin(STUDY, PLAN | {"data": fingerprint(real)})
+    studies.write(STUDY, record)
+    todo = [(arm, seed) for seed in SEEDS for arm in ARMS]
+    cells = _cells.fill(STUDY, cells, todo, partial(tested, real=real, carried=carried), workers)
+    facts = {"slices": len(real.images), "patients": len(real.rows)}
+    return record | facts | {"arms": _cells.compare(cells, BASE, ARMS, measures=("dice",))}
+
+
+def tables(record: dict) -> dict[str, str]:
+    """Make the table of the README, its title first."""
+    title = f"{record['slices']} real slices of {record['patients']} patients, 2D, 8 bits"
+    lines = [f"**{title}**", "", "| method | Dice at 64 | minus patch PCA |", "|---|---|---|"]
+    for arm, row in record["arms"].items():
+        gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
+        lines.append(f"| {arm} | {studies.cell(row['dice'], '.3f')} | {gap} |")
+    return {"real": "\n".join(lines)}
