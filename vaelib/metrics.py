@@ -52,9 +52,8 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Compute intersection over union, ``|P and T| / |P or T|``, of two binary masks; it is ``dice / (2 - dice)``."""
-    p, t = _masks(prediction, truth)
-    union = np.count_nonzero(p | t)
-    return float(np.count_nonzero(p & t) / union) if union else 1.0
+    twice = dice(prediction, truth)
+    return twice / (2 - twice)
 
 
 def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
@@ -73,10 +72,8 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) ->
     float
         0 where both masks are empty, infinite where only one is: there is no surface to measure to.
     """
-    p, t = _masks(prediction, truth)
-    if not p.any() or not t.any():
-        return 0.0 if p.any() == t.any() else float("inf")
-    return float(max(np.quantile(way, np.float32(0.95)) for way in _surface_distances(p, t, spacing)))
+    ways = _surface_distances(prediction, truth, spacing)
+    return float(max(way[0] if len(way) == 1 else np.quantile(way, np.float32(0.95)) for way in ways))
 
 
 def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance: float = 2.0) -> float:
@@ -84,17 +81,17 @@ def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
 
     Surfaces are those of `hd95`; 1 where both masks are empty, 0 where one is. doi 10.2196/26151.
     """
-    p, t = _masks(prediction, truth)
-    if not p.any() or not t.any():
-        return float(p.any() == t.any())
-    return float(np.mean(np.concatenate(_surface_distances(p, t, spacing)) <= tolerance))
+    return float(np.mean(np.concatenate(_surface_distances(prediction, truth, spacing)) <= tolerance))
 
 
-def _surface_distances(p: np.ndarray, t: np.ndarray, spacing: Sequence[float]) -> list[np.ndarray]:
-    """Measure in mm from each surface voxel to the nearest of the other mask, both ways."""
+def _surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> list[np.ndarray]:
+    """Measure in mm from each surface voxel to the nearest of the other mask, both ways; see `hd95` for empty masks."""
     from scipy.ndimage import binary_erosion, find_objects
     from scipy.spatial import KDTree
 
+    p, t = _masks(prediction, truth)
+    if not p.any() or not t.any():
+        return [np.array([0.0 if p.any() == t.any() else np.inf])]
     box = find_objects(p | t, max_label=1)[0]  # the smallest that holds both: around it there is nothing to look at
     surfaces = [np.argwhere(m & ~binary_erosion(m)) * spacing for m in (p[box], t[box])]  # (voxels, 3) in mm
     return [KDTree(b).query(a)[0].astype(np.float32) for a, b in (surfaces, surfaces[::-1])]
@@ -340,10 +337,10 @@ def score(shards: str | Path, probability: Maps, level: int, thresholds: dict[st
 
 def centres(masks: np.ndarray) -> np.ndarray:
     """Find row and column of the centre of mass of each mask of (N, ..., H, W): (N, 2), NaN for an empty one."""
-    flat = np.asarray(masks, float).reshape(len(masks), *np.shape(masks)[-2:])
-    area = np.where(flat.any((1, 2)), flat.sum((1, 2)), np.nan)
-    rows, columns = (np.arange(side) for side in flat.shape[1:])
-    return np.stack([flat.sum(2) @ rows / area, flat.sum(1) @ columns / area], 1)
+    from scipy.ndimage import center_of_mass
+
+    flat = np.reshape(masks, (len(masks), *np.shape(masks)[-2:]))
+    return np.array([center_of_mass(m) if m.any() else (np.nan, np.nan) for m in flat])
 
 
 def consistency(mask: np.ndarray) -> dict[str, float]:
@@ -360,13 +357,12 @@ def consistency(mask: np.ndarray) -> dict[str, float]:
     from scipy.ndimage import label
 
     area = mask.sum((1, 2))
-    total, both = area[1:] + area[:-1], (mask[1:] & mask[:-1]).sum((1, 2))
-    alike = 2 * both[total > 0] / total[total > 0]
+    alike = [dice(*pair) for pair in zip(mask, mask[1:], strict=False) if np.any(pair)]
     filled, at = np.flatnonzero(area), centres(mask)
     off = np.linalg.norm(at[1:-1] - (at[2:] + at[:-2]) / 2, axis=1)
     off = off[np.isfinite(off)]  # where all three slices hold something
     return {
-        "neighbours": float(alike.mean()) if len(alike) else 0.0,
+        "neighbours": float(np.mean(alike or [0.0])),
         "gaps": int(np.ptp(filled) + 1 - len(filled)) if len(filled) else 0,
         "pieces": int(label(mask, np.ones((3, 3, 3)))[1]),
         "jitter": float(off.mean()) if len(off) else 0.0,
