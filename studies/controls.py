@@ -101,7 +101,7 @@ def _place(kind: str, made_by: dict) -> Path:
 
 
 def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = PLAN) -> tuple[nn.Module, dict]:
-    """Train an arm with some options, or load it: the network, its ``curve`` on held-out patients, its ``threshold``."""
+    """Train an arm with some options, or load it: network, ``curve`` on held-out patients, the ``threshold``."""
     arm: Arm = ARMS[name]
     vae, curve = vae_of(lab, seed, arm.options, plan) if arm.code == "vae" else (None, [])
     masks = masks_of(lab, seed, plan) if "mask latent" in arm.options else None
@@ -164,3 +164,17 @@ def run(
     todo = [(name, seed) for seed in seeds for name in names if seed == seeds[0] or name in HEADLINE]
     cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab, choices=record["choices"]), workers)
     return record | {"arms": _cells.compare(cells, BASE, names)}
+
+
+def tables(record: dict) -> dict[str, str]:
+    """Make the first table of the README: every arm on the fresh patients, the best first."""
+    lines = [
+        "| decoded from | labels shape it | Dice at 64 | minus patch PCA | surface Dice 2 mm | volume | seeds |",
+        "|" + 7 * "---|",
+    ]
+    for name, row in sorted(record["arms"].items(), key=lambda item: -item[1]["dice"]["mean"]):
+        gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
+        cells = ["yes" if ARMS[name].shaped else "no", studies.cell(row["dice"], ".3f"), gap]
+        cells += [f"{row['surface dice 2 mm']:.2f}", f"{100 * row['volume error']:+.0f}%", str(row["seeds"])]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return {"controls": "\n".join(lines)}

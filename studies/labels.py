@@ -155,3 +155,16 @@ def run(lab: Cohort, workers: int | None = None) -> dict:
     cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab), workers)
     grid = {k: _cells.compare(cells, f"PCA, k={k}", [f"{arm}, k={k}" for arm in ARMS]) for k in LABELLED}
     return record | {"grid": grid}
+
+
+def tables(record: dict) -> dict[str, str]:
+    """Make the grid of few labels: every arm by the number of patients with a mask, and what it has over PCA."""
+    lines = ["| Dice at 64 by patients with a mask | " + " | ".join(f"{k}" for k in LABELLED) + " |", "|" + 4 * "---|"]
+    for arm in ARMS:
+        cells = []
+        for k in map(str, LABELLED):
+            row = record["grid"][k].get(f"{arm}, k={k}")
+            gap = f"; {studies.cell(row['minus base'], '+.3f')}" if row and "minus base" in row else ""
+            cells.append(f"{studies.cell(row['dice'], '.2f')}{gap}" if row else "")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return {"labels": "\n".join(lines)}

@@ -7,7 +7,6 @@ The slices never leave the folder; what is written are scores.
 """
 
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from vaelib.levels import downscale
 from vaelib.vae import VAE, Decoder
 
 STUDY, FOLDS, SEEDS, LEVEL = "real", 5, (0, 1, 2), 6
-PLAN = {"steps": 1000, "VAE steps": 2000, "batch": 16, "lr": 2e-3, "beta": 1e-3, "vector": 64, "vector's beta": 1e-2}
+PLAN = {"steps": 800, "VAE steps": 1200, "batch": 16, "lr": 2e-3, "beta": 1e-3, "vector": 64, "vector's beta": 1e-2}
 NAME = re.compile(r"(?P<patient>.+)-(?P<number>\d+)\.(png|jpe?g)$", re.IGNORECASE)
 ARMS = (
     "mean mask", "vector VAE", "spatial VAE", "patch PCA", "untrained encoder", "U-Net",
@@ -117,40 +116,43 @@ def code_of(kind: str, train: Slices, seed: int, plan: dict) -> nn.Module:
     return vae.encoder
 
 
-def fitted(arm: str, train: Slices, carried: Slices, seed: int, plan: dict = PLAN) -> Callable[[Slices], np.ndarray]:
-    """Train an arm, and return its prediction: from slices to probabilities (N, 1, H, W)."""
-    if arm == "mean mask":
-        mean = train.masks.mean(0)
-        return lambda s: np.broadcast_to(mean, s.masks.shape)
-    kind, _, of = arm.partition(" of ")
-    teachers = carried if of and kind == "U-Net" else train  # whose masks are learned from
-    prevalence, images = float(teachers.masks.mean()), torch.from_numpy(teachers.images)
+def network(arm: str, code: nn.Module, train: Slices, seed: int, plan: dict) -> nn.Module:
+    """Train what reads slices or a code of them, on the masks of `train`."""
     torch.manual_seed(seed)
-    if kind == "U-Net":
+    prevalence, images = float(train.masks.mean()), torch.from_numpy(train.images)
+    if arm.startswith("U-Net"):
         model: nn.Module = _arms.UNet(prevalence=prevalence)
     else:
-        code = _arms.Scaled(code_of(kind, carried if of else train, seed, plan), images).requires_grad_(False)
-        if kind == "vector VAE":
-            head: nn.Module = Decoder(latent=plan["vector"], start=prevalence)
-        else:
-            head = _arms.ResidualDecoder(latent=code.centre.shape[1], start=prevalence, **_arms.HEAD)
-        model = _arms.Reader(code, head, shaped=False)
+        scaled = _arms.Scaled(code, images).requires_grad_(False)
+        vector = Decoder(latent=plan["vector"], start=prevalence)
+        place = _arms.ResidualDecoder(latent=scaled.centre.shape[1], start=prevalence, **_arms.HEAD)
+        model = _arms.Reader(scaled, vector if arm == "vector VAE" else place, shaped=False)
     how = {name: plan[name] for name in ("steps", "batch", "lr")}
-    data = [images, torch.from_numpy(teachers.masks)]
+    data = [images, torch.from_numpy(train.masks)]
     _arms.train(model, _arms.labelled(jittered=True, overlap=False), data, seed=seed, **how)
-    return lambda s: _arms.predict(model, torch.from_numpy(s.images))
+    return model
 
 
 def tested(cell: tuple[str, int], real: Slices, carried: Slices, plan: dict = PLAN) -> dict:
-    """Train an arm on four folds and score the fifth, five times: the Dice of each patient over all their slices."""
+    """Train an arm on four folds and score the fifth, five times: the Dice of each patient over all their slices.
+
+    What is carried over from synthetic slices is trained once; real masks then choose the threshold of the U-Net, and
+    teach the decoder of the VAE.
+    """
     torch.set_num_threads(1)
-    out = {}
+    (arm, seed), out = cell, {}
+    kind, _, of = arm.partition(" of ")
+    made = code_of(kind, carried, seed, plan) if of and kind != "U-Net" else nn.Identity()
+    whole = network(arm, made, carried, seed, plan) if of and kind == "U-Net" else None
     for fold in folds_of([*real.rows]):
         held = np.isin(real.patient, fold)
         train, test = subset(real, ~held), subset(real, held)
-        predict = fitted(cell[0], train, carried, cell[1], plan)
-        cut = metrics.choose(predict(train), train)
-        dices = metrics.dice_per_patient(predict(test), cut, test)
+        code = made if of or kind in ("U-Net", "mean mask") else code_of(kind, train, seed, plan)
+        model = whole or (network(arm, code, train, seed, plan) if arm != "mean mask" else None)
+        mean = train.masks.mean(0)
+        maps = [_arms.predict(model, torch.from_numpy(s.images)) if model else np.broadcast_to(mean, s.masks.shape)
+                for s in (train, test)]  # fmt: skip
+        dices = metrics.dice_per_patient(maps[1], metrics.choose(maps[0], train), test)
         out |= {name: {"dice": float(value)} for name, value in zip(test.rows, dices, strict=True)}
     return out
 
