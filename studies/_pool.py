@@ -11,16 +11,18 @@ from typing import NamedTuple
 import numpy as np
 
 from vaelib import __version__
-from vaelib.cohort import Slices
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
+from vaelib.engine.errors import InputError
 from vaelib.engine.rows import chunks
+from vaelib.engine.shards import meta_of
 from vaelib.engine.workers import map_in_processes
 from vaelib.levels import FULL, downscale, window
 from vaelib.phantom import LABEL, make_patient
 
 POOL, TEST = range(1001, 1401), range(2001, 2101)  # numbers of patients
-SEED, LEVEL, BLOCK, VERSION = 2026, 6, 25, 1
+SEED, LEVEL, BLOCK, VERSION, LEAST = 2026, 6, 25, 1, 16
 ORGANS = ("liver", "spleen", "kidney", "stomach", "colon", "aorta", "gallbladder", "bone")
 
 
@@ -30,6 +32,15 @@ class Drawn(NamedTuple):
     slices: Slices
     organs: np.ndarray  # (N, organs, H, W) uint8: how many of the 64 pixels beneath a coarse one are of the organ
     spacing: dict[str, tuple[float, float, float]]  # (dz, dy, dx) in mm of a voxel at 64 x 64, by patient
+
+
+def refuse_others(lab: Cohort) -> None:
+    """Refuse a cohort that the fresh patients do not belong to, or of too few patients: InputError names it."""
+    few = len(lab.parts["train"]) < LEAST
+    if few or any(meta_of(lab.shards, name)["layout"] != "synthetic" for name in lab.parts["train"]):
+        what = f"has {len(lab.parts['train'])} patients to learn from" if few else "is not the synthetic cohort"
+        raise InputError(f"{lab.folder}: {what}, and this study needs {LEAST} or more of the synthetic cohort; unset "
+                         "VAELIB_DATA, or make the cohort with `vaelib phantom`")  # fmt: skip
 
 
 def name_of(number: int) -> str:

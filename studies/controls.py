@@ -151,6 +151,7 @@ def run(
     lab: Cohort, seeds: tuple[int, ...] = SEEDS, names: tuple[str, ...] = tuple(ARMS), workers: int | None = None
 ) -> dict:
     """Search, write the choices down, and only then open the fresh patients; what is there already is kept."""
+    _pool.refuse_others(lab)
     record, cells = _cells.begin(STUDY, PLAN)
     found = record.setdefault("search", {})
     jobs = [(name, k) for k in range(len(SEARCH)) for name in names if str(k) not in found.get(name, {})]

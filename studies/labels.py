@@ -145,6 +145,7 @@ def codes_of(lab: Cohort, images: np.ndarray, plan: dict, arm: str) -> dict[str,
 
 def run(lab: Cohort, workers: int | None = None) -> dict:
     """Train the codes, show where training is flat, and fill the grid; what is there already is kept."""
+    _pool.refuse_others(lab)
     record, cells = _cells.begin(STUDY, PLAN)
     images = scans(lab)
     record["scans"] = {"slices": len(images), "VAE's curve": vae_of(lab, images)[1]}
