@@ -71,7 +71,9 @@ def table_of(cells: Cells, arm: str, name: str = "dice") -> np.ndarray:
     return np.array([[row[name] for _, row in sorted(cells[arm, seed].items())] for seed in seeds])
 
 
-def interval(scores: np.ndarray, against: np.ndarray | None = None, draws: int = DRAWS) -> dict[str, float]:
+def interval(
+    scores: np.ndarray, against: np.ndarray | None = None, together: bool = False, draws: int = DRAWS
+) -> dict[str, float]:
     """Average scores (seeds, patients), with a 95% interval over seeds *and* patients, which are drawn anew each time.
 
     Parameters
@@ -80,6 +82,8 @@ def interval(scores: np.ndarray, against: np.ndarray | None = None, draws: int =
     against : ndarray, (seeds, patients), optional
         Another method on the same patients, to be subtracted: patients are drawn for both alike, seeds for each alone,
         since seed 1 of one network has nothing in common with seed 1 of another.
+    together : bool
+        Draw seeds for both alike too: where a seed stands for the patients that both have learned from.
 
     Returns
     -------
@@ -89,9 +93,10 @@ def interval(scores: np.ndarray, against: np.ndarray | None = None, draws: int =
     rng, patients = np.random.default_rng(0), scores.shape[1]
     means = np.zeros(draws)
     at = rng.integers(patients, size=(draws, patients))
+    seeds = np.empty((0, 0), int)
     for sign, values in ((1, scores), (-1, against)):
         if values is not None:
-            seeds = rng.integers(len(values), size=(draws, len(values)))
+            seeds = seeds if together and seeds.size else rng.integers(len(values), size=(draws, len(values)))
             means += sign * np.stack([values[s][:, a].mean() for s, a in zip(seeds, at, strict=True)])
     mean = scores.mean() - (0 if against is None else against.mean())
     low, high = np.quantile(means, (0.025, 0.975))
@@ -121,7 +126,9 @@ def detectable(differences: np.ndarray) -> float:
     return float(2.8 * np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
 
-def compare(cells: Cells, base: str, arms: Iterable[str], measures: Sequence[str] = MEASURES) -> dict[str, dict]:
+def compare(
+    cells: Cells, base: str, arms: Iterable[str], measures: Sequence[str] = MEASURES, together: bool = False
+) -> dict[str, dict]:
     """Summarize arms, and subtract `base` from each: Dice by intervals over seeds and patients, the rest by means."""
     arms = [arm for arm in arms if any(at == arm for at, _ in cells)]
     out: dict[str, dict] = {}
@@ -130,7 +137,7 @@ def compare(cells: Cells, base: str, arms: Iterable[str], measures: Sequence[str
         out[arm] = {"seeds": len(dice), "dice": interval(dice), "by seed": dice.mean(1)}
         out[arm] |= {name: float(np.median(table_of(cells, arm, name))) for name in measures[1:]}
         if arm != base and base in arms:
-            out[arm]["minus base"] = interval(dice, table_of(cells, base))
+            out[arm]["minus base"] = interval(dice, table_of(cells, base), together)
     corrected = holm({arm: row["minus base"]["p"] for arm, row in out.items() if "minus base" in row})
     for arm, p in corrected.items():
         out[arm]["minus base"]["p by Holm"] = p

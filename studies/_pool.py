@@ -5,7 +5,7 @@ patients' at 2001. No DICOM file lies in between; a test shows for three patient
 `vaelib prepare` makes of their files. They are kept in blocks of `BLOCK`, so that an interrupted run goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from vaelib.phantom import LABEL, make_patient
 
 POOL, TEST = range(1001, 1401), range(2001, 2101)  # numbers of patients
 SEED, LEVEL, BLOCK, VERSION, LEAST = 2026, 6, 25, 1, 16
+ARRAYS = ("images", "masks", "organs")
 ORGANS = ("liver", "spleen", "kidney", "stomach", "colon", "aorta", "gallbladder", "bone")
 
 
@@ -61,27 +62,31 @@ def draw(number: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _block(numbers: Sequence[int], workers: int | None) -> dict[str, np.ndarray]:
-    """Scan some patients, or read them where they are kept: their arrays joined, and the ``counts`` of their slices."""
+def _block(start: int, workers: int | None) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Scan the `BLOCK` patients from `start` on, or read them where they are kept: each number, and its arrays."""
+    numbers = range(start, start + BLOCK)
     made_by = {"version": [VERSION, __version__], "seed": SEED, "numbers": list(numbers), "organs": ORGANS}
 
     def make() -> dict:
         found = [*map_in_processes(draw, numbers, workers=workers, desc="synthetic patients", unit="patient")]
-        joined = {name: np.concatenate([one[name] for one in found]) for name in ("images", "masks", "organs")}
+        joined = {name: np.concatenate([one[name] for one in found]) for name in ARRAYS}
         spacing = np.stack([one["spacing"] for one in found])
         return joined | {"spacing": spacing, "counts": np.array([len(one["images"]) for one in found])}
 
-    return kept(models_folder() / "pool" / f"{numbers[0]}_{numbers[-1]}.safetensors", made_by, make)
+    made = kept(models_folder() / "pool" / f"{numbers[0]}_{numbers[-1]}.safetensors", made_by, make)
+    ends = np.cumsum(made["counts"])
+    for number, spacing, first, last in zip(numbers, made["spacing"], ends - made["counts"], ends, strict=True):
+        yield number, {name: made[name][first:last] for name in ARRAYS} | {"spacing": spacing}
 
 
 def patients(numbers: Sequence[int], workers: int | None = None) -> Drawn:
-    """Scan patients by their numbers, or read those that are kept."""
-    found = [_block(block, workers) for block in chunks(numbers, BLOCK)]
-    names = [name_of(number) for number in numbers]
-    counts, spacing = (np.concatenate([block[part] for block in found]) for part in ("counts", "spacing"))
-    both = (np.concatenate([block[part] for block in found])[:, None] for part in ("images", "masks"))
-    images, masks = (array.astype(np.float32) for array in both)
+    """Scan patients by their numbers, or read those that are kept; in the order of the numbers."""
+    starts = sorted({(number - 1) // BLOCK * BLOCK + 1 for number in numbers})
+    found = {number: one for start in starts for number, one in _block(start, workers) if number in {*numbers}}
+    each = {name_of(number): found[number] for number in numbers}
+    images, masks, organs = (np.concatenate([one[name] for one in each.values()]) for name in ARRAYS)
+    counts = [len(one["images"]) for one in each.values()]
+    both = (array[:, None].astype(np.float32) for array in (images, masks))
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
-    slices = Slices(images, masks, np.repeat(names, counts), position)
-    each = {name: tuple(map(float, row)) for name, row in zip(names, spacing, strict=True)}
-    return Drawn(slices, np.concatenate([block["organs"] for block in found]), each)
+    spacing = {name: tuple(map(float, one["spacing"])) for name, one in each.items()}
+    return Drawn(Slices(*both, np.repeat([*each], counts), position), organs, spacing)

@@ -8,7 +8,8 @@ patients who are tested, so what is found is an upper bound.
 
 import hashlib
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,14 @@ STUDY = "labels"
 ARMS = ("untrained encoder", "PCA", "VAE", "VAE, then fine-tuned", "U-Net")
 
 
-def scans(lab: Cohort, numbers: Sequence[int] = _pool.POOL) -> np.ndarray:
+def scans(lab: Cohort) -> np.ndarray:
     """Put the images of the old training patients and of the pool together, (N, 1, H, W); no mask is looked at."""
-    return np.concatenate([lab.train.images, _pool.patients(numbers).slices.images])
+    return _scans(lab.shards, tuple(lab.parts["train"]), lab.level, _pool.POOL)
+
+
+@lru_cache(maxsize=1)  # a worker makes many cells
+def _scans(shards: Path, names: tuple[str, ...], level: int, numbers: Sequence[int]) -> np.ndarray:
+    return np.concatenate([load_slices(shards, names, level).images, _pool.patients(numbers).slices.images])
 
 
 def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) -> tuple[VAE, list[dict]]:
@@ -63,11 +69,16 @@ def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) ->
 
 
 def linear(images: np.ndarray, numbers: int = NUMBERS) -> nn.Module:
-    """Make the linear code: principal components of whole slices, as a layer."""
-    fitted = PCA(numbers, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1))
-    layer = nn.Linear(SIDE * SIDE, numbers)
-    weight = torch.from_numpy(fitted.components_.astype(np.float32))
-    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(-weight @ torch.from_numpy(fitted.mean_).float())
+    """Make the linear code, principal components of whole slices, as a layer; or load it."""
+
+    def make() -> dict:
+        fitted = PCA(numbers, svd_solver="randomized", random_state=0).fit(images.reshape(len(images), -1))
+        return {"weight": fitted.components_.astype(np.float32), "mean": fitted.mean_.astype(np.float32)}
+
+    made_by = {"PCA": numbers, "data": hashlib.sha256(images).hexdigest()}
+    found = kept(models_folder() / "labels" / f"pca_{len(images)}_{numbers}.safetensors", made_by, make)
+    layer, weight = nn.Linear(SIDE * SIDE, numbers), torch.from_numpy(found["weight"])
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(-weight @ torch.from_numpy(found["mean"]))
     return nn.Sequential(nn.Flatten(), layer)
 
 
@@ -89,7 +100,7 @@ def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tens
 
 def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, plan: dict, look: Any = None) -> tuple:
     """Train an arm on few patients: the network, how many neighbours it reads, its threshold on them, and the curve."""
-    model = reader(arm, codes, torch.from_numpy(images), float(few.masks.mean()), seed)
+    model = reader(arm, codes, torch.from_numpy(images[:: max(1, len(images) // 2048)]), float(few.masks.mean()), seed)
     reach, how = int(arm == "U-Net"), {name: plan[name] for name in ("steps", "batch", "lr")} | {"seed": seed}
     seen = partial(look, model, reach) if look else None
     if isinstance(model, Reader) and not model.shaped:  # the code stays as it is: it is computed once
@@ -143,7 +154,7 @@ def codes_of(lab: Cohort, images: np.ndarray, plan: dict, arm: str) -> dict[str,
     return {"VAE" if name.startswith("VAE") else name: make() for name, make in made.items() if arm in ("", name)}
 
 
-def run(lab: Cohort, workers: int | None = None) -> dict:
+def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
     """Train the codes, show where training is flat, and fill the grid; what is there already is kept."""
     _pool.refuse_others(lab)
     record, cells = _cells.begin(STUDY, PLAN)
@@ -152,9 +163,10 @@ def run(lab: Cohort, workers: int | None = None) -> dict:
     if "curves" not in record:
         record["curves"] = curves(lab, codes_of(lab, images, PLAN, ""), images, PLAN)
     studies.write(STUDY, record)
-    todo = [(f"{arm}, k={k}", draw) for draw in range(DRAWS) for k in LABELLED for arm in ARMS]
+    todo = [(f"{arm}, k={k}", draw) for draw in range(draws) for k in LABELLED for arm in ARMS]
     cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab), workers)
-    grid = {k: _cells.compare(cells, f"PCA, k={k}", [f"{arm}, k={k}" for arm in ARMS]) for k in LABELLED}
+    of = {k: [f"{arm}, k={k}" for arm in ARMS] for k in LABELLED}
+    grid = {k: _cells.compare(cells, f"PCA, k={k}", names, together=True) for k, names in of.items()}
     return record | {"grid": grid}
 
 
