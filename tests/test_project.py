@@ -275,7 +275,7 @@ def test_make_says_what_an_old_python_lacks(tmp_path):
 @pytest.mark.parametrize(
     "page",
     "README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md data/README.md benchmarks/README.md results/README.md "
-    "notebooks/README.md notebooks/glossary.md".split(),
+    "results/related.md notebooks/README.md notebooks/glossary.md".split(),
 )
 def test_the_links_of_a_page_lead_somewhere(page):
     path = ROOT / page

@@ -20,7 +20,7 @@ from course.places import BRANCH, ROOT, address, read_notebook
 HERE = Path(__file__).resolve().parent
 NPM = ROOT / "build" / "npm"
 PAGES = (
-    "[A-Z]*.md data/README.md results/README.md benchmarks/README.md benchmarks/*.png "
+    "[A-Z]*.md data/README.md results/*.md benchmarks/README.md benchmarks/*.png "
     "notebooks/[0-9]*.ipynb notebooks/*.md "
     "notebooks/figures/*.png notebooks/figures/*/*.svg "
     "notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
