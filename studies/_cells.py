@@ -151,17 +151,18 @@ def held_out(lab: Cohort) -> Slices:
 
 
 def begin(study: str, plan: dict, folder: Path | None = None) -> tuple[dict, Cells]:
-    """Take up what a study has found with this plan; nothing where it was another."""
+    """Take up what a study has found with this plan; where it was another, remove its cells and begin with nothing."""
     record = studies.read(study, folder)
     if record.get("plan") == json_ready(plan):
         return record, read_cells(study, folder)
+    ((folder or studies.RESULTS) / f"{study}.csv").unlink(missing_ok=True)  # or a later run takes them for this plan's
     return {"plan": plan}, {}
 
 
 def fill(study: str, cells: Cells, todo: Sequence[Cell], work: Callable[[Cell], dict], workers: int | None) -> Cells:
-    """Compute the cells that are missing, and write the file after each."""
+    """Compute the cells that are missing, write the file after each, and read it: a later run finds the same digits."""
     left = [cell for cell in todo if cell not in cells]
     for cell, scores in zip(left, map_in_processes(work, left, workers=workers, desc=study, unit="cell"), strict=True):
         cells[cell] = scores
         write_cells(study, cells)
-    return cells
+    return read_cells(study)
