@@ -322,6 +322,69 @@ def test_degenerate_masks_are_scored_as_by_monai(name):
         assert ours(*DEGENERATE[name], spacing) == pytest.approx(by_monai(*DEGENERATE[name], spacing), abs=1e-6)
 
 
+# Within `tolerance` mm: as MONAI counts voxels of the two surfaces, and by hand.
+
+
+def near_by_monai(a, b, spacing, tolerance):
+    """Surface Dice by MONAI, which counts voxels of the surface as we do."""
+    from monai.metrics import compute_surface_dice
+
+    pair = [torch.from_numpy(m[None, None].astype(np.float32)) for m in (a, b)]
+    with warnings.catch_warnings():  # MONAI calls a function of its own by an argument that it has deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        return compute_surface_dice(*pair, [tolerance], include_background=True, spacing=[*map(float, spacing)]).item()
+
+
+def blobs(rng, shape):
+    """A few balls at random places, of random sizes."""
+    places = [(rng.uniform(0, shape), rng.uniform(1, 5)) for _ in range(rng.integers(1, 4))]
+    return np.any([ball(shape, center, radius) for center, radius in places], 0)
+
+
+@pytest.mark.parametrize("tolerance", [1.0, 2.0])
+def test_surface_dice_is_that_of_monai_on_random_blobs(tolerance):
+    rng, values = np.random.default_rng(4), []
+    while len(values) < 40:
+        shape, spacing = tuple(rng.integers(4, 20, 3)), np.round(rng.uniform(0.4, 4, 3), 2)
+        a, b = blobs(rng, shape), blobs(rng, shape)
+        if a.any() and b.any():
+            values.append(metrics.surface_dice(a, b, tuple(spacing), tolerance))
+            assert values[-1] == pytest.approx(near_by_monai(a, b, spacing, tolerance), abs=1e-6)
+    assert 20 < sum(0 < value < 1 for value in values), "most of them are neither of the ends"
+
+
+def test_surface_dice_is_a_share_of_both_surfaces():
+    two, far = _at((2, 4, 1), (2, 4, 2)), _at((2, 4, 1), (2, 4, 6))
+    # of four voxels three have one within 1 mm: two on the same place, and one beside it; the other is 4 mm away
+    assert metrics.surface_dice(two, far, (1, 1, 1), 1) == metrics.surface_dice(far, two, (1, 1, 1), 1) == 3 / 4
+    assert metrics.surface_dice(two, far, (1, 1, 1), 0) == 2 / 4
+    assert metrics.surface_dice(two, far, (1, 1, 1), 4) == 1
+    assert metrics.surface_dice(two, far, (1, 1, 0.5)) == 1, "2 mm unless one says otherwise, and the spacing counts"
+    assert metrics.surface_dice(two, far, (1, 1, 0.51)) == 3 / 4
+
+
+def test_surface_dice_looks_at_no_inside():
+    hollow = FULL_ONE.copy()
+    hollow[2, 4, 3] = False
+    assert metrics.dice(FULL_ONE, SHELL) < metrics.surface_dice(FULL_ONE, SHELL, (9, 9, 9), 0) == 1
+    # the voxels on all sides of a hole are of a surface, of which those beside it have no like in the whole
+    surface = np.count_nonzero(SHELL)
+    wanted = 2 * surface / (2 * surface + 6)
+    assert metrics.surface_dice(hollow, FULL_ONE, (9, 9, 9), 0) == pytest.approx(wanted)
+
+
+def test_surface_dice_of_empty_masks():
+    assert metrics.surface_dice(NONE, NONE, (1, 1, 1)) == 1
+    assert metrics.surface_dice(NONE, BLOCK, (1, 1, 1)) == metrics.surface_dice(BLOCK, NONE, (1, 1, 1)) == 0
+
+
+def test_surface_dice_refuses_what_are_no_masks_of_one_grid():
+    with pytest.raises(InputError, match="different grids"):
+        metrics.surface_dice(ONE, ONE[1:], (1, 1, 1))
+    with pytest.raises(InputError, match="prediction: holds 0.5"):
+        metrics.surface_dice(ONE * 0.5, ONE, (1, 1, 1))
+
+
 def test_metrics_come_at_once():
     slow = "{'monai', 'torch', 'scipy', 'sklearn', 'SimpleITK', 'pydicom', 'pandas', 'lightning_fabric'}"
     code = f"import sys, vaelib.metrics; print({slow} & set(sys.modules))"
