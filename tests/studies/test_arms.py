@@ -296,7 +296,7 @@ def test_whatever_a_vae_is_shown_it_has_to_draw_the_slice(seen, s):
 
     net, x = Echo(), torch.from_numpy(s.images)
     torch.manual_seed(4)
-    loss = float(unlabelled(1e-3, seen=seen)(net, [x], 1.0))
+    loss = unlabelled(1e-3, seen=seen)(net, [x], 1.0).item()
     torch.manual_seed(4)
     (moved,) = augment(x)
     assert loss == pytest.approx(float(0.5 * (moved**2).sum() / len(x)), rel=1e-5)
@@ -309,7 +309,7 @@ def test_an_autoencoder_cannot_make_its_code_larger_than_the_noise():
 
     def loss():
         torch.manual_seed(2)
-        return float(unlabelled(None, noise=0.3)(net, [x], 1.0))
+        return unlabelled(None, noise=0.3)(net, [x], 1.0).item()
 
     first = loss()
     with torch.no_grad():
