@@ -237,6 +237,15 @@ def test_a_paired_difference_takes_out_what_patients_have_in_common():
     assert found["mean"] == pytest.approx((ours.mean(0) - theirs.mean(0)).mean())
 
 
+def test_seeds_that_stand_for_the_same_patients_are_drawn_together(table):
+    apart = table + [[-0.3], [0], [0.3]]
+    together = _cells.interval(apart + 0.25, apart, together=True)
+    assert [together[k] for k in ("mean", "low", "high")] == pytest.approx([0.25] * 3, abs=1e-12)
+    alone = _cells.interval(apart + 0.25, apart)
+    assert alone["mean"] == pytest.approx(0.25) and width(alone) > 0.2, "each draws its own: 0.24 a standard deviation"
+    assert _cells.interval(apart, together=True) == _cells.interval(apart)
+
+
 def test_methods_may_have_other_numbers_of_seeds(table):
     found = _cells.interval(np.repeat(table, 5, 0) + 0.1, table)
     assert [found[k] for k in ("mean", "low", "high")] == pytest.approx([0.1] * 3, abs=1e-12)
@@ -326,6 +335,14 @@ def test_arms_are_summarized_and_the_base_is_subtracted_from_each(table):
     assert found["base"]["hd95 mm"] == pytest.approx(10 * np.median(table))
     assert found["base"]["volume error"] == pytest.approx(np.median(table) - 1)
     assert found["base"]["dice"] == _cells.interval(table)
+
+
+def test_arms_of_the_same_draws_are_compared_draw_by_draw(table):
+    apart = table + [[-0.3], [0], [0.3]]
+    cells = cells_of(base=apart, better=apart + 0.1)
+    found = _cells.compare(cells, "base", ["base", "better"], together=True)["better"]["minus base"]
+    assert found["low"] == pytest.approx(0.1) == found["high"]
+    assert _cells.compare(cells, "base", ["base", "better"])["better"]["minus base"]["low"] < 0
 
 
 def test_without_its_base_nothing_is_subtracted(table):

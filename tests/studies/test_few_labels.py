@@ -48,11 +48,12 @@ def lab(tmp_path, monkeypatch):
     for name, value in {"VAE steps": 2, "VAE batch": 2, "steps": 2, "batch": 2, "copies": 2}.items():
         monkeypatch.setitem(labels.PLAN, name, value)
     monkeypatch.setattr(labels, "LABELLED", (1, 2))
-    monkeypatch.setattr(labels, "DRAWS", 2)
     monkeypatch.setattr(labels, "models_folder", lambda: tmp_path / "models")
     monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "patients", patients_with(KEPT))
+    monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
+    labels._scans.cache_clear()
     for module in (labels, _cells):
         monkeypatch.setattr(module, "load_slices", lambda shards, names, level: slices(*names, count=2))
     parts = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
@@ -88,14 +89,13 @@ def test_nobody_is_drawn_who_is_tested():
 
 def test_scans_are_images_of_the_old_training_patients_and_of_the_pool(lab, monkeypatch):
     monkeypatch.setattr(_pool, "patients", patients_with(()))
-    lab.train = lab.train._replace(masks=None)
     found = labels.scans(lab)
-    assert found.shape == (8 + 400, 1, 64, 64) and np.isfinite(found).all()
-    np.testing.assert_array_equal(found[:8], lab.train.images)
-    np.testing.assert_array_equal(found[8:], np.concatenate([KEPT[n].images for n in _pool.POOL]))
+    assert found.shape == (4 + 400, 1, 64, 64) and np.isfinite(found).all()
+    np.testing.assert_array_equal(found[:4], slices("a", "b", count=2).images)
+    np.testing.assert_array_equal(found[4:], np.concatenate([KEPT[n].images for n in _pool.POOL]))
 
 
-def test_the_linear_code_is_that_of_scikit_learn():
+def test_the_linear_code_is_that_of_scikit_learn_and_is_kept(lab, monkeypatch):
     rng = np.random.default_rng(0)
     images = (rng.random((60, 5)) * [5, 4, 3, 2, 1] @ rng.random((5, 64 * 64))).astype(np.float32)
     images = images.reshape(60, 1, 64, 64) / images.max() + 0.01 * rng.random((60, 1, 64, 64), np.float32)
@@ -104,6 +104,11 @@ def test_the_linear_code_is_that_of_scikit_learn():
     wanted = PCA(5, svd_solver="full").fit_transform(images.reshape(60, -1))
     signs = np.sign((found * wanted).sum(0))
     np.testing.assert_allclose(found * signs, wanted, atol=1e-3 * np.abs(wanted).max())
+    monkeypatch.setattr(labels, "PCA", None)
+    with torch.no_grad():
+        np.testing.assert_array_equal(labels.linear(images, 5)(torch.from_numpy(images)).numpy(), found)
+    with pytest.raises(TypeError):
+        labels.linear(images[1:], 5)
 
 
 def test_the_vae_is_trained_once_and_anew_when_the_scans_change(lab, monkeypatch):
@@ -206,11 +211,11 @@ def test_fine_tuning_leaves_the_code_that_other_arms_read_as_it_was(lab):
 
 
 def test_a_run_fills_the_grid_and_a_second_one_trains_nothing(lab, monkeypatch):
-    record = labels.run(lab, workers=1)
+    record = labels.run(lab, workers=1, draws=2)
     studies.write(labels.STUDY, record)
     arms = [f"{arm}, k={k}" for k in (1, 2) for arm in labels.ARMS]
     assert {*_cells.read_cells(labels.STUDY)} == {(arm, draw) for arm in arms for draw in (0, 1)}
-    assert record["scans"]["slices"] == 408 and [*record["curves"]] == arms
+    assert record["scans"]["slices"] == 404 and [*record["curves"]] == arms
     assert all(curve[-1]["steps"] == 2 and 0 <= curve[-1]["dice"] <= 1 for curve in record["curves"].values())
     for k in (1, 2):
         rows = record["grid"][k]
@@ -221,7 +226,7 @@ def test_a_run_fills_the_grid_and_a_second_one_trains_nothing(lab, monkeypatch):
     assert [line.split(" |")[0] for line in table[2:]] == [f"| {arm}" for arm in labels.ARMS]
     csv = (studies.RESULTS / "labels.csv").read_text()
     monkeypatch.setattr(labels, "train", None)
-    again = labels.run(lab, workers=1)
+    again = labels.run(lab, workers=1, draws=2)
     assert json_ready(again) == json_ready(record) and (studies.RESULTS / "labels.csv").read_text() == csv
 
 
@@ -237,8 +242,8 @@ def test_an_interrupted_run_goes_on(lab, monkeypatch):
     monkeypatch.setattr(labels, "tested", tested)
     monkeypatch.setattr(labels, "curves", lambda *args: {"made": 1})
     with pytest.raises(KeyboardInterrupt):
-        labels.run(lab, workers=1)
+        labels.run(lab, workers=1, draws=2)
     stop_at[0] = None
     monkeypatch.setattr(labels, "curves", None)
-    labels.run(lab, workers=1)
+    labels.run(lab, workers=1, draws=2)
     assert len(done) == len(set(done)) == 2 * 2 * len(labels.ARMS)

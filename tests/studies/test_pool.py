@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import studies
 from studies import _pool
-from vaelib import metrics
+from studies.__main__ import main
+from vaelib import InputError, metrics
 from vaelib.cohort import load_slices, split
 from vaelib.cohorts.layout import find_cases
 from vaelib.engine.shards import open_case, prepare
@@ -77,6 +79,7 @@ def test_organs_and_pancreas_never_fill_more_than_a_pixel(drawn):
 
 def test_slices_of_the_pool_are_those_that_a_cohort_loads(drawn, shards, monkeypatch, tmp_path):
     monkeypatch.setattr(_pool, "models_folder", lambda: tmp_path)
+    monkeypatch.setattr(_pool, "BLOCK", 1)
     monkeypatch.setattr(_pool, "draw", drawn.__getitem__)
     names = [_pool.name_of(number) for number in NUMBERS]
     found, wanted = _pool.patients(NUMBERS, workers=1), load_slices(shards, names, _pool.LEVEL)
@@ -140,7 +143,7 @@ def test_an_interrupted_run_goes_on_where_it_was(asked):
     stopped.clear()
     numbers.clear()
     whole = _pool.patients(range(3, 10), workers=1)
-    assert numbers == [7, 8, 9]
+    assert numbers == [7, 8, 9, 10], "whole blocks of two"
     numbers.clear()
     again = _pool.patients(range(3, 10), workers=1)
     assert numbers == []
@@ -160,6 +163,10 @@ def test_patients_come_in_the_order_in_which_they_are_asked_for(asked):
     np.testing.assert_allclose(found.slices.position, [0, 1 / 3, 2 / 3, 1, 0, 1, 0, 0.5, 1])
     assert found.slices.images.dtype == np.float32 and found.slices.images.shape == (9, 1, 4, 4)
     assert found.spacing == {_pool.name_of(n): (float(n), 0.5, 0.25) for n in (8, 3, 7)}
+    asked[0].clear()
+    alone = _pool.patients([7], workers=1)
+    assert asked[0] == [], "who was drawn among others is not drawn again"
+    np.testing.assert_array_equal(alone.slices.images, found.slices.images[6:])
 
 
 @pytest.mark.parametrize("part", ["SEED", "VERSION", "ORGANS", "__version__"])
@@ -170,3 +177,39 @@ def test_patients_are_drawn_anew_when_what_makes_them_changes(part, asked, monke
     monkeypatch.setattr(_pool, part, other)
     _pool.patients([1, 2], workers=1)
     assert numbers == [1, 2, 1, 2]
+
+
+# --- whose they are ----------------------------------------------------------------------------------------------
+
+
+def lab_of(count, layout, monkeypatch):
+    """A cohort of some training patients, of whom the last came in another layout."""
+    names = [_pool.name_of(n) for n in range(count)]
+    kinds = dict.fromkeys(names, "synthetic") | {names[-1]: layout}
+    monkeypatch.setattr(_pool, "meta_of", lambda shards, name: {"layout": kinds[name]})
+    return SimpleNamespace(shards="shards", folder="data/mine", parts={"train": names})
+
+
+def test_the_synthetic_cohort_is_taken(monkeypatch):
+    assert _pool.refuse_others(lab_of(31, "synthetic", monkeypatch)) is None
+    assert _pool.refuse_others(lab_of(16, "synthetic", monkeypatch)) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "layout", "said"),
+    [(15, "synthetic", "has 15 patients to learn from"), (31, "tcia", "is not the synthetic cohort"),
+     (31, "idc", "is not the synthetic cohort"), (1, "idc", "has 1 patients to learn from")],
+)  # fmt: skip
+def test_a_cohort_that_the_fresh_patients_do_not_belong_to_is_refused_in_one_line(count, layout, said, monkeypatch):
+    with pytest.raises(InputError, match=f"^data/mine: {said}.*VAELIB_DATA"):
+        _pool.refuse_others(lab_of(count, layout, monkeypatch))
+
+
+@pytest.mark.parametrize("study", ["controls", "labels"])
+def test_a_study_of_them_refuses_another_cohort_before_anything_is_written(study, monkeypatch, tmp_path, capsys):
+    lab = lab_of(31, "tcia", monkeypatch)
+    monkeypatch.setattr(studies, "RESULTS", tmp_path)
+    monkeypatch.setattr("studies.__main__.open_cohort", lambda: lab)
+    assert main([study]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("data/mine: ") and err.count("\n") == 1 and not [*tmp_path.iterdir()]
