@@ -15,7 +15,7 @@ def main(asked: list[str]) -> int:
     """Run the studies of these names, write their results and tables, and return the status of the command."""
     known = studies.names()
     folder, asked = ([asked[1]], ["real"]) if asked[:1] == ["real"] and len(asked) == 2 else ([], asked)
-    if asked[:1] == ["real"] and not folder:
+    if "real" in asked and not folder:
         print("real: name the folder of slices: python -m studies real FOLDER", file=sys.stderr)
         return 2
     if unknown := sorted({*asked} - {*known}):

@@ -28,7 +28,7 @@ from vaelib.training import augment, jitter
 from vaelib.vae import log_odds
 
 SIDE, GRID, NUMBERS = 64, 16, 8  # pixels a side; places a side of a code; numbers at a place
-HEAD = {"size": SIDE, "channels": 24, "grid": GRID, "blocks": 4}  # the decoder that reads every code
+HEAD: dict[str, Any] = {"size": SIDE, "channels": 24, "grid": GRID, "blocks": 4}  # the decoder that reads every code
 PLAN = {"batch": 16, "lr": 2e-3, "steps": 4000, "VAE steps": 6000, "beta": 1e-3}
 NOISE, HIDDEN, PATCH = 0.3, 0.5, 8  # standard deviation on a code; share of a slice that is masked; pixels of a patch
 OVERLAP, JOINT = 20.0, 0.1  # weights of the Dice loss, and of L2 + KL in joint training
@@ -100,16 +100,20 @@ class Reader(nn.Module):
 
 
 def residual_unet(inputs: int, prevalence: float, channels: int = 12) -> nn.Module:
-    """Make MONAI's U-Net with two residual units a level that enlarges by repeating pixels: 0.9 million weights."""
-    net = MonaiUNet(2, inputs, 1, [channels * 2**i for i in range(5)], [2] * 4, num_res_units=2)
+    """Make MONAI's U-Net with two residual units a level that enlarges by repeating pixels: 0.9 million weights.
+
+    Its last level keeps all channels, and a convolution reads the logits from them: MONAI's own would normalize the
+    one channel that is the answer, so that no slice could be without a pancreas.
+    """
+    net = MonaiUNet(2, inputs, channels, [channels * 2**i for i in range(5)], [2] * 4, num_res_units=2)
     for parent in [*net.modules()]:
         for name, child in [*parent.named_children()]:
             if isinstance(child, nn.ConvTranspose2d):
                 conv = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1)
                 setattr(parent, name, nn.Sequential(nn.Upsample(scale_factor=2), conv))
-    last = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels == 1][-1]
+    last = nn.Conv2d(channels, 1, 1)
     nn.init.constant_(last.get_parameter("bias"), log_odds(prevalence))
-    return net
+    return nn.Sequential(net, last)
 
 
 def train(
@@ -149,10 +153,20 @@ def unlabelled(beta: float | None, noise: float = 0.0, seen: str = "plain") -> L
         shown = {"plain": lambda: x, "jittered": lambda: jitter(x), "masked": lambda: masked(x)}[seen]()
         if beta is not None:
             return vae_loss(vae(shown), x, beta_at(progress, beta)).total
-        z = nn.functional.batch_norm(vae.encoder(shown)[0], None, None, training=True)
+        z = scaled(vae.encoder(shown)[0])
         return l2(vae.decode(z + noise * torch.randn_like(z)), x)
 
     return losses
+
+
+def scaled(z: Tensor) -> Tensor:
+    """Scale the numbers of a code to mean 0 and variance 1 over these slices, for an autoencoder's decoder."""
+    return nn.functional.batch_norm(z, None, None, training=True)
+
+
+def made_with() -> list:
+    """List the constants of this file that a network depends on, for the key of what is kept."""
+    return [HEAD, NUMBERS, OVERLAP, JOINT, HIDDEN, PATCH]
 
 
 def masked(x: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def patients(numbers: Sequence[int], workers: int | None = None) -> Drawn:
     each = {name_of(number): found[number] for number in numbers}
     images, masks, organs = (np.concatenate([one[name] for one in each.values()]) for name in ARRAYS)
     counts = [len(one["images"]) for one in each.values()]
-    both = (array[:, None].astype(np.float32) for array in (images, masks))
+    images, masks = (array[:, None].astype(np.float32) for array in (images, masks))
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
-    spacing = {name: tuple(map(float, one["spacing"])) for name, one in each.items()}
-    return Drawn(Slices(*both, np.repeat([*each], counts), position), organs, spacing)
+    spacing = {name: (float(dz), float(dy), float(dx)) for name, one in each.items() for dz, dy, dx in [one["spacing"]]}
+    return Drawn(Slices(images, masks, np.repeat([*each], counts), position), organs, spacing)

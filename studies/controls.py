@@ -7,6 +7,7 @@ written down before the 100 fresh patients of `studies._pool` are opened, and th
 
 import re
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from studies._arms import (  # fmt: skip
     Arm,
     build,
     labelled,
+    made_with,
     predict,
+    scaled,
     train,
     unlabelled,
     with_neighbours,
@@ -36,6 +39,7 @@ from vaelib.cohort import Cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, kept
 from vaelib.engine.files import hash_of
+from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units
 from vaelib.losses import kl, l2, mask_loss
@@ -49,7 +53,7 @@ SEARCH = (
     {"jittered": True, "overlap": False},
     {"jittered": False, "overlap": True},
 )
-SEARCHED = ("patch PCA", "VAE, beta 0.001", "U-Net", "U-Net, residual units")  # by all options; the others by the first
+SEARCHED = ("U-Net", "U-Net, residual units")  # the rivals, by all options; all that read a code, by the first
 HEADLINE = ("patch PCA", "VAE, beta 0.001", "VAE, then fine-tuned", "U-Net")
 SEEDS = (0, 1, 2, 3, 4)  # of the headline; the others have the first alone
 
@@ -67,12 +71,13 @@ def vae_of(lab: Cohort, seed: int, options: dict[str, Any], plan: dict = PLAN) -
         @torch.no_grad()
         def look() -> dict:
             mu, logvar = vae.encoder(val)
-            alive = active_units(mu.permute(0, 2, 3, 1).reshape(-1, NUMBERS).numpy()).sum()
-            return {"error": l2(vae.decode(mu), val).item(), "kl": kl(mu, logvar).item(), "active": int(alive)}
+            z = mu if options["beta"] is not None else scaled(mu)  # as its decoder reads it in training
+            alive = active_units(z.permute(0, 2, 3, 1).reshape(-1, NUMBERS).numpy()).sum()
+            return {"error": l2(vae.decode(z), val).item(), "kl": kl(mu, logvar).item(), "active": int(alive)}
 
         return {"vae": vae, "curve": train(vae, unlabelled(**options), [images], look=look, **how)}
 
-    made_by = {"code": options, "how": how, "data": fingerprint(lab.train, lab.val)}
+    made_by = {"code": options, "how": how, "with": made_with(), "data": fingerprint(lab.train, lab.val)}
     found = kept(_place("vae", made_by), made_by, make)
     return found["vae"], found["curve"]
 
@@ -81,7 +86,7 @@ def masks_of(lab: Cohort, seed: int, plan: dict = PLAN) -> nn.Module:
     """Train a VAE of masks alone, for the arm that maps one latent to the other; or load it."""
     how = {"steps": plan["VAE steps"] // 2, "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
 
-    def losses(vae: nn.Module, batch: list[Tensor], progress: float) -> Tensor:
+    def losses(vae: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
         (m,) = augment(batch[0])
         mu, logvar = vae.encoder(m)
         z = mu + torch.exp(logvar / 2) * torch.randn_like(mu)
@@ -89,7 +94,7 @@ def masks_of(lab: Cohort, seed: int, plan: dict = PLAN) -> nn.Module:
 
     def make() -> dict:
         torch.manual_seed(seed)
-        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(lab.train.masks.mean()))
+        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=mean(lab.train.masks))
         train(vae, losses, [torch.from_numpy(lab.train.masks)], **how)
         return {"vae": vae}
 
@@ -108,7 +113,8 @@ def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = PLAN) 
     masks = masks_of(lab, seed, plan) if "mask latent" in arm.options else None
     model = build(arm, lab.train, seed, vae, masks)
     how = {"steps": plan["steps"], "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
-    made_by = {"arm": name, "options": options, "how": how, "parents": plan, "data": fingerprint(lab.train, lab.val)}
+    made_by = {"arm": [name, *arm], "options": options, "how": how, "parents": plan, "with": made_with()}
+    made_by["data"] = fingerprint(lab.train, lab.val)
 
     def make() -> dict:
         val, began = _cells.held_out(lab), time.process_time()

@@ -6,6 +6,7 @@ draws, each with its own seed. All are scored on the 100 fresh patients. The poo
 patients who are tested, so what is found is an upper bound.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -24,6 +25,7 @@ from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, load_slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
+from vaelib.engine.rows import mean
 from vaelib.latent import active_units, decode, encode
 from vaelib.losses import l2, mask_loss
 from vaelib.rivals import UNet
@@ -88,7 +90,7 @@ def reader(arm: str, codes: dict[str, nn.Module], images: Tensor, prevalence: fl
     if arm == "U-Net":
         return UNet(inputs=3, prevalence=prevalence)
     shaped = arm == "VAE, then fine-tuned"
-    code = Scaled(codes["VAE" if shaped else arm], images)
+    code = Scaled(copy.deepcopy(codes["VAE" if shaped else arm]), images)  # others read it too
     code.requires_grad_(shaped)
     return Reader(code, Decoder(SIDE, latent=NUMBERS, start=prevalence), shaped)
 
@@ -100,7 +102,7 @@ def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tens
 
 def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, plan: dict, look: Any = None) -> tuple:
     """Train an arm on few patients: the network, how many neighbours it reads, its threshold on them, and the curve."""
-    model = reader(arm, codes, torch.from_numpy(images[:: max(1, len(images) // 2048)]), float(few.masks.mean()), seed)
+    model = reader(arm, codes, torch.from_numpy(images[:: max(1, len(images) // 2048)]), mean(few.masks), seed)
     reach, how = int(arm == "U-Net"), {name: plan[name] for name in ("steps", "batch", "lr")} | {"seed": seed}
     seen = partial(look, model, reach) if look else None
     if isinstance(model, Reader) and not model.shaped:  # the code stays as it is: it is computed once

@@ -11,17 +11,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import torch
+from PIL import Image
 from torch import nn
 
 import studies
 from studies import _arms, _cells
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices
-from vaelib.cohorts.layout import cache_folder, find_cases
+from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.checkpoints import fingerprint
 from vaelib.engine.errors import InputError
+from vaelib.engine.rows import mean
 from vaelib.engine.shards import prepare
 from vaelib.levels import downscale
 from vaelib.vae import VAE, Decoder
@@ -62,15 +63,21 @@ def read_folder(folder: str | Path) -> Slices:
     rows = [(name, *row) for name, of_one in sorted(found.items()) for row in sorted(of_one, key=lambda r: r[0])]
     patient = np.array([row[0] for row in rows])
     images, masks = (np.stack([row[k] for row in rows])[:, None] for k in (2, 3))
+    if without := [name for name in found if not masks[patient == name].any()]:
+        raise InputError(f"{folder / 'masks'}: of {', '.join(without)} no pixel is above 127; take out who has no mask")
     return Slices(images, masks, patient, np.zeros(len(rows)))
 
 
 def _read(path: Path) -> np.ndarray:
     try:
-        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError:
+        with Image.open(path) as picture:
+            if picture.mode[0] in "IF":
+                raise InputError(f"{path}: has more than 8 bits a pixel; clip HU to 0 to 255, and write it anew")
+            return np.asarray(picture.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: cannot be read as a picture; fetch it again, or take it out") from None
-    return array[..., 0] if array.ndim == 3 else array
 
 
 def _small(path: Path, array: np.ndarray) -> np.ndarray:
@@ -94,10 +101,10 @@ def subset(s: Slices, keep: np.ndarray) -> Slices:
 
 def synthetic(lab: Cohort) -> Slices:
     """Prepare the old training patients at 0 to 255 HU, and take their slices with pancreas: as the real ones are."""
-    cases = [case for case in find_cases(lab.folder) if case.patient in lab.parts["train"]]
+    cases = [case for case in find_cases(lab.folder or data_folder()) if case.patient in lab.parts["train"]]
     shards = prepare(cases, cache_folder(lab.folder), low=HU[0], high=HU[1], levels=(LEVEL,))
     found = Cohort(shards, {"train": lab.parts["train"]}, LEVEL).train
-    return subset(found, (found.masks > 0).any((1, 2, 3)))
+    return subset(found, (found.masks[:] > 0).any((1, 2, 3)))
 
 
 def code_of(kind: str, train: Slices, seed: int, plan: dict) -> nn.Module:
@@ -119,7 +126,7 @@ def code_of(kind: str, train: Slices, seed: int, plan: dict) -> nn.Module:
 def network(arm: str, code: nn.Module, train: Slices, seed: int, plan: dict) -> nn.Module:
     """Train what reads slices or a code of them, on the masks of `train`."""
     torch.manual_seed(seed)
-    prevalence, images = float(train.masks.mean()), torch.from_numpy(train.images)
+    prevalence, images = mean(train.masks), torch.from_numpy(train.images)
     if arm.startswith("U-Net"):
         model: nn.Module = _arms.UNet(prevalence=prevalence)
     else:
@@ -149,8 +156,8 @@ def tested(cell: tuple[str, int], real: Slices, carried: Slices, plan: dict = PL
         train, test = subset(real, ~held), subset(real, held)
         code = made if of or kind in ("U-Net", "mean mask") else code_of(kind, train, seed, plan)
         model = whole or (network(arm, code, train, seed, plan) if arm != "mean mask" else None)
-        mean = train.masks.mean(0)
-        maps = [_arms.predict(model, torch.from_numpy(s.images)) if model else np.broadcast_to(mean, s.masks.shape)
+        atlas = train.masks[:].mean(0)
+        maps = [_arms.predict(model, torch.from_numpy(s.images)) if model else np.broadcast_to(atlas, s.masks.shape)
                 for s in (train, test)]  # fmt: skip
         dices = metrics.dice_per_patient(maps[1], metrics.choose(maps[0], train), test)
         out |= {name: {"dice": float(value)} for name, value in zip(test.rows, dices, strict=True)}

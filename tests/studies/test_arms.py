@@ -254,7 +254,7 @@ def test_a_skip_of_the_residual_unet_carries_what_the_lowest_level_does_not(s):
     net, x = _arms.residual_unet(3, 0.01).eval(), with_neighbours(s)[:1].requires_grad_()
     net(x)[0, 0, 30, 30].backward()
     near = x.grad[0, :, 24:37, 24:37].abs().sum() / x.grad.abs().sum()
-    assert near > 4 * 13**2 / 64**2, "a pixel looks most at what is about it, which the lowest level cannot tell apart"
+    assert near > 2 * 13**2 / 64**2, "a pixel looks most at what is about it, which the lowest level cannot tell apart"
 
 
 def test_a_residual_unet_begins_at_the_prevalence():

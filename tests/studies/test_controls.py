@@ -233,7 +233,6 @@ def test_an_arm_is_trained_anew_when_its_data_change(part, lab, no_training):
 CONSTANTS = {"OVERLAP": 3.0, "JOINT": 0.5, "HIDDEN": 0.1, "HEAD": _arms.HEAD | {"blocks": 4, "channels": 25}}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the key holds an arm's name, not what made it")
 @pytest.mark.parametrize("constant", [*CONSTANTS, "options"])
 def test_an_arm_is_trained_anew_when_what_it_is_made_with_changes(constant, lab, monkeypatch):
     name = {"JOINT": "VAE and mask together", "HIDDEN": "VAE of masked slices"}.get(constant, "patch PCA")
@@ -253,7 +252,6 @@ def test_an_arm_is_trained_anew_when_what_it_is_made_with_changes(constant, lab,
     assert asked
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the curve decodes a code that is not scaled")
 def test_the_curve_of_an_autoencoder_is_of_the_code_that_its_decoder_was_trained_on(lab, monkeypatch):
     """In training the decoder reads the code scaled; so it does not matter what all of it is multiplied by."""
     seen = []
