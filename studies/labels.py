@@ -26,6 +26,7 @@ from vaelib.cohort import Cohort, Slices, load_slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept
 from vaelib.engine.rows import mean
+from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units, decode, encode
 from vaelib.losses import l2, mask_loss
 from vaelib.rivals import UNet
@@ -122,19 +123,18 @@ def drawn(k: int, draw: int) -> list[int]:
     return [int(n) for n in np.random.default_rng([_pool.SEED, draw]).permutation(_pool.POOL)[:k]]
 
 
-def curves(lab: Cohort, codes: dict, images: np.ndarray, plan: dict) -> dict:
-    """Show where training is flat: each arm and k once, from old training patients, seen on the old held-out ones."""
-    val, out = _cells.held_out(lab), {}
+def curve(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> list[dict]:
+    """Show where training is flat: an arm, such as "PCA", and k; of old patients, seen on the old held-out ones."""
+    torch.set_num_threads(1)
+    (arm, k), images, val = cell, scans(lab), _cells.held_out(lab)
 
     def look(model: nn.Module, reach: int) -> dict:
         on_val = predict(model.eval(), with_neighbours(val, reach))
         return {"dice": float(metrics.dice_per_patient(on_val, metrics.choose(on_val, val), val).mean())}
 
-    for k in LABELLED:
-        few = load_slices(lab.shards, list(np.random.default_rng(0).permutation(lab.parts["train"])[:k]), lab.level)
-        for arm in ARMS:
-            out[f"{arm}, k={k}"] = fitted(arm, codes, images, few, 0, plan, look)[-1]
-    return out
+    names = [str(name) for name in np.random.default_rng(0).permutation(lab.parts["train"])[:k]]
+    few = load_slices(lab.shards, names, lab.level)
+    return fitted(arm, codes_of(lab, images, plan, arm), images, few, 0, plan, look)[-1]
 
 
 def tested(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:
@@ -149,11 +149,11 @@ def tested(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:
 
 
 def codes_of(lab: Cohort, images: np.ndarray, plan: dict, arm: str) -> dict[str, nn.Module]:
-    """Make the code that an arm reads, or all of them for ``""``; the VAE is read where it is kept."""
+    """Make the code that an arm reads; VAE and linear code are read where they are kept."""
     torch.manual_seed(0)
     made = {"untrained encoder": lambda: VAE(SIDE, latent=NUMBERS).encoder, "PCA": lambda: linear(images)}
     made["VAE"] = made["VAE, then fine-tuned"] = lambda: vae_of(lab, images, plan)[0].encoder
-    return {"VAE" if name.startswith("VAE") else name: make() for name, make in made.items() if arm in ("", name)}
+    return {"VAE" if name.startswith("VAE") else name: make() for name, make in made.items() if arm == name}
 
 
 def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
@@ -162,10 +162,13 @@ def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
     record, cells = _cells.begin(STUDY, PLAN)
     images = scans(lab)
     record["scans"] = {"slices": len(images), "VAE's curve": vae_of(lab, images)[1]}
-    if "curves" not in record:
-        record["curves"] = curves(lab, codes_of(lab, images, PLAN, ""), images, PLAN)
-    studies.write(STUDY, record)
-    todo = [(f"{arm}, k={k}", draw) for draw in range(draws) for k in LABELLED for arm in ARMS]
+    linear(images)
+    seen = record.setdefault("curves", {})
+    todo = [(arm, k) for k in LABELLED for arm in ARMS if f"{arm}, k={k}" not in seen]
+    for (arm, k), found in zip(todo, map_in_processes(partial(curve, lab=lab), todo, workers=workers), strict=True):
+        seen[f"{arm}, k={k}"] = found
+        studies.write(STUDY, record)
+    todo = [(f"{arm}, k={k}", draw) for draw in range(draws) for k in LABELLED for arm in ARMS]  # a draw at a time
     cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab), workers)
     of = {k: [f"{arm}, k={k}" for arm in ARMS] for k in LABELLED}
     grid = {k: _cells.compare(cells, f"PCA, k={k}", names, together=True) for k, names in of.items()}

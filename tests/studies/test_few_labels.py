@@ -239,10 +239,10 @@ def test_an_interrupted_run_goes_on(lab, monkeypatch):
         return {name: dict.fromkeys(_cells.MEASURES, 0.5) for name in "pq"}
 
     monkeypatch.setattr(labels, "tested", tested)
-    monkeypatch.setattr(labels, "curves", lambda *args: {"made": 1})
+    monkeypatch.setattr(labels, "curve", lambda *args, **how: [{"steps": 2, "dice": 0.5}])
     with pytest.raises(KeyboardInterrupt):
         labels.run(lab, workers=1, draws=2)
     stop_at[0] = None
-    monkeypatch.setattr(labels, "curves", None)
+    monkeypatch.setattr(labels, "curve", lambda *args, **how: pytest.fail("they are drawn again"))
     labels.run(lab, workers=1, draws=2)
     assert len(done) == len(set(done)) == 2 * 2 * len(labels.ARMS)
