@@ -50,7 +50,6 @@ ARMS: dict[str, Arm] = {
     "untrained encoder": Arm("untrained"),
     "autoencoder": Arm("vae", options={"beta": None, "noise": 0.0}),
     "autoencoder, noise on its code": Arm("vae", options={"beta": None, "noise": NOISE}),
-    "VAE, beta 0.0001": Arm("vae", options={"beta": 1e-4}),
     "VAE, beta 0.001": Arm("vae", options={"beta": 1e-3}),
     "VAE, beta 0.01": Arm("vae", options={"beta": 1e-2}),
     "VAE of jittered slices": Arm("vae", options={"beta": 1e-3, "seen": "jittered"}),

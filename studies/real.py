@@ -136,7 +136,7 @@ def network(arm: str, code: nn.Module, train: Slices, seed: int, plan: dict) -> 
         model = _arms.Reader(scaled, vector if arm == "vector VAE" else place, shaped=False)
     how = {name: plan[name] for name in ("steps", "batch", "lr")}
     data = [images, torch.from_numpy(train.masks)]
-    _arms.train(model, _arms.labelled(jittered=True, overlap=False), data, seed=seed, **how)
+    _arms.train(model, _arms.labelled(jittered=False, overlap=False), data, seed=seed, **how)
     return model
 
 
