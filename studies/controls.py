@@ -1,8 +1,8 @@
 """What does the VAE itself bring? The same decoder on codes that have learned much, little or nothing.
 
-Every arm is trained until its curve is flat, by the same loop and as often; for each, the same options are searched on
-the old cohort's patients who are not learned from (the twelve that were tested often among them). The choices are
-written down before the 100 fresh patients of `studies._pool` are opened, and those are scored once.
+Every arm is trained until its curve is flat, by one loop and for as many steps. The U-Net alone is given a choice of
+options, by the old cohort's patients that nothing is learned from (the twelve that were tested often among them). The
+choices are written down before the 100 fresh patients of `studies._pool` are opened, and those are scored once.
 """
 
 import re
@@ -154,6 +154,20 @@ def tested(cell: tuple[str, int], lab: Cohort, choices: dict[str, str], plan: di
     )
 
 
+def foreseen(lab: Cohort, choices: dict[str, str], names: tuple[str, ...]) -> dict[str, float]:
+    """Foresee how large a difference from patch PCA the fresh patients will show, by those of the old cohort."""
+    val, dices = _cells.held_out(lab), {}
+    for name in {BASE, *HEADLINE} & {*names}:
+        model, facts = fitted(name, lab, SEEDS[0], SEARCH[int(choices[name])])
+        dices[name] = metrics.dice_per_patient(predict(model, with_neighbours(val)), facts["threshold"], val)
+    base = dices.pop(BASE, None)
+    return (
+        {}
+        if base is None
+        else {name: _cells.detectable(found - base, len(_pool.TEST)) for name, found in dices.items()}
+    )
+
+
 def run(
     lab: Cohort, seeds: tuple[int, ...] = SEEDS, names: tuple[str, ...] = tuple(ARMS), workers: int | None = None
 ) -> dict:
@@ -175,6 +189,7 @@ def run(
             "options": SEARCH,
             "choices": {name: max(row, key=lambda k: row[k]["val"]) for name, row in found.items()},
         }
+        record["detectable"] = foreseen(lab, record["choices"], names)
         studies.write(STUDY, record)
     _pool.patients(_pool.TEST, workers)
     todo = [(name, seed) for seed in seeds for name in names if seed == seeds[0] or name in HEADLINE]

@@ -300,14 +300,14 @@ def test_who_is_better_on_every_patient_always_ranks_first(table):
 
 def test_what_could_have_been_found_by_arithmetic():
     differences = np.array([1.0, 2, 3, 4, 5])  # a standard deviation of the square root of 2.5
-    assert _cells.detectable(differences) == pytest.approx(2.8 * np.sqrt(2.5 / 5))
+    assert _cells.detectable(differences, 5) == pytest.approx(2.8 * np.sqrt(2.5 / 5))
 
 
 def test_a_difference_of_that_size_is_found_in_four_of_five_trials():
     rng, found = np.random.default_rng(3), 0
     for _ in range(400):
         noise = rng.normal(0, 0.1, 100)
-        trial = noise + _cells.detectable(noise)
+        trial = noise + _cells.detectable(noise, 100)
         found += abs(trial.mean()) > 1.96 * trial.std(ddof=1) / 10
     assert found / 400 == pytest.approx(0.8, abs=0.06)
 
