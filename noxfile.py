@@ -345,7 +345,8 @@ TASKS = {
         ("environment",),
     ),
     # Every number that the notebooks and pages quote, the tables, and the checkpoints in notebooks/checkpoints. About
-    # two hours on two cores; what is trained stays in data/models, so a second run is short.
+    # two hours on two cores for the older studies, a night for `controls` and `labels`, which go on where they stopped;
+    # what is trained stays in data/models, so a second run is short.
     "results": Task(
         "run every study: the results, the tables, the committed checkpoints",
         (module("studies", env=SYNTHETIC | QUIET),),

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import studies
+from studies import _cells, _pool
 from studies.__main__ import main
 from studies.against import tables
 from studies.ladder import tables as table
 from vaelib import metrics
+from vaelib.engine.files import json_ready
 from vaelib.metrics import verdict
 from vaelib.recipes import DETACHED, RECIPE
 
@@ -55,6 +57,36 @@ def test_the_table_of_the_readme_is_that_of_the_results():
 @pytest.mark.parametrize("mark", ["contestants", "shifts"])
 def test_the_tables_of_the_contestants_are_those_of_the_results(mark):
     assert block(mark) == tables(BOARD["against"])[mark]
+
+
+@pytest.mark.parametrize("name", ["controls", "labels", "real"])
+def test_the_tables_of_the_fresh_patients_and_of_real_slices_are_those_of_the_results(name):
+    for mark, table in import_module(f"studies.{name}").tables(BOARD[name]).items():
+        assert block(mark) == table
+
+
+@pytest.mark.parametrize("name", ["controls", "labels", "real"])
+def test_what_is_concluded_is_concluded_from_the_rows_that_are_committed(name):
+    study, cells, record = import_module(f"studies.{name}"), _cells.read_cells(name), BOARD[name]
+    assert record["plan"] == json_ready(study.PLAN) or name == "real"
+    boards = record["grid"].values() if name == "labels" else [record["arms"]]
+    rows = {arm: row for board in boards for arm, row in board.items()}
+    assert {arm for arm, _ in cells} == {*rows}
+    for arm, row in rows.items():
+        table = _cells.table_of(cells, arm)
+        assert row["seeds"] == len(table) and row["by seed"] == pytest.approx(table.mean(1), abs=1e-4)
+        assert row["dice"]["low"] <= row["dice"]["mean"] == pytest.approx(table.mean(), abs=1e-4) <= row["dice"]["high"]
+
+
+def test_the_fresh_patients_are_a_hundred_and_were_scored_by_every_arm():
+    names = {_pool.name_of(number) for number in _pool.TEST}
+    for study in ("controls", "labels"):
+        assert all({*scores} == names and len(names) == 100 for scores in _cells.read_cells(study).values())
+
+
+def test_the_choices_name_every_arm_that_was_scored():
+    record = BOARD["controls"]
+    assert {*record["arms"]} == {*record["choices"]} and {*record["detectable"]} <= {*record["arms"]}
 
 
 def test_the_results_were_made_by_the_recipe_in_use_on_the_synthetic_cohort():
