@@ -122,7 +122,7 @@ def ranked_first(tables: Mapping[str, np.ndarray], draws: int = DRAWS) -> dict[s
 
 
 def detectable(differences: np.ndarray, patients: int) -> float:
-    """Foresee from paired differences (n,) of other patients what so many find in 80% of trials: 2.8 standard errors."""
+    """Foresee from paired differences (n,) of others what so many patients show in four trials of five."""
     return float(2.8 * np.std(differences, ddof=1) / np.sqrt(patients))
 
 

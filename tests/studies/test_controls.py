@@ -38,6 +38,8 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
     monkeypatch.setattr(controls, "SEARCHED", NAMES[1:3])
+    options = [{"jittered": jittered, "overlap": overlap} for jittered, overlap in ((0, 0), (1, 0), (0, 1))]
+    monkeypatch.setattr(controls, "SEARCH", options)
     monkeypatch.setattr(controls, "HEADLINE", NAMES[1:3])
     parts = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     return SimpleNamespace(train=slices("a", "b"), val=held["val"], parts=parts, shards=None, level=6)
@@ -173,13 +175,13 @@ def test_a_plan_that_changes_begins_anew(lab, monkeypatch):
 
 @pytest.mark.parametrize("name", _arms.ARMS)
 def test_every_arm_is_trained_kept_and_found_again_with_the_same_predictions(name, lab, no_training):
-    model, facts = controls.fitted(name, lab, 0, controls.SEARCH[2])
+    model, facts = controls.fitted(name, lab, 0, controls.SEARCH[-1])
     x = _arms.with_neighbours(lab.val)
     first = _arms.predict(model, x)
     assert first.shape == lab.val.masks.shape and 0 <= first.min() < first.max() <= 1 and not model.training
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
     no_training()
-    again, same = controls.fitted(name, lab, 0, controls.SEARCH[2])
+    again, same = controls.fitted(name, lab, 0, controls.SEARCH[-1])
     assert same == facts
     np.testing.assert_array_equal(_arms.predict(again, x), first)
 
@@ -239,14 +241,14 @@ def test_an_arm_is_trained_anew_when_what_it_is_made_with_changes(constant, lab,
     asked = []
     real = controls.train
     monkeypatch.setattr(controls, "train", lambda *args, **how: asked.append(1) or real(*args, **how))
-    controls.fitted(name, lab, 0, controls.SEARCH[2])
+    controls.fitted(name, lab, 0, controls.SEARCH[-1])
     asked.clear()
     if constant == "options":
         monkeypatch.setitem(_arms.ARMS, name, _arms.Arm("pca", shaped=True))
     else:
         monkeypatch.setattr(_arms, constant, CONSTANTS[constant])
     try:
-        controls.fitted(name, lab, 0, controls.SEARCH[2])
+        controls.fitted(name, lab, 0, controls.SEARCH[-1])
     except RuntimeError:  # weights of another shape than the network that is built
         pass
     assert asked

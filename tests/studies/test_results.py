@@ -61,8 +61,8 @@ def test_the_tables_of_the_contestants_are_those_of_the_results(mark):
 
 @pytest.mark.parametrize("name", ["controls", "labels", "real"])
 def test_the_tables_of_the_fresh_patients_and_of_real_slices_are_those_of_the_results(name):
-    for mark, table in import_module(f"studies.{name}").tables(BOARD[name]).items():
-        assert block(mark) == table
+    for mark, text in import_module(f"studies.{name}").tables(BOARD[name]).items():
+        assert block(mark) == text
 
 
 @pytest.mark.parametrize("name", ["controls", "labels", "real"])
@@ -73,9 +73,10 @@ def test_what_is_concluded_is_concluded_from_the_rows_that_are_committed(name):
     rows = {arm: row for board in boards for arm, row in board.items()}
     assert {arm for arm, _ in cells} == {*rows}
     for arm, row in rows.items():
-        table = _cells.table_of(cells, arm)
-        assert row["seeds"] == len(table) and row["by seed"] == pytest.approx(table.mean(1), abs=1e-4)
-        assert row["dice"]["low"] <= row["dice"]["mean"] == pytest.approx(table.mean(), abs=1e-4) <= row["dice"]["high"]
+        dice = _cells.table_of(cells, arm)
+        assert row["seeds"] == len(dice) and row["by seed"] == pytest.approx(dice.mean(1), abs=1e-4)
+        assert row["dice"]["low"] <= row["dice"]["mean"] <= row["dice"]["high"]
+        assert row["dice"]["mean"] == pytest.approx(dice.mean(), abs=1e-4)
 
 
 def test_the_fresh_patients_are_a_hundred_and_were_scored_by_every_arm():
