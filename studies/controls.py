@@ -1,6 +1,6 @@
 """What does the VAE itself bring? The same decoder on codes that have learned much, little or nothing.
 
-Every arm is trained until its curve is flat, by one loop and for as many steps. The U-Nets alone are given a choice of
+Every arm is trained by one loop and for as many steps, and its curve is kept. The U-Nets alone are given a choice of
 losses, by the old cohort's patients that nothing is learned from (the twelve that were tested often among them). The
 choices are written down before the 100 fresh patients of `studies._pool` are opened, and those are scored once.
 """
@@ -37,7 +37,7 @@ from studies._arms import (  # fmt: skip
 from vaelib import metrics
 from vaelib.cohort import Cohort
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import fingerprint, kept
+from vaelib.engine.checkpoints import fingerprint, kept, save
 from vaelib.engine.files import hash_of
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
@@ -150,6 +150,14 @@ def tested(cell: tuple[str, int], lab: Cohort, choices: dict[str, str], plan: di
     )
 
 
+def publish_code(lab: Cohort, name: str = "VAE, beta 0.001") -> None:
+    """Commit the VAE of an arm for notebook 06, in half precision, with its curve."""
+    vae, curve = vae_of(lab, SEEDS[0], ARMS[name].options)
+    said = {"cohort": "synthetic", "study": "python -m studies controls", "data": fingerprint(lab.train)}
+    said |= {"recipe": PLAN, "seed": SEEDS[0], "curve": curve}
+    save(studies.CHECKPOINTS / "06_code.safetensors", {"vae": vae}, half=True, **said)
+
+
 def foreseen(lab: Cohort, choices: dict[str, str], names: tuple[str, ...]) -> dict[str, float]:
     """Foresee how large a difference from patch PCA the fresh patients will show, by those of the old cohort."""
     val, dices = _cells.held_out(lab), {}
@@ -187,6 +195,7 @@ def run(
         }
         record["detectable"] = foreseen(lab, record["choices"], names)
         studies.write(STUDY, record)
+        publish_code(lab)
     _pool.patients(_pool.TEST, workers)
     todo = [(name, seed) for seed in seeds for name in names if seed == seeds[0] or name in HEADLINE]
     cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab, choices=record["choices"]), workers)

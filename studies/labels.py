@@ -24,7 +24,7 @@ from studies._arms import Reader, Scaled, labelled, predict, train, unlabelled, 
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, load_slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
+from vaelib.engine.checkpoints import kept, save
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units, decode, encode
@@ -69,6 +69,13 @@ def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) ->
     path = models_folder() / "labels" / f"vae_{len(images)}_{plan['VAE steps']}_{seed}.safetensors"
     found = kept(path, made_by, make)
     return found["vae"], found["curve"]
+
+
+def publish_code(lab: Cohort, images: np.ndarray) -> None:
+    """Commit the vector VAE that was trained to the end, in half precision, with its curve."""
+    vae, curve = vae_of(lab, images)
+    said = {"cohort": "synthetic", "study": "python -m studies labels", "slices": len(images), "curve": curve}
+    save(studies.CHECKPOINTS / "03_vae.safetensors", {"vae": vae}, half=True, recipe=PLAN, seed=0, **said)
 
 
 def linear(images: np.ndarray, numbers: int = NUMBERS) -> nn.Module:
@@ -162,6 +169,7 @@ def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
     record, cells = _cells.begin(STUDY, PLAN)
     images = scans(lab)
     record["scans"] = {"slices": len(images), "VAE's curve": vae_of(lab, images)[1]}
+    publish_code(lab, images)
     linear(images)
     seen = record.setdefault("curves", {})
     todo = [(arm, k) for k in LABELLED for arm in ARMS if f"{arm}, k={k}" not in seen]

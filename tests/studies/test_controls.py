@@ -38,6 +38,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
     monkeypatch.setattr(controls, "SEARCHED", NAMES[1:3])
+    monkeypatch.setattr(studies, "CHECKPOINTS", tmp_path / "checkpoints")
     options = [{"jittered": jittered, "overlap": overlap} for jittered, overlap in ((0, 0), (1, 0), (0, 1))]
     monkeypatch.setattr(controls, "SEARCH", options)
     monkeypatch.setattr(controls, "HEADLINE", NAMES[1:3])

@@ -50,6 +50,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(labels, "LABELLED", (1, 2))
     monkeypatch.setattr(labels, "models_folder", lambda: tmp_path / "models")
     monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(studies, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "patients", patients_with(KEPT))
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
