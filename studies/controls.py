@@ -153,7 +153,11 @@ def tested(cell: tuple[str, int], lab: Cohort, choices: dict[str, str], plan: di
 def publish_code(lab: Cohort, name: str = "VAE, beta 0.001") -> None:
     """Commit the VAE of an arm for notebook 06, in half precision, with its curve."""
     vae, curve = vae_of(lab, SEEDS[0], ARMS[name].options)
-    said = {"cohort": "synthetic", "study": "python -m studies controls", "data": fingerprint(lab.train)}
+    said: dict[str, Any] = {
+        "cohort": "synthetic",
+        "study": "python -m studies controls",
+        "data": fingerprint(lab.train),
+    }
     said |= {"recipe": PLAN, "seed": SEEDS[0], "curve": curve}
     save(studies.CHECKPOINTS / "06_code.safetensors", {"vae": vae}, half=True, **said)
 

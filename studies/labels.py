@@ -74,7 +74,12 @@ def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) ->
 def publish_code(lab: Cohort, images: np.ndarray) -> None:
     """Commit the vector VAE that was trained to the end, in half precision, with its curve."""
     vae, curve = vae_of(lab, images)
-    said = {"cohort": "synthetic", "study": "python -m studies labels", "slices": len(images), "curve": curve}
+    said: dict[str, Any] = {
+        "cohort": "synthetic",
+        "study": "python -m studies labels",
+        "slices": len(images),
+        "curve": curve,
+    }
     save(studies.CHECKPOINTS / "03_vae.safetensors", {"vae": vae}, half=True, recipe=PLAN, seed=0, **said)
 
 
