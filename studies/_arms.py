@@ -246,9 +246,3 @@ def build(
 def with_neighbours(s: Slices, reach: int = 1) -> Tensor:
     """Put each slice between its neighbours: (N, 2 * reach + 1, H, W)."""
     return torch.from_numpy(s.images[:])[:, 0][torch.from_numpy(rows_near(s, reach))]
-
-
-@torch.no_grad()
-def predict(model: nn.Module, x: Tensor, batch: int = 128) -> np.ndarray:
-    """Predict probabilities (N, 1, H, W) for slices between their neighbours (N, K, H, W)."""
-    return torch.cat([torch.sigmoid(model(part)) for part in x.split(batch)]).numpy()

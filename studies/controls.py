@@ -28,7 +28,6 @@ from studies._arms import (  # fmt: skip
     build,
     labelled,
     made_with,
-    predict,
     scaled,
     train,
     unlabelled,
@@ -41,7 +40,7 @@ from vaelib.engine.checkpoints import fingerprint, kept, save
 from vaelib.engine.files import hash_of
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
-from vaelib.latent import active_units
+from vaelib.latent import active_units, decode
 from vaelib.losses import kl, l2, mask_loss
 from vaelib.rivals import parameters
 from vaelib.spatial import ResidualVAE
@@ -117,7 +116,7 @@ def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = PLAN) 
         shown = with_neighbours(val)
 
         def look() -> dict:
-            on_val = predict(model, shown)
+            on_val = decode(model, shown)
             cut = metrics.choose(on_val, val)
             return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
 
@@ -145,9 +144,7 @@ def tested(cell: tuple[str, int], lab: Cohort, choices: dict[str, str], plan: di
     torch.set_num_threads(1)
     model, facts = fitted(cell[0], lab, cell[1], SEARCH[int(choices[cell[0]])], plan)
     fresh = _pool.patients(_pool.TEST)
-    return _cells.measure(
-        predict(model, with_neighbours(fresh.slices)), facts["threshold"], fresh.slices, fresh.spacing
-    )
+    return _cells.measure(decode(model, with_neighbours(fresh.slices)), facts["threshold"], fresh.slices, fresh.spacing)
 
 
 def publish_code(lab: Cohort, name: str = "VAE, beta 0.001") -> None:
@@ -167,7 +164,7 @@ def foreseen(lab: Cohort, choices: dict[str, str], names: tuple[str, ...]) -> di
     val, dices = _cells.held_out(lab), {}
     for name in {BASE, *HEADLINE} & {*names}:
         model, facts = fitted(name, lab, SEEDS[0], SEARCH[int(choices[name])])
-        dices[name] = metrics.dice_per_patient(predict(model, with_neighbours(val)), facts["threshold"], val)
+        dices[name] = metrics.dice_per_patient(decode(model, with_neighbours(val)), facts["threshold"], val)
     base = dices.pop(BASE, None)
     return (
         {}

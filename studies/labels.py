@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import studies
 from studies import _cells, _pool
-from studies._arms import Reader, Scaled, labelled, predict, train, unlabelled, with_neighbours
+from studies._arms import Reader, Scaled, labelled, train, unlabelled, with_neighbours
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, load_slices
 from vaelib.cohorts.layout import models_folder
@@ -28,7 +28,7 @@ from vaelib.engine.checkpoints import kept, save
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units, decode, encode
-from vaelib.losses import l2, mask_loss
+from vaelib.losses import kl, l2, mask_loss
 from vaelib.rivals import UNet
 from vaelib.training import copies_of
 from vaelib.vae import VAE, Decoder
@@ -60,8 +60,8 @@ def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) ->
         def look() -> dict:
             mu, logvar = encode(vae, lab.val.images)
             error = l2(torch.from_numpy(decode(vae.decoder, mu)), torch.from_numpy(lab.val.images)).item()
-            nats = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(1).mean()
-            return {"error": error, "kl": float(nats), "active": int(active_units(mu).sum())}
+            nats = kl(torch.from_numpy(mu), torch.from_numpy(logvar)).item()
+            return {"error": error, "kl": nats, "active": int(active_units(mu).sum())}
 
         return {"vae": vae, "curve": train(vae, unlabelled(plan["beta"]), [torch.from_numpy(images)], look=look, **how)}
 
@@ -127,7 +127,7 @@ def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, pl
         data = [with_neighbours(few, reach), torch.from_numpy(few.masks)]
         curve = train(model, labelled(jittered=False, overlap=False), data, look=seen, **how)
     model.eval()
-    return model, reach, metrics.choose(predict(model, with_neighbours(few, reach)), few), curve
+    return model, reach, metrics.choose(decode(model, with_neighbours(few, reach)), few), curve
 
 
 def drawn(k: int, draw: int) -> list[int]:
@@ -141,7 +141,7 @@ def curve(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> list[dict]:
     (arm, k), images, val = cell, scans(lab), _cells.held_out(lab)
 
     def look(model: nn.Module, reach: int) -> dict:
-        on_val = predict(model.eval(), with_neighbours(val, reach))
+        on_val = decode(model.eval(), with_neighbours(val, reach))
         return {"dice": float(metrics.dice_per_patient(on_val, metrics.choose(on_val, val), val).mean())}
 
     names = [str(name) for name in np.random.default_rng(0).permutation(lab.parts["train"])[:k]]
@@ -157,7 +157,7 @@ def tested(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:
     codes, few = codes_of(lab, images, plan, arm), _pool.patients(drawn(int(k), cell[1])).slices
     model, reach, cut, _ = fitted(arm, codes, images, few, cell[1], plan)
     fresh = _pool.patients(_pool.TEST)
-    return _cells.measure(predict(model, with_neighbours(fresh.slices, reach)), cut, fresh.slices, fresh.spacing)
+    return _cells.measure(decode(model, with_neighbours(fresh.slices, reach)), cut, fresh.slices, fresh.spacing)
 
 
 def codes_of(lab: Cohort, images: np.ndarray, plan: dict, arm: str) -> dict[str, nn.Module]:

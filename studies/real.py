@@ -24,6 +24,7 @@ from vaelib.engine.checkpoints import fingerprint
 from vaelib.engine.errors import InputError
 from vaelib.engine.rows import mean
 from vaelib.engine.shards import prepare
+from vaelib.latent import decode
 from vaelib.levels import downscale
 from vaelib.vae import VAE, Decoder
 
@@ -71,13 +72,12 @@ def read_folder(folder: str | Path) -> Slices:
 def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
-            if picture.mode[0] in "IF":
-                raise InputError(f"{path}: has more than 8 bits a pixel; clip HU to 0 to 255, and write it anew")
-            return np.asarray(picture.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+            deep, array = picture.mode[0] in "IF", np.asarray(picture.convert("L"))
+    except (OSError, SyntaxError, ValueError):
         raise InputError(f"{path}: cannot be read as a picture; fetch it again, or take it out") from None
+    if deep:
+        raise InputError(f"{path}: has more than 8 bits a pixel; clip HU to 0 to 255, and write it anew")
+    return array
 
 
 def _small(path: Path, array: np.ndarray) -> np.ndarray:
@@ -111,13 +111,13 @@ def code_of(kind: str, train: Slices, seed: int, plan: dict) -> nn.Module:
     """Make a code from slices alone: the VAE's own encoder, trained to the end; the linear one; an untrained one."""
     torch.manual_seed(seed)
     images = torch.from_numpy(train.images)
+    if kind == "patch PCA":
+        return _arms.patches(images)
     start, how = float(images.mean()), {"steps": plan["VAE steps"], "batch": plan["batch"], "lr": plan["lr"]}
     if kind == "vector VAE":
         vae, beta = VAE(latent=plan["vector"], start=start), plan["vector's beta"]
     else:
         vae, beta = _arms.ResidualVAE(latent=_arms.NUMBERS, grid=_arms.GRID, start=start), plan["beta"]
-    if kind == "patch PCA":
-        return _arms.patches(images)
     if kind != "untrained encoder":
         _arms.train(vae, _arms.unlabelled(beta), [images], seed=seed, **how)
     return vae.encoder
@@ -157,7 +157,7 @@ def tested(cell: tuple[str, int], real: Slices, carried: Slices, plan: dict = PL
         code = made if of or kind in ("U-Net", "mean mask") else code_of(kind, train, seed, plan)
         model = whole or (network(arm, code, train, seed, plan) if arm != "mean mask" else None)
         atlas = train.masks[:].mean(0)
-        maps = [_arms.predict(model, torch.from_numpy(s.images)) if model else np.broadcast_to(atlas, s.masks.shape)
+        maps = [decode(model, torch.from_numpy(s.images)) if model else np.broadcast_to(atlas, s.masks.shape)
                 for s in (train, test)]  # fmt: skip
         dices = metrics.dice_per_patient(maps[1], metrics.choose(maps[0], train), test)
         out |= {name: {"dice": float(value)} for name, value in zip(test.rows, dices, strict=True)}

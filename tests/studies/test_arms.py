@@ -7,8 +7,9 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from studies import _arms
-from studies._arms import ARMS, Reader, Scaled, build, labelled, predict, train, unlabelled, with_neighbours
+from studies._arms import ARMS, Reader, Scaled, build, labelled, train, unlabelled, with_neighbours
 from vaelib.cohort import Slices
+from vaelib.latent import decode
 from vaelib.rivals import UNet, parameters
 from vaelib.spatial import ResidualVAE
 from vaelib.training import augment
@@ -116,7 +117,7 @@ def test_arms_of_one_seed_begin_with_the_same_weights_and_other_seeds_with_other
 
 def test_before_training_every_pixel_is_as_likely_as_the_prevalence(s):
     prevalence = float(s.masks.mean())
-    found = predict(made("lossless pixels", s), with_neighbours(s), batch=3)
+    found = decode(made("lossless pixels", s), with_neighbours(s), batch_size=3)
     assert found.shape == s.masks.shape and 0 < found.min() and found.max() < 1
     assert np.median(found) == pytest.approx(prevalence, rel=0.5)
 
