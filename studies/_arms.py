@@ -194,6 +194,11 @@ def labelled(jittered: bool, overlap: bool, joint: float | None = None) -> Losse
     return losses
 
 
+def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
+    """Take the cross-entropy of a decoder on pairs of code and mask."""
+    return mask_loss(model(batch[0]), batch[1])
+
+
 def patches(images: Tensor, numbers: int = NUMBERS) -> nn.Conv2d:
     """Make the linear code: principal components of patches of 4 x 4 pixels, as a convolution of stride 4."""
     side = SIDE // GRID

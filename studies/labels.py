@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import studies
 from studies import _cells, _pool
-from studies._arms import Reader, Scaled, labelled, train, unlabelled, with_neighbours
+from studies._arms import Reader, Scaled, labelled, of_pairs, train, unlabelled, with_neighbours
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, load_slices
 from vaelib.cohorts.layout import models_folder
@@ -28,7 +28,7 @@ from vaelib.engine.checkpoints import kept, save
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units, decode, encode
-from vaelib.losses import kl, l2, mask_loss
+from vaelib.losses import kl, l2
 from vaelib.rivals import UNet
 from vaelib.training import copies_of
 from vaelib.vae import VAE, Decoder
@@ -106,11 +106,6 @@ def reader(arm: str, codes: dict[str, nn.Module], images: Tensor, prevalence: fl
     code = Scaled(copy.deepcopy(codes["VAE" if shaped else arm]), images)  # others read it too
     code.requires_grad_(shaped)
     return Reader(code, Decoder(SIDE, latent=NUMBERS, start=prevalence), shaped)
-
-
-def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
-    """Take the cross-entropy of a decoder on pairs of code and mask."""
-    return mask_loss(model(batch[0]), batch[1])
 
 
 def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, plan: dict, look: Any = None) -> tuple:

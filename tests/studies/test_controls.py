@@ -9,7 +9,7 @@ import torch
 from test_arms import slices
 
 import studies
-from studies import _arms, _cells, _pool, controls
+from studies import _arms, _cells, _fit, _pool, controls
 from vaelib import metrics
 from vaelib.engine.files import json_ready
 from vaelib.latent import decode
@@ -34,7 +34,7 @@ def lab(tmp_path, monkeypatch):
     held = {"val": slices("c", seed=1), "both": slices("c", "d", seed=2)}
     monkeypatch.setattr(_cells, "load_slices", lambda shards, names, level: held["both"])
     monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(controls, "models_folder", lambda: tmp_path / "models")
+    monkeypatch.setattr(_fit, "models_folder", lambda: tmp_path / "models")
     monkeypatch.setattr(_pool, "patients", patients)
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
@@ -59,7 +59,7 @@ def no_training(monkeypatch):
     """From when it is called, whatever would train fails."""
 
     def stop():
-        monkeypatch.setattr(controls, "train", None)
+        monkeypatch.setattr(_fit, "train", None)
 
     return stop
 
@@ -106,7 +106,7 @@ def test_a_run_searches_writes_its_choices_down_and_only_then_opens_the_fresh_pa
 def test_seeds_that_come_later_are_added(lab, monkeypatch):
     run(lab, names=NAMES[:3], seeds=(0,))
     asked = []
-    real = controls.fitted
+    real = _fit.fitted
     monkeypatch.setattr(controls, "fitted", lambda *how: asked.append((how[0], how[2])) or real(*how))
     run(lab, names=NAMES[:3], seeds=(0, 1))
     assert asked == [(name, 1) for name in NAMES[1:3]]
@@ -177,19 +177,19 @@ def test_a_plan_that_changes_begins_anew(lab, monkeypatch):
 
 @pytest.mark.parametrize("name", _arms.ARMS)
 def test_every_arm_is_trained_kept_and_found_again_with_the_same_predictions(name, lab, no_training):
-    model, facts = controls.fitted(name, lab, 0, controls.SEARCH[-1])
+    model, facts = _fit.fitted(name, lab, 0, controls.SEARCH[-1])
     x = _arms.with_neighbours(lab.val)
     first = decode(model, x)
     assert first.shape == lab.val.masks.shape and 0 <= first.min() < first.max() <= 1 and not model.training
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
     no_training()
-    again, same = controls.fitted(name, lab, 0, controls.SEARCH[-1])
+    again, same = _fit.fitted(name, lab, 0, controls.SEARCH[-1])
     assert same == facts
     np.testing.assert_array_equal(decode(again, x), first)
 
 
 def test_the_threshold_is_the_best_on_old_held_out_patients(lab):
-    model, facts = controls.fitted("patch PCA", lab, 0, controls.SEARCH[0])
+    model, facts = _fit.fitted("patch PCA", lab, 0, controls.SEARCH[0])
     held = _cells.held_out(lab)
     on_held = decode(model, _arms.with_neighbours(held))
     assert facts["threshold"] == pytest.approx(metrics.choose(on_held, held))
@@ -198,7 +198,7 @@ def test_the_threshold_is_the_best_on_old_held_out_patients(lab):
 
 
 def test_fresh_patients_are_scored_at_the_threshold_that_was_chosen_before(lab, monkeypatch):
-    _, facts = controls.fitted("U-Net", lab, 1, controls.SEARCH[1])
+    _, facts = _fit.fitted("U-Net", lab, 1, controls.SEARCH[1])
     cuts = []
     monkeypatch.setattr(_cells, "measure", lambda p, cut, s, spacing: cuts.append(cut) or s.patient[0])
     monkeypatch.setattr(metrics, "choose", None)  # nothing is chosen any more
@@ -208,30 +208,30 @@ def test_fresh_patients_are_scored_at_the_threshold_that_was_chosen_before(lab, 
 
 def test_arms_that_read_one_vae_share_it_and_another_seed_or_code_has_its_own(lab, tmp_path):
     for name in ("VAE, beta 0.001", "VAE, then fine-tuned", "latent to mask latent", "VAE of masked slices"):
-        controls.vae_of(lab, 0, _arms.ARMS[name].options)
+        _fit.vae_of(lab, 0, _arms.ARMS[name].options)
     assert len([*(tmp_path / "models" / "controls").glob("vae_*")]) == 2
-    controls.vae_of(lab, 1, _arms.ARMS["VAE, beta 0.001"].options)
+    _fit.vae_of(lab, 1, _arms.ARMS["VAE, beta 0.001"].options)
     assert len([*(tmp_path / "models" / "controls").glob("vae_*")]) == 3
 
 
 def test_fine_tuning_leaves_the_vae_that_others_read_as_it_was(lab, no_training):
     options = _arms.ARMS["VAE, beta 0.001"].options
-    before = [p.clone() for p in controls.vae_of(lab, 0, options)[0].parameters()]
-    controls.fitted("VAE, then fine-tuned", lab, 0, controls.SEARCH[0])
+    before = [p.clone() for p in _fit.vae_of(lab, 0, options)[0].parameters()]
+    _fit.fitted("VAE, then fine-tuned", lab, 0, controls.SEARCH[0])
     no_training()
-    after = controls.vae_of(lab, 0, options)[0].parameters()
+    after = _fit.vae_of(lab, 0, options)[0].parameters()
     assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_an_arm_is_trained_anew_when_its_data_change(part, lab, no_training):
-    controls.fitted("patch PCA", lab, 0, controls.SEARCH[0])
+    _fit.fitted("patch PCA", lab, 0, controls.SEARCH[0])
     array = getattr(lab.train, part).copy()
     array[0] = array[-1] / 2
     lab.train = lab.train._replace(**{part: array})
     no_training()
     with pytest.raises(TypeError):
-        controls.fitted("patch PCA", lab, 0, controls.SEARCH[0])
+        _fit.fitted("patch PCA", lab, 0, controls.SEARCH[0])
 
 
 CONSTANTS = {"OVERLAP": 3.0, "JOINT": 0.5, "HIDDEN": 0.1, "HEAD": _arms.HEAD | {"blocks": 4, "channels": 25}}
@@ -241,16 +241,16 @@ CONSTANTS = {"OVERLAP": 3.0, "JOINT": 0.5, "HIDDEN": 0.1, "HEAD": _arms.HEAD | {
 def test_an_arm_is_trained_anew_when_what_it_is_made_with_changes(constant, lab, monkeypatch):
     name = {"JOINT": "VAE and mask together", "HIDDEN": "VAE of masked slices"}.get(constant, "patch PCA")
     asked = []
-    real = controls.train
-    monkeypatch.setattr(controls, "train", lambda *args, **how: asked.append(1) or real(*args, **how))
-    controls.fitted(name, lab, 0, controls.SEARCH[-1])
+    real = _fit.train
+    monkeypatch.setattr(_fit, "train", lambda *args, **how: asked.append(1) or real(*args, **how))
+    _fit.fitted(name, lab, 0, controls.SEARCH[-1])
     asked.clear()
     if constant == "options":
         monkeypatch.setitem(_arms.ARMS, name, _arms.Arm("pca", shaped=True))
     else:
         monkeypatch.setattr(_arms, constant, CONSTANTS[constant])
     try:
-        controls.fitted(name, lab, 0, controls.SEARCH[-1])
+        _fit.fitted(name, lab, 0, controls.SEARCH[-1])
     except RuntimeError:  # weights of another shape than the network that is built
         pass
     assert asked
@@ -269,6 +269,6 @@ def test_the_curve_of_an_autoencoder_is_of_the_code_that_its_decoder_was_trained
         seen.append(look()["error"])
         return []
 
-    monkeypatch.setattr(controls, "train", train)
-    controls.vae_of(lab, 0, _arms.ARMS["autoencoder"].options)
+    monkeypatch.setattr(_fit, "train", train)
+    _fit.vae_of(lab, 0, _arms.ARMS["autoencoder"].options)
     assert seen[0] == pytest.approx(seen[1], rel=1e-3)

@@ -1,0 +1,213 @@
+"""How does the mask depend on how many numbers a slice is told by? VAE, autoencoder and linear codes at equal rates.
+
+A vector has 16, 64 or 256 numbers for a slice and is read alone; a code of 16 x 16 places has one number at each, or
+eight, as in the controls, and is read from three slices. So arms compare at one rate and shape. Codes and decoders
+learn from the old training patients, and no choice is made: recipes are those of few labels and of controls. Beside
+the Dice of the 100 fresh patients stands what the code's own decoder draws: PSNR, SSIM (Wang et al., IEEE Trans Image
+Process 2004;13:600), and for a VAE the bits of its KL per pixel.
+"""
+
+import copy
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import SSIMMetric
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+import studies
+from studies import _cells, _pool
+from studies._arms import (  # fmt: skip
+    GRID,
+    HEAD,
+    SIDE,
+    Reader,
+    Scaled,
+    labelled,
+    of_pairs,
+    patches,
+    scaled,
+    train,
+    unlabelled,
+    with_neighbours,
+)
+from vaelib import metrics
+from vaelib.cohort import Cohort
+from vaelib.engine.checkpoints import load
+from vaelib.engine.rows import mean
+from vaelib.engine.workers import map_in_processes
+from vaelib.latent import decode
+from vaelib.losses import kl
+from vaelib.spatial import ResidualDecoder, ResidualVAE
+from vaelib.training import copies_of
+from vaelib.vae import VAE, Decoder
+
+STUDY, SEED = "rate", 0
+VECTORS, PLACES = (16, 64, 256), (1, 8)  # numbers a slice, and numbers at each of 16 x 16 places
+KINDS = {"vector": ("PCA", "VAE", "autoencoder"), "in place": ("patch PCA", "spatial VAE")}
+ARMS = {
+    f"{kind}, {n} numbers": (kind, n, shape)
+    for shape, each in (("vector", VECTORS), ("in place", [GRID**2 * k for k in PLACES]))
+    for n in each
+    for kind in KINDS[shape]
+    if kind != "autoencoder" or n == 64
+}
+OF_CONTROLS = {"patch PCA, 2048 numbers": "patch PCA", "spatial VAE, 2048 numbers": "VAE, beta 0.001"}  # not made anew
+PLAN: dict[str, Any] = {
+    "vector": {"VAE steps": 12000, "VAE batch": 32, "beta": 1e-2, "steps": 6000, "batch": 32, "lr": 1e-3},
+    "in place": {"VAE steps": 6000, "VAE batch": 16, "beta": 1e-3, "steps": 4000, "batch": 16, "lr": 2e-3},
+    "copies": 24,
+}  # fmt: skip
+
+
+class Linear(nn.Module):
+    """A linear code, and the picture that is drawn from it: principal components of slices, or of patches."""
+
+    def __init__(self, images: np.ndarray, numbers: int, shape: str):
+        super().__init__()
+        if shape == "in place":
+            self.net: nn.Module = patches(torch.from_numpy(images), numbers // GRID**2)
+            tiles = torch.from_numpy(images).unfold(2, 4, 4).unfold(3, 4, 4)
+            self.register_buffer("mean", tiles.mean((0, 1, 2, 3)).repeat(GRID, GRID)[None, None])
+        else:
+            fitted = PCA(numbers, svd_solver="randomized", random_state=SEED).fit(images.reshape(len(images), -1))
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, numbers, bias=False))
+            self.net[1].weight = nn.Parameter(torch.from_numpy(fitted.components_.astype(np.float32)))
+            self.register_buffer("mean", torch.from_numpy(fitted.mean_.astype(np.float32)).reshape(1, 1, SIDE, SIDE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Code images (N, 1, H, W) as (N, C) or (N, C, g, g)."""
+        return self.net(x - self.mean)
+
+    def redraw(self, x: Tensor) -> Tensor:
+        """Draw images anew from their codes."""
+        z = self(x)
+        if z.ndim == 4:
+            return nn.functional.conv_transpose2d(z, self.net.weight, stride=SIDE // GRID) + self.mean
+        return (z @ self.net[1].weight).reshape(x.shape) + self.mean
+
+
+def code_of(arm: str, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, nn.Module | None]:
+    """Make the code of an arm from slices alone, and the VAE that it is of, if it is of one."""
+    kind, numbers, shape = ARMS[arm]
+    images, how = lab.train.images[:], plan[shape]
+    if kind.endswith("PCA"):
+        return Linear(images, numbers, shape).requires_grad_(False), None
+    torch.manual_seed(SEED)
+    start = float(images.mean())
+    vae = (
+        VAE(SIDE, latent=numbers, start=start)
+        if shape == "vector"
+        else ResidualVAE(SIDE, latent=numbers // GRID**2, grid=GRID, start=start)
+    )
+    losses = unlabelled(None if kind == "autoencoder" else how["beta"])
+    train(vae, losses, [torch.from_numpy(images)], steps=how["VAE steps"], seed=SEED, batch=how["VAE batch"],
+          lr=how["lr"])  # fmt: skip
+    return vae.encoder, vae
+
+
+@torch.no_grad()
+def redrawn(arm: str, code: nn.Module, vae: Any, images: Tensor) -> dict[str, float]:
+    """Measure what a code's own decoder draws: PSNR in dB, SSIM, and for a VAE the bits of its KL per pixel."""
+    shown, nats = [], 0.0
+    for x in images.split(256):
+        if isinstance(code, Linear):
+            shown.append(code.redraw(x))
+        else:
+            mu, logvar = code(x)
+            shown.append(vae.decode(scaled(mu) if ARMS[arm][0] == "autoencoder" else mu))
+            nats += kl(mu, logvar).item() * len(x)
+    y = torch.cat(shown).clamp(0, 1)
+    error = ((y - images) ** 2).mean((1, 2, 3))
+    found = {"PSNR": float((-10 * error.log10()).mean()), "SSIM": float(SSIMMetric(2, win_size=7)(y, images).mean())}
+    bits = {"bits per pixel": float(nats / len(images) / np.log(2) / SIDE**2)} if "VAE" in arm else {}
+    return found | bits
+
+
+def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, int, list[dict]]:
+    """Train the mask decoder on the frozen code: the network, how many neighbours it reads, and its curve."""
+    numbers, shape = ARMS[arm][1:]
+    images, val, reach = torch.from_numpy(lab.train.images[:]), _cells.held_out(lab), int(shape != "vector")
+    code, start, shown = Scaled(code, images).requires_grad_(False), mean(lab.train.masks), with_neighbours(val, reach)
+    how = {name: plan[shape][name] for name in ("steps", "batch", "lr")} | {"seed": SEED, "every": 1000}
+    torch.manual_seed(SEED)
+    head = (
+        Decoder(SIDE, latent=numbers, start=start)
+        if shape == "vector"
+        else ResidualDecoder(latent=3 * numbers // GRID**2, start=start, **HEAD)
+    )
+    model = Reader(code, head, shaped=False)
+
+    def look() -> dict:
+        on_val = decode(model.eval(), shown)
+        cut = metrics.choose(on_val, val)
+        return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
+
+    if shape == "vector":  # the code stays as it is: it is computed once
+        pairs = copies_of(lab.train.images[:], lab.train.masks[:], plan["copies"], SEED)
+        with torch.no_grad():
+            data = [torch.cat([code(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
+        return model, reach, train(model.head, of_pairs, data, look=look, **how)
+    data = [with_neighbours(lab.train), torch.from_numpy(lab.train.masks[:])]
+    return model, reach, train(model, labelled(jittered=False, overlap=False), data, look=look, **how)
+
+
+def tested(cell: _cells.Cell, lab: Cohort, plan: dict = PLAN) -> tuple[dict, dict]:
+    """Train an arm, and score it on the fresh patients: facts, and the measures by patient."""
+    torch.set_num_threads(1)
+    arm, began, fresh = cell[0], time.process_time(), _pool.patients(_pool.TEST)
+    code, vae = code_of(arm, lab, plan)
+    facts: dict[str, Any] = redrawn(arm, copy.deepcopy(code), vae, torch.from_numpy(fresh.slices.images))
+    model, reach, curve = read_by(arm, code, lab, plan)
+    facts |= {"curve": curve, "cpu seconds": round(time.process_time() - began)}
+    found = decode(model.eval(), with_neighbours(fresh.slices, reach))
+    return facts, _cells.measure(found, curve[-1]["threshold"], fresh.slices, fresh.spacing)
+
+
+def from_controls(lab: Cohort, cells: _cells.Cells, facts: dict) -> None:
+    """Take the scores of the codes that the controls have, and measure what these draw."""
+    theirs, images = _cells.read_cells("controls"), torch.from_numpy(_pool.patients(_pool.TEST).slices.images)
+    vae = load(studies.CHECKPOINTS / "06_code.safetensors", "vae")[0]["vae"].float()
+    for arm, name in OF_CONTROLS.items():
+        code = vae.encoder if "VAE" in arm else code_of(arm, lab)[0]
+        cells[arm, SEED], facts[arm] = theirs[name, SEED], redrawn(arm, code, vae, images)
+
+
+def run(lab: Cohort, workers: int | None = None) -> dict:
+    """Train and score every arm that the controls have not; what is there already is kept."""
+    _pool.refuse_others(lab)
+    record, cells = _cells.begin(STUDY, PLAN)
+    facts = record.setdefault("facts", {})
+    left = [(arm, SEED) for arm in ARMS if arm not in OF_CONTROLS and ((arm, SEED) not in cells or arm not in facts)]
+    for cell, (fact, scores) in zip(
+        left, map_in_processes(partial(tested, lab=lab), left, workers=workers), strict=True
+    ):
+        facts[cell[0]], cells[cell] = fact, scores
+        studies.write(STUDY, record)
+        _cells.write_cells(STUDY, cells)
+    from_controls(lab, cells, facts)
+    _cells.write_cells(STUDY, cells)
+    cells, found = _cells.read_cells(STUDY), {}
+    for shape, (linear, *learned) in KINDS.items():
+        for n in dict.fromkeys(n for _, n, at in ARMS.values() if at == shape):
+            names = [f"{kind}, {n} numbers" for kind in (linear, *learned)]
+            found |= _cells.compare(cells, names[0], names)
+    return record | {"arms": found}
+
+
+def tables(record: dict) -> dict[str, str]:
+    """Make the table of rates: every code by its numbers for a slice."""
+    lines = [
+        "| code of a slice | Dice at 64 | minus the linear code | PSNR (dB) | SSIM | KL, bits a pixel |",
+        "|" + 6 * "---|",
+    ]
+    for arm, row in record["arms"].items():
+        gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
+        fact = record["facts"][arm]
+        bits = f"{fact['bits per pixel']:.3f}" if "bits per pixel" in fact else ""
+        cells = [arm, studies.cell(row["dice"], ".3f"), gap, f"{fact['PSNR']:.1f}", f"{fact['SSIM']:.2f}", bits]
+        lines.append("| " + " | ".join(cells) + " |")
+    return {"rate": "\n".join(lines)}
