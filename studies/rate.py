@@ -1,10 +1,11 @@
 """How does the mask depend on how many numbers a slice is told by? VAE, autoencoder and linear codes at equal rates.
 
 A vector has 16, 64 or 256 numbers for a slice and is read alone; a code of 16 x 16 places has one number at each, or
-eight, as in the controls, and is read from three slices. So arms compare at one rate and shape. Codes and decoders
-learn from the old training patients, and no choice is made: recipes are those of few labels and of controls. Beside
-the Dice of the 100 fresh patients stands what the code's own decoder draws: PSNR, SSIM (Wang et al., IEEE Trans Image
-Process 2004;13:600), and for a VAE the bits of its KL per pixel.
+eight, as in the controls, and is read from three slices. So arms compare at one rate and shape. At 64 numbers the
+ladder of lesson 05 is climbed anew. Codes and decoders learn from the old training patients, and no choice is made:
+recipes are those of few labels and of controls. Beside the Dice of the 100 fresh patients stands what the code's own
+decoder draws: PSNR, SSIM (Wang et al., IEEE Trans Image Process 2004;13:600), and for a VAE the bits of its KL per
+pixel.
 """
 
 import copy
@@ -47,13 +48,14 @@ from vaelib.vae import VAE, Decoder
 
 STUDY, SEED = "rate", 0
 VECTORS, PLACES = (16, 64, 256), (1, 8)  # numbers a slice, and numbers at each of 16 x 16 places
-KINDS = {"vector": ("PCA", "VAE", "autoencoder"), "in place": ("patch PCA", "spatial VAE")}
+LADDER = ("autoencoder", "untrained encoder", "same network, from labels")  # of lesson 05, at 64 numbers
+KINDS = {"vector": ("PCA", "VAE", *LADDER), "in place": ("patch PCA", "spatial VAE")}
 ARMS = {
     f"{kind}, {n} numbers": (kind, n, shape)
     for shape, each in (("vector", VECTORS), ("in place", [GRID**2 * k for k in PLACES]))
     for n in each
     for kind in KINDS[shape]
-    if kind != "autoencoder" or n == 64
+    if kind not in LADDER or n == 64
 }
 OF_CONTROLS = {"patch PCA, 2048 numbers": "patch PCA", "spatial VAE, 2048 numbers": "VAE, beta 0.001"}  # not made anew
 PLAN: dict[str, Any] = {
@@ -103,6 +105,8 @@ def code_of(arm: str, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, nn.Mod
         if shape == "vector"
         else ResidualVAE(SIDE, latent=numbers // GRID**2, grid=GRID, start=start)
     )
+    if kind in LADDER[1:]:
+        return vae.encoder, None
     losses = unlabelled(None if kind == "autoencoder" else how["beta"])
     train(vae, losses, [torch.from_numpy(images)], steps=how["VAE steps"], seed=SEED, batch=how["VAE batch"],
           lr=how["lr"])  # fmt: skip
@@ -111,7 +115,9 @@ def code_of(arm: str, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, nn.Mod
 
 @torch.no_grad()
 def redrawn(arm: str, code: nn.Module, vae: Any, images: Tensor) -> dict[str, float]:
-    """Measure what a code's own decoder draws: PSNR in dB, SSIM, and for a VAE the bits of its KL per pixel."""
+    """Measure what a code's own decoder draws, if it has one: PSNR in dB, SSIM, for a VAE the bits of KL per pixel."""
+    if ARMS[arm][0] in LADDER[1:]:
+        return {}
     shown, nats = [], 0.0
     for x in images.split(256):
         if isinstance(code, Linear):
@@ -129,9 +135,10 @@ def redrawn(arm: str, code: nn.Module, vae: Any, images: Tensor) -> dict[str, fl
 
 def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, int, list[dict]]:
     """Train the mask decoder on the frozen code: the network, how many neighbours it reads, and its curve."""
-    numbers, shape = ARMS[arm][1:]
+    kind, numbers, shape = ARMS[arm]
+    shaped = kind == LADDER[-1]
     images, val, reach = torch.from_numpy(lab.train.images[:]), _cells.held_out(lab), int(shape != "vector")
-    code, start, shown = Scaled(code, images).requires_grad_(False), mean(lab.train.masks), with_neighbours(val, reach)
+    code, start, shown = Scaled(code, images).requires_grad_(shaped), mean(lab.train.masks), with_neighbours(val, reach)
     how = {name: plan[shape][name] for name in ("steps", "batch", "lr")} | {"seed": SEED, "every": 1000}
     torch.manual_seed(SEED)
     head = (
@@ -139,19 +146,19 @@ def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[
         if shape == "vector"
         else ResidualDecoder(latent=3 * numbers // GRID**2, start=start, **HEAD)
     )
-    model = Reader(code, head, shaped=False)
+    model = Reader(code, head, shaped)
 
     def look() -> dict:
         on_val = decode(model.eval(), shown)
         cut = metrics.choose(on_val, val)
         return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
 
-    if shape == "vector":  # the code stays as it is: it is computed once
+    if shape == "vector" and not shaped:  # the code stays as it is: it is computed once
         pairs = copies_of(lab.train.images[:], lab.train.masks[:], plan["copies"], SEED)
         with torch.no_grad():
             data = [torch.cat([code(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
         return model, reach, train(model.head, of_pairs, data, look=look, **how)
-    data = [with_neighbours(lab.train), torch.from_numpy(lab.train.masks[:])]
+    data = [with_neighbours(lab.train, reach), torch.from_numpy(lab.train.masks[:])]
     return model, reach, train(model, labelled(jittered=False, overlap=False), data, look=look, **how)
 
 
@@ -208,6 +215,7 @@ def tables(record: dict) -> dict[str, str]:
         gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
         fact = record["facts"][arm]
         bits = f"{fact['bits per pixel']:.3f}" if "bits per pixel" in fact else ""
-        cells = [arm, studies.cell(row["dice"], ".3f"), gap, f"{fact['PSNR']:.1f}", f"{fact['SSIM']:.2f}", bits]
+        drawn = [f"{fact['PSNR']:.1f}", f"{fact['SSIM']:.2f}"] if "PSNR" in fact else ["", ""]
+        cells = [arm, studies.cell(row["dice"], ".3f"), gap, *drawn, bits]
         lines.append("| " + " | ".join(cells) + " |")
     return {"rate": "\n".join(lines)}

@@ -29,14 +29,14 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_pool, "patients", patients)
     monkeypatch.setattr(_pool, "TEST", range(2001, 2004))
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
-    few = {arm: how for arm, how in rate.ARMS.items() if how[1] in (16, 2048)}
+    few = {arm: how for arm, how in rate.ARMS.items() if how[1] in (16, 64, 2048)}
     monkeypatch.setattr(rate, "ARMS", few)
     save(tmp_path / "checkpoints" / "06_code.safetensors", {"vae": ResidualVAE(64, latent=8, grid=16)}, half=True)
     score = dict.fromkeys(_cells.MEASURES, 0.5)
     theirs = {(name, seed): {"x": score} for name in rate.OF_CONTROLS.values() for seed in (0, 1)}
     _cells.write_cells("controls", theirs)
-    parts = {"train": ["a"] * 9, "val": ["c"], "test": ["d"]}
-    return SimpleNamespace(train=slices(*"abcdefghi", count=2), parts=parts, shards=None, level=6)
+    parts = {"train": [*"abcdefghi"], "val": ["c"], "test": ["d"]}
+    return SimpleNamespace(train=slices(*"abcdefghi", count=8), parts=parts, shards=None, level=6)
 
 
 def test_the_linear_codes_are_principal_components_and_draw_what_scikit_learn_draws(lab):
@@ -73,7 +73,7 @@ def test_a_run_scores_every_arm_takes_the_rest_from_the_controls_and_trains_noth
     assert all(0 <= row["dice"] <= 1 for by in cells.values() for row in by.values())
     assert cells["patch PCA, 2048 numbers", 0] == {"x": dict.fromkeys(_cells.MEASURES, 0.5)}
     facts = record["facts"]
-    assert {*facts} == {*rate.ARMS} and all(np.isfinite(fact["PSNR"]) for fact in facts.values())
+    assert {*facts} == {*rate.ARMS} and all(np.isfinite(f["PSNR"]) for f in facts.values() if "PSNR" in f)
     assert all("bits per pixel" in facts[arm] for arm in rate.ARMS if "VAE" in arm)
     assert all(facts[arm]["curve"][-1]["steps"] == 2 for arm in rate.ARMS if arm not in rate.OF_CONTROLS)
     studies.write("rate", record)
@@ -82,6 +82,16 @@ def test_a_run_scores_every_arm_takes_the_rest_from_the_controls_and_trains_noth
     assert rate.run(lab, workers=1)["arms"] == record["arms"]
     text = rate.tables(record)["rate"]
     assert text.count("\n") == len(rate.ARMS) + 1 and "| PCA, 16 numbers |" in text
+
+
+def test_labels_shape_the_code_of_the_last_rung_and_no_other(lab):
+    for kind in rate.LADDER[1:]:
+        arm = f"{kind}, 64 numbers"
+        code, _ = rate.code_of(arm, lab)
+        before = [p.clone() for p in code.parameters()]
+        model, _, _ = rate.read_by(arm, code, lab)
+        same = all((a == b).all() for a, b in zip(before, model.code.net.parameters(), strict=True))
+        assert same == (kind != rate.LADDER[-1])
 
 
 def test_a_perfect_picture_has_a_high_psnr_and_an_ssim_of_one(lab):
