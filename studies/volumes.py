@@ -1,13 +1,17 @@
-"""What does a whole volume add to its slices? The 2D model stands beside a recurrent decoder and 3D convolutions.
+"""What does a whole volume add to its slices? The 2D model stands beside networks that see its neighbours.
 
-=====================  ==========================================================================================
-2D                     the method of this series, slice by slice
-2D, smoothed           the same probabilities, smoothed along z: what needs no training to agree with its neighbours
-recurrent              the same encoder; `SequenceDecoder` reads the latents of all slices of a patient
-2D at 32               the method of this series at 32 x 32
-3D at 32               the same classes with ``dims=3``, on the scan as a cube of 32
-ceiling of 32          the true occupancy at 32 x 32, put back: what no method at that size can pass
-=====================  ==========================================================================================
+=========================  =====================================================================================
+2D                         the method of this series, slice by slice
+2D, smoothed               the same probabilities, smoothed along z: agreement with neighbours without training
+recurrent                  the same encoder; `SequenceDecoder` reads the latents of all slices of a patient
+2D at 32                   the method of this series at 32 x 32
+3D at 32                   the same classes with ``dims=3``, on the scan as a cube of 32
+ceiling of 32              the true occupancy at 32 x 32, put back: what no method at that size can pass
+2D, three slices           the same encoder; a mask decoder reads the latents of a slice and both neighbours; one seed
+3D at 32, trained as 2D    3D with the passes, the moved copies and the in-plane augmentation of 2D at 32
+2D at 32, trained as 3D    2D at 32 with the passes of 3D at 32, augmented anew in each; one seed
+spatial, three slices      the spatial VAE of notebook 06, whose decoder reads three slices; one seed
+=========================  =====================================================================================
 
 All are scored at 64 x 64 on the patient's own slices; maps of 32 are enlarged first.
 """
@@ -22,6 +26,7 @@ import torch
 from torch import nn
 
 import studies
+from studies import _equal
 from studies._contestants import contestant
 from vaelib import metrics, recipes
 from vaelib.cohort import Cohort, Slices
@@ -44,6 +49,15 @@ from vaelib.vae import VAE, MaskDecoder
 LEVEL, COARSE, SEEDS = 6, 5, (0, 1, 2)
 SLICES, SMOOTHED, RECURRENT = "2D", "2D, smoothed", "recurrent"
 COARSE_SLICES, CUBES, CEILING = "2D at 32", "3D at 32", "ceiling of 32"
+THREE, SPATIAL = "2D, three slices", "spatial, three slices"
+AS_SLICES, AS_CUBES = "3D at 32, trained as 2D", "2D at 32, trained as 3D"
+FURTHER, ONCE = (THREE, SPATIAL, AS_SLICES, AS_CUBES), (THREE, SPATIAL, AS_CUBES)  # the latter of one seed
+RIVALS = {  # from whom each row is subtracted
+    SLICES: (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES, THREE, SPATIAL, AS_SLICES, AS_CUBES),
+    COARSE_SLICES: (CUBES, AS_SLICES, AS_CUBES),
+    THREE: (RECURRENT, SPATIAL, CUBES, AS_SLICES),
+    AS_CUBES: (CUBES,),
+}
 COPIES, MASK_EPOCHS = 8, 4  # of the recurrent decoder
 CUBE = {"channels": 8, "latent": 128, "beta": 0.01, "epochs": 200, "mask_epochs": 200}
 
@@ -125,41 +139,98 @@ def predictions(lab: Cohort, coarse: Cohort, seed: int) -> dict[str, dict]:
     return {name: by | {"parameters": parameters(nets)} for (name, by), nets in zip(out.items(), networks, strict=True)}
 
 
+def three(lab: Cohort, seed: int, vae: nn.Module) -> nn.Module:
+    """Train the decoder that reads the latents of three slices, or load it if it read this VAE."""
+    how = recipes.recipe("copies", "mask_epochs")
+    make = lambda: {"mask": _equal.three_slices(vae, lab.train, seed=seed, **how)}  # noqa: E731
+    return trained(THREE, seed, lab, how, make, vae)["mask"]
+
+
+def swapped(name: str, coarse: Cohort, seed: int) -> dict[str, nn.Module]:
+    """Train the networks of 3D by the recipe of 2D, or those of 2D by the recipe of 3D; or load them."""
+    by: dict = recipes.RECIPE if name == AS_SLICES else CUBE
+    shape: dict = recipes.recipe("channels", "latent", of=CUBE) if name == AS_SLICES else recipes.recipe("latent")
+    train: Callable[..., dict] = _equal.cubes_as_slices if name == AS_SLICES else _equal.slices_as_cubes
+    return trained(name, seed, coarse, by | shape, partial(train, coarse.train, seed=seed, recipe=by, **shape))
+
+
+def further(name: str, lab: Cohort, coarse: Cohort, seed: int) -> dict:
+    """Train or load one of the `FURTHER` rows: what `predictions` has of each arm."""
+    ask: Callable
+    if name == SPATIAL:
+        nets = contestant("spatial VAE, detached", lab, seed).networks
+        ask = lambda fine, _: recipes.predicted(nets["vae"], nets["mask"], fine)  # noqa: E731
+    elif name == THREE:
+        vae = by_slices(lab, seed)["vae"]
+        nets = {"vae": vae, "mask": three(lab, seed, vae)}
+        ask = lambda fine, _: _equal.predict_three(nets["vae"], nets["mask"], fine)  # noqa: E731
+    else:
+        nets = swapped(name, coarse, seed)
+        predict = Cubes(**nets).predict if name == AS_SLICES else partial(recipes.predicted, nets["vae"], nets["mask"])
+        ask = lambda _, rough: fullsize(predict(rough))  # noqa: E731
+    out = {part: ask(getattr(lab, part), getattr(coarse, part)) for part in ("val", "test")}
+    return out | {"parameters": parameters(nets)}
+
+
 def examine(shards: Path, probability: np.ndarray, threshold: float, slices: Slices) -> dict[str, list]:
-    """Measure Dice, HD95 in mm, and `metrics.consistency` of each patient: one list a measure."""
+    """Measure each patient by Dice, HD95, surface Dice, signed volume error and `metrics.consistency`: lists.
+
+    The volume is held against the occupancy, of which a mask holds more: that of the truth does too.
+    """
     out: dict[str, list] = {}
     for name, p in recipes.by_patient(probability, slices.patient):
-        mask, truth = p >= threshold, slices.masks[slices.patient == name, 0] >= metrics.TRUTH
-        spacing = metrics.spacing_at(shards, name, LEVEL)
+        mask, share = p >= threshold, slices.masks[slices.patient == name, 0]
+        truth, spacing = share >= metrics.TRUTH, metrics.spacing_at(shards, name, LEVEL)
         found = {"dice": metrics.dice(mask, truth), "hd95": metrics.hd95(mask, truth, spacing)}
+        found["surface dice 2 mm"] = metrics.surface_dice(mask, truth, spacing)
+        found["volume error"] = float(mask.sum() / share.sum() - 1)
         for key, value in (found | metrics.consistency(mask)).items():
             out.setdefault(key, []).append(value)
     return out
 
 
-def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
-    """Train what is missing, score everything, and commit the first 3D model."""
+def run(lab: Cohort, seeds: Sequence[int] = SEEDS, beside: dict | None = None) -> dict:
+    """Train what is missing, score everything, and commit the first 3D model.
+
+    With `beside`, an earlier record, its rows stay as they are: they are scored by the first seed alone, for the
+    measures and the differences that the record lacks.
+    """
     coarse, scores, facts = lab.at(COARSE), {}, {}
     for seed in seeds:
-        for name, arm in predictions(lab, coarse, seed).items():
+        first = seed == seeds[0]
+        arms = predictions(lab, coarse, seed) if first or not beside else {}
+        arms |= {n: further(n, lab, coarse, seed) for n in FURTHER if first or n not in ONCE}
+        for name, arm in arms.items():
             threshold = metrics.choose(arm["val"], lab.val)
             fact = facts.setdefault(name, {"parameters": arm["parameters"], "thresholds": []})
             fact["thresholds"].append(threshold)
             for measure, values in examine(lab.shards, arm["test"], threshold, lab.test).items():
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
-    record = {"seeds": list(seeds), "test": lab.parts["test"], "cube": CUBE, "seconds a pass": pace(lab, coarse)}
-    record["arms"] = {
-        name: fact | {measure: studies.summary(np.array(by[name])) for measure, by in scores.items()}
-        for name, fact in facts.items()
-    }
+    record = beside or {"cube": CUBE, "seconds a pass": pace(lab, coarse)}
+    old = record.get("arms", {})
+    record |= {"seeds": list(seeds), "test": lab.parts["test"]}
+    found = {n: {measure: studies.summary(np.array(by[n])) for measure, by in scores.items()} for n in facts}
+    record["arms"] = {name: fact | found[name] | old.get(name, {}) for name, fact in facts.items()}
     truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)
     record["truth"] = {measure: metrics.bootstrap(values)._asdict() for measure, values in truth.items()}
-    for rival, names in ((SLICES, (SMOOTHED, RECURRENT, COARSE_SLICES, CUBES)), (COARSE_SLICES, (CUBES,))):
+    for rival, names in RIVALS.items():
+        was = record.get(f"minus {rival}", {})
         record[f"minus {rival}"] = {
-            n: {measure: studies.paired(by[n], by[rival]) for measure, by in scores.items()} for n in names
+            n: {m: gap(m, record["arms"], by, n, rival) | was.get(n, {}).get(m, {}) for m, by in scores.items()}
+            for n in names
         }
-    studies.publish(place(CUBES, seeds[0]), "08_cubes")
+    if not beside:
+        studies.publish(place(CUBES, seeds[0]), "08_cubes")
     return record
+
+
+def gap(measure: str, arms: dict, scores: dict[str, list], name: str, rival: str) -> dict:
+    """Subtract a rival patient by patient: means over all seeds where both have all of them, or else by the first."""
+    ours, theirs = arms[name][measure], arms[rival][measure]
+    if len(ours["seeds"]) == len(theirs["seeds"]):
+        found = metrics.bootstrap(np.subtract(ours["values"], theirs["values"]))._asdict()
+        return found | {"seeds": len(ours["seeds"])}
+    return studies.paired(scores[name][:1], scores[rival][:1]) | {"seeds": 1}
 
 
 def pace(lab: Cohort, coarse: Cohort) -> dict[str, dict[str, float]]:

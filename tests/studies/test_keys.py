@@ -46,6 +46,9 @@ def made(tmp_path, monkeypatch):
     stub("mask", gap, "spatial_mask", mask)
     stub("recurrent", volumes, "train_recurrent", lambda: (mask(), []))
     stub("solid", volumes, "train_cubes", lambda: {"vae": vae(), "mask": mask()})
+    stub("three", volumes._equal, "three_slices", mask)
+    for name in ("cubes_as_slices", "slices_as_cubes"):
+        stub(name, volumes._equal, name, lambda: {"vae": vae(), "mask": mask()})
     stub("cell", sizes, "trained", lambda: {"vae": vae(), "mask": mask(), "scores": {"grey": 0.5}})
     for module in (gap, volumes, sizes):
         monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
@@ -121,6 +124,31 @@ def test_cubes_by_each_part_of_their_recipe(part, lab, made, monkeypatch):
         monkeypatch.setitem(volumes.CUBE, part, other(volumes.CUBE[part]))
 
     kept_until(lambda: volumes.solid(lab, 0), made, change, ["solid"])
+
+
+@pytest.mark.parametrize("part", ["copies", "mask_epochs"])
+def test_three_slices_by_each_part_of_their_recipe(part, lab, made, monkeypatch):
+    vae = VAE(32, channels=2, latent=2)
+
+    def change():
+        monkeypatch.setitem(volumes.recipes.RECIPE, part, other(volumes.recipes.RECIPE[part]))
+
+    kept_until(lambda: volumes.three(lab, 0, vae), made, change, ["three"])
+
+
+SWAPPED = [(volumes.AS_SLICES, volumes.CUBE, part) for part in ("latent", "channels")]
+SWAPPED += [(volumes.AS_SLICES, volumes.recipes.RECIPE, part) for part in ("beta", "epochs", "copies", "mask_epochs")]
+SWAPPED += [(volumes.AS_CUBES, volumes.CUBE, part) for part in ("beta", "epochs", "mask_epochs")]
+SWAPPED += [(volumes.AS_CUBES, volumes.recipes.RECIPE, "latent")]
+
+
+@pytest.mark.parametrize(("name", "recipe", "part"), SWAPPED)
+def test_a_row_with_the_recipe_of_another_by_each_part_of_both(name, recipe, part, lab, made, monkeypatch):
+    def change():
+        monkeypatch.setitem(recipe, part, other(recipe[part]))
+
+    wanted = ["cubes_as_slices" if name == volumes.AS_SLICES else "slices_as_cubes"]
+    kept_until(lambda: volumes.swapped(name, lab, 0), made, change, wanted)
 
 
 @pytest.mark.parametrize("constant", ["BETA", "GRID", "FOR_VAE"])
