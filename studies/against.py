@@ -62,17 +62,23 @@ def compare(scores: dict[str, dict[str, list]]) -> dict:
     others = [name for name in plain if name != RIVAL]
     return {
         "dice": dice,
-        "minus U-Net": {s: {n: paired(by[n], by[RIVAL]) for n in others} for s, by in scores.items()},
+        "minus U-Net": {s: {n: by_seed(by[n], by[RIVAL]) for n in others} for s, by in scores.items()},
         "drop": {s: {n: paired(v, plain[n]) for n, v in by.items()} for s, by in scores.items()},
-        "spared": {s: {n: spared(dice, s, n) for n in others} for s in scores if s != "none"},
+        "spared": {s: {n: spared(by, plain, n) for n in others} for s, by in scores.items() if s != "none"},
         "costs": {name: paired(*(plain[n][:1] for n in two)) for name, two in COSTS.items() if {*two} <= {*plain}},
     }
 
 
-def spared(dice: dict, shift: str, name: str) -> dict:
-    """Measure how much less a contestant loses under a shift than the U-Net: above zero where it loses less."""
-    lost = [np.subtract(*(dice[at][n]["values"] for at in (shift, "none"))) for n in (name, RIVAL)]
-    return metrics.bootstrap(lost[0] - lost[1])._asdict()
+def by_seed(ours: Sequence, theirs: Sequence) -> dict:
+    """Compare two methods patient by patient, as `paired`, and add the mean difference of each seed that both have."""
+    seeds = [float(np.mean(a) - np.mean(b)) for a, b in zip(ours, theirs, strict=False)]
+    return paired(ours, theirs) | {"seeds": seeds}
+
+
+def spared(by: dict, plain: dict, name: str) -> dict:
+    """Measure how much less a contestant loses under a shift than the U-Net of the same seeds: above zero if less."""
+    lost = [[np.subtract(*two) for two in zip(by[n], plain[n], strict=True)] for n in (name, RIVAL)]
+    return by_seed(*lost)
 
 
 def tables(record: dict) -> dict[str, str]:

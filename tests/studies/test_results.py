@@ -12,7 +12,7 @@ import pytest
 import studies
 from studies import _cells, _pool
 from studies.__main__ import main
-from studies.against import tables
+from studies.against import spared, tables
 from studies.ladder import tables as table
 from vaelib import metrics
 from vaelib.engine.files import json_ready
@@ -190,6 +190,21 @@ def test_a_pair_is_compared_patient_by_patient_by_the_seeds_that_both_have():
     ours = [np.array([0.3, 0.7]), np.array([0.5, 0.9]), np.array([0, 0])]
     found = studies.paired(ours, [np.array([0.2, 0.6]), np.array([0.4, 0.8])])
     assert found == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
+
+
+def test_a_loss_is_held_against_that_of_the_same_seed():
+    plain = {"U-Net": [np.array([0.8, 0.6]), np.array([0.9, 0.9])], "cut": [np.array([0.6, 0.5])]}
+    shifted = {"U-Net": [np.array([0.7, 0.4]), np.array([0.1, 0.1])], "cut": [np.array([0.6, 0.4])]}
+    found = spared(shifted, plain, "cut")  # it loses 0 and 0.1 where the first U-Net loses 0.1 and 0.2
+    assert found.pop("seeds") == pytest.approx([0.1]) and found == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})
+
+
+@pytest.mark.parametrize("kind", ["minus U-Net", "spared"])
+def test_a_difference_from_the_rival_is_the_mean_of_those_by_seed(kind):
+    for gaps in BOARD["against"][kind].values():
+        for name, gap in gaps.items():
+            assert len(gap["seeds"]) == len(BOARD["against"]["arms"][name]["seeds"])
+            assert gap["mean"] == pytest.approx(np.mean(gap["seeds"]), abs=2e-4)
 
 
 def test_what_a_study_found_takes_the_place_of_the_old_and_leaves_the_others(tmp_path):
