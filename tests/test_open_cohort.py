@@ -38,13 +38,24 @@ def test_a_fold_is_that_of_the_cross_validation(folder, cache):
     assert open_cohort(folder, fold=2).parts == folds(NAMES)[2]
 
 
-def test_patients_without_a_mask_are_left_out_and_named(folder, cache, tmp_path):
+def test_patients_without_a_mask_are_named_and_nothing_but_a_vae_learns_from_them(folder, cache, tmp_path):
     make_patients(tmp_path / "more", (1, 2, 3, 4))
     (mask,) = (tmp_path / "more").glob("PANCREAS_0002/*/SEG_*/*")
     mask.unlink()
-    with pytest.warns(UserWarning, match="more: left out PANCREAS_0002: no mask"):
-        lab = open_cohort(tmp_path / "more")
+    with pytest.warns(UserWarning, match="more: without a mask, so only the VAE learns from: PANCREAS_0002"):
+        lab = open_cohort(tmp_path / "more", level=5)
+    assert lab.parts.pop("unlabelled") == ["PANCREAS_0002"]
     assert sorted(sum(lab.parts.values(), [])) == ["PANCREAS_0001", "PANCREAS_0003", "PANCREAS_0004"]
+    lab.parts["unlabelled"] = ["PANCREAS_0002"]
+    assert [*lab.scans.rows] == [*lab.parts["train"], "PANCREAS_0002"]
+    assert np.array_equal(lab.scans.images[: len(lab.train.images)], lab.train.images)
+    with pytest.raises(InputError, match="PANCREAS_0002: this patient has no mask"):
+        load_slices(lab.shards, lab.parts["unlabelled"], 5)
+
+
+def test_where_everyone_has_a_mask_a_vae_learns_from_the_training_patients(folder, cache):
+    lab = open_cohort(folder, level=5)
+    assert lab.scans is lab.train and "unlabelled" not in lab.parts
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):

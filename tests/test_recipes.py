@@ -8,8 +8,8 @@ import pytest
 import torch
 from small import make_patients
 
-from vaelib import recipes
-from vaelib.cohort import Cohort, Slices
+from vaelib import InputError, recipes
+from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, load
 from vaelib.engine.rows import Rows
@@ -170,3 +170,41 @@ def test_what_an_interrupted_run_left_is_resumed_by_its_own_settings_only(tmp_pa
     assert any("belongs to a run on other data, or with another beta" in str(w.message) for w in recwarn)
     fresh = run(beta=0.01)
     assert made["history"]["vae"] == fresh["history"]["vae"] and list(tmp_path.glob("*.state")) == [other]
+
+
+def test_a_vae_learns_from_patients_without_a_mask_and_a_mask_decoder_does_not(tmp_path, monkeypatch):
+    make_patients(tmp_path / "cohort", range(1, 7))
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
+    (mask,) = (tmp_path / "cohort").glob("PANCREAS_0004/*/SEG_*/*")
+    mask.unlink()
+    seen, real = {}, recipes.fit
+
+    def fit(net, step, data, **how):
+        seen[how["label"]] = len(data[0])
+        return real(net, step, data, **how)
+
+    monkeypatch.setattr(recipes, "fit", fit)
+    with pytest.warns(UserWarning, match="PANCREAS_0004"):
+        made = recipes.train(tmp_path / "cohort", out=tmp_path / "m.safetensors", level=5, latent=2, epochs=1)
+    with pytest.warns(UserWarning, match="PANCREAS_0004"):
+        lab = open_cohort(tmp_path / "cohort", level=5)
+    assert made["patients"]["unlabelled"] == ["PANCREAS_0004"]
+    assert seen["VAE"] == len(lab.scans.images) > len(lab.train.images)
+    assert seen["mask decoder"] == recipes.RECIPE["copies"] * len(lab.train.images)
+
+
+def test_a_patient_whose_scan_a_vae_has_seen_is_no_test_patient(tmp_path, monkeypatch):
+    make_patients(tmp_path / "cohort", range(1, 7))
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
+    out, said = tmp_path / "m.safetensors", {}
+    recipes.train(tmp_path / "cohort", out=out, level=5, latent=2, epochs=1)
+    real = recipes.usable
+
+    def usable(checkpoint):
+        vae, mask, meta = real(checkpoint)
+        return vae, mask, meta | {"patients": meta["patients"] | {"unlabelled": said["names"]}}
+
+    monkeypatch.setattr(recipes, "usable", usable)
+    said["names"] = open_cohort(tmp_path / "cohort", level=5).parts["test"][:1]
+    with pytest.raises(InputError, match="was trained on patients that are held out here"):
+        recipes.evaluate(tmp_path / "cohort", checkpoint=out)

@@ -147,11 +147,14 @@ class Slices(NamedTuple):
         return compute(slice(None)) if self.in_memory else Rows(len(self.patient), compute)
 
 
-def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy: bool | None = None) -> Slices:
+def load_slices(
+    shards: str | Path, patients: Sequence[str], level: int, *, lazy: bool | None = None, labelled: bool = True
+) -> Slices:
     """Put the slices of several patients one after the other, ready for training.
 
     Up to level 7 (128 x 128) they are brought into memory: all of Pancreas-CT at level 6 are 0.6 GB. Above it,
-    images and masks are `Rows`, read from the cache as they are asked for; `lazy` says otherwise.
+    images and masks are `Rows`, read from the cache as they are asked for; `lazy` says otherwise. Where they need not
+    be `labelled`, images stand in the place of all masks.
 
     Raises
     ------
@@ -159,12 +162,10 @@ def load_slices(shards: str | Path, patients: Sequence[str], level: int, *, lazy
         If a patient has no mask, or is not in the cache.
     """
     opened = [open_case(shards, patient, level) for patient in patients]
-    for patient, shard in zip(patients, opened, strict=True):
-        if shard.masks is None:
-            where = Path(shards) / patient
-            raise InputError(f"{where}: this patient has no mask; leave it out of training and testing")
+    if labelled and (bare := [name for name, shard in zip(patients, opened, strict=True) if shard.masks is None]):
+        raise InputError(f"{Path(shards) / bare[0]}: this patient has no mask; leave it out of training and testing")
     counts = [len(shard.images) for shard in opened]
-    images, masks = of_files([s.images for s in opened]), of_files([s.masks for s in opened])
+    images, masks = of_files([s.images for s in opened]), of_files([s.masks if labelled else s.images for s in opened])
     if not (level > 7 if lazy is None else lazy):
         images, masks = images[:], masks[:]
     position = np.concatenate([np.linspace(0, 1, n) for n in counts])
@@ -184,13 +185,15 @@ class Cohort:
     shards : Path
         The cache of all levels, for `open_case`, `truth_at` and the like.
     parts : dict of str to list of str
-        The patients of "train", "val" and "test".
+        The patients of "train", "val" and "test", and, where there are some, of "unlabelled": without a mask.
     level : int
         Slices are 2^level pixels a side.
     folder : Path, optional
         The cohort itself, by whose name its models are kept; None is `data_folder()`.
     train, val, test : Slices
         What networks learn from, what thresholds are chosen on, and what everything is scored on.
+    scans : Slices
+        What needs no mask learns from: the slices of "train" and of "unlabelled".
     """
 
     shards: Path
@@ -199,6 +202,11 @@ class Cohort:
     folder: Path | None = None
 
     train, val, test = _part("train"), _part("val"), _part("test")
+
+    @cached_property
+    def scans(self) -> Slices:  # noqa: D102 (an attribute, told above)
+        names = self.parts["train"] + (more := self.parts.get("unlabelled", []))
+        return load_slices(self.shards, names, self.level, labelled=False) if more else self.train
 
     def at(self, level: int) -> "Cohort":
         """Take the same patients, split the same way, at another level."""
@@ -221,13 +229,13 @@ def open_cohort(folder: str | Path | None = None, *, level: Kept = 6, fold: Fold
     Returns
     -------
     Cohort
-        Patients without a mask are left out of it, and named in a warning.
+        Patients without a mask are its "unlabelled" part, and named in a warning: of them the VAE alone learns.
     """
     folder = Path(folder or data_folder())
     cases = find_cases(folder)
-    if without := [case.patient for case in cases if not case.mask]:
-        warnings.warn(f"{folder}: left out {', '.join(without)}: no mask", stacklevel=2)
-    cases = [case for case in cases if case.mask]
-    patients = [case.patient for case in cases]
+    patients = [case.patient for case in cases if case.mask]
     parts = split(patients) if fold is None else folds(patients)[fold]
+    if without := [case.patient for case in cases if not case.mask]:
+        parts["unlabelled"] = without
+        warnings.warn(f"{folder}: without a mask, so only the VAE learns from: {', '.join(without)}", stacklevel=2)
     return Cohort(prepare(cases, cache_folder(folder)), parts, level, folder)

@@ -160,19 +160,19 @@ def train(
     out = Path(out)
     with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
-        made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, lab.parts["train"] + lab.parts["val"])]
+        made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, [*lab.scans.rows, *lab.parts["val"]])]
         how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision, lr=lr)
         made_by = hash_of([made_of, epochs, how])
         refuse_to_replace(out, made_by, overwrite)
         states = states_of(out, TRAINED, made_of, resume=resume)
-    vae, h = train_vae(lab.train, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
+    vae, h = train_vae(lab.scans, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
     mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
     if not parallel.is_first():
         return None
     on_val = by_patient(predicted(vae, mask, lab.val), lab.val.patient)
     meta = dict(
         made_by=made_by, level=level, window=meta_of(lab.shards, lab.parts["val"][0])["window"], beta=beta, seed=seed,
-        fold=fold, patients=lab.parts, data=fingerprint(lab.train, lab.val), history={"vae": h, "mask": h_mask},
+        fold=fold, patients=lab.parts, data=fingerprint(lab.scans, lab.val), history={"vae": h, "mask": h_mask},
         thresholds=metrics.best_thresholds(lab.shards, on_val, level),
     )  # fmt: skip
     save(out, {"vae": vae, "mask": mask}, **meta)
@@ -228,7 +228,7 @@ def evaluate(folder: str | Path | None, *, checkpoint: Path) -> dict:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
     vae, mask, said = usable(checkpoint)
     lab = open_cohort(folder, level=said["level"], fold=said["fold"])
-    if set(lab.parts["test"]) & set(said["patients"].get("train", ())):
+    if set(lab.parts["test"]) & {name for part in ("train", "unlabelled") for name in said["patients"].get(part, ())}:
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
     if not said["patients"]:
         warnings.warn(f"{checkpoint}: says not whom it was trained on; if on these, scores are too good", stacklevel=2)

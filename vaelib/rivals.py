@@ -176,9 +176,8 @@ def spatial_vae(train: Slices, seed: int, recipe: dict, step: Step | None = None
     torch.manual_seed(seed)
     start = mean(train.images, lambda x: torch.from_numpy(x).mean())  # as torch sums it
     vae = ResidualVAE(train.size, latent=recipe["latent"], grid=recipe["grid"], start=start)
-    step, moved = step or vae_step(recipe["beta"]), partial(_seen_and_meant, recipe["jitter"])
-    data = [train.images, train.images]
-    fit(vae, step, data, epochs=recipe["epochs"], seed=seed, augmentation=moved, label="VAE")
+    step, moved = step or vae_step(recipe["beta"]), partial(_moved, recipe["jitter"])
+    fit(vae, step, [train.images] * 2, epochs=recipe["epochs"], seed=seed, augmentation=moved, label="VAE")
     return vae
 
 
@@ -196,11 +195,6 @@ def spatial_mask(vae: nn.Module, train: Slices, seed: int, recipe: dict, step: S
 def _moved(jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     x, masks = augment(x, masks)
     return (jitter(x) if jittered else x), masks
-
-
-def _seen_and_meant(jittered: bool, x: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-    (x,) = augment(x)
-    return (jitter(x) if jittered else x), x
 
 
 def _with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
