@@ -9,6 +9,8 @@ spatial        the residual cascade, down to 8 x 8: as many numbers, each with a
 Every cell of the table may use the same CPU seconds, on one thread, for its VAE and its mask decoder. At twice the side
 a step costs up to four times as much, so a larger size sees the cohort less often: that is the bargain of a machine
 without a GPU, and the table says how often. The widest layer is the same at each size, and so, nearly, are the weights.
+`beta` goes with the number of pixels, so that a nat weighs as much at each size. No cell is trained until its curve is
+flat: at 64 pixels, `studies.curves` goes further.
 How often is up to the clock, so each cell says how many steps it made; given as `images`, they are made again.
 Where there is more time, give it: ``sizes.run(open_cohort(), minutes=60)``.
 """

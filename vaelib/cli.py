@@ -184,7 +184,7 @@ def train(
     latent : int
         Numbers in the latent of a slice.
     beta : float
-        Weight of the KL term.
+        Weight of the KL term. At twice the side four times as much weighs the same.
     epochs : int
         Passes over the training slices.
     batch_size : int
@@ -259,7 +259,7 @@ def folds(
     latent : int
         Numbers in the latent of a slice.
     beta : float
-        Weight of the KL term.
+        Weight of the KL term. At twice the side four times as much weighs the same.
     epochs : int
         Passes over the training slices.
     batch_size : int

@@ -65,6 +65,8 @@ def vae_loss(out: VAEOutput, x: Tensor, beta: float = 1.0) -> VAELoss:
 
     With ``beta=1`` the decoder's noise has unit variance. Grey values lie in [0, 1], where the true noise
     is nearer to 0.1, so `beta` near 0.01 is the honest setting: ``beta`` *is* the variance of that noise.
+    The first term is a sum over pixels and the second a sum over units: at twice the side `beta` must be four
+    times as large to weigh the same.
     """
     recon, divergence = l2(out.recon, x), kl(out.mu, out.logvar)
     return VAELoss(recon + beta * divergence, recon, divergence, beta)

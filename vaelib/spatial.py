@@ -26,11 +26,11 @@ from vaelib.vae import BASE, VAE, log_odds, widths
 
 WIDEST = 128  # channels at which the cascade stops doubling
 GRID = 8  # side of the spatial latent of `build`
-BETA = 1e-3  # at 64 x 64; the reconstruction is a sum over pixels, so elsewhere it goes with their number
+BETA = 1e-3  # at 64 x 64; the error is a sum over pixels, so to weigh the same elsewhere it goes with their number
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions, each after normalization and SiLU, added to what came in; at first the identity."""
+    """Two 3 x 3 convolutions, each after normalization and SiLU, added to what came in; at first they add a bias."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -56,12 +56,12 @@ def widths_to(grid: int, size: int, channels: int) -> list[int]:
     Raises
     ------
     InputError
-        If `size` is no power of two from 32 to 512, or `grid` is not 1 or a power of two from 4 to ``size / 4``.
+        If `size` is no power of two from 32 to 512, or `grid` is not 1 or a power of two from 4 to ``size / 2``.
     """
     all_the_way = widths(size, channels)
-    if grid != 1 and (grid < BASE or grid > size // 4 or grid & (grid - 1)):
+    if grid != 1 and (grid < BASE or grid > size // 2 or grid & (grid - 1)):
         raise InputError(f"grid={grid} does not fit size={size}: use 1 for a vector, or a power of two from {BASE} to "
-                         f"{size // 4}")  # fmt: skip
+                         f"{size // 2}")  # fmt: skip
     return [min(w, WIDEST) for w in all_the_way[: (size // max(grid, BASE)).bit_length() - 1]]
 
 
