@@ -65,9 +65,9 @@ def write_cells(study: str, cells: Cells, folder: Path | None = None) -> Path:
     return write_file((folder or studies.RESULTS) / f"{study}.csv", out.getvalue())
 
 
-def table_of(cells: Cells, arm: str, name: str = "dice") -> np.ndarray:
-    """Put the scores of an arm in an array (seeds, patients), in the order of seeds and of names."""
-    seeds = sorted(seed for at, seed in cells if at == arm)
+def table_of(cells: Cells, arm: str, name: str = "dice", like: str | None = None) -> np.ndarray:
+    """Put the scores of an arm in an array (seeds, patients), in order; of the seeds alone that `like` has too."""
+    seeds = sorted(seed for at, seed in cells if at == arm and (like or arm, seed) in cells)
     return np.array([[row[name] for _, row in sorted(cells[arm, seed].items())] for seed in seeds])
 
 
@@ -129,7 +129,7 @@ def detectable(differences: np.ndarray, patients: int) -> float:
 def compare(
     cells: Cells, base: str, arms: Iterable[str], measures: Sequence[str] = MEASURES, together: bool = False
 ) -> dict[str, dict]:
-    """Summarize arms, and subtract `base` from each: Dice by intervals over seeds and patients, the rest by means."""
+    """Summarize arms, and subtract `base` of the same seeds: Dice with its interval, the rest by medians."""
     arms = [arm for arm in arms if any(at == arm for at, _ in cells)]
     out: dict[str, dict] = {}
     for arm in arms:
@@ -137,7 +137,7 @@ def compare(
         out[arm] = {"seeds": len(dice), "dice": interval(dice), "by seed": dice.mean(1)}
         out[arm] |= {name: float(np.median(table_of(cells, arm, name))) for name in measures[1:]}
         if arm != base and base in arms:
-            out[arm]["minus base"] = interval(dice, table_of(cells, base), together)
+            out[arm]["minus base"] = interval(dice, table_of(cells, base, like=arm), together)
     corrected = holm({arm: row["minus base"]["p"] for arm, row in out.items() if "minus base" in row})
     for arm, p in corrected.items():
         out[arm]["minus base"]["p by Holm"] = p

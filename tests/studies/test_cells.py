@@ -358,3 +358,13 @@ def test_the_old_held_out_are_those_of_validation_and_test(monkeypatch):
         shards, level, parts = "shards", 6, {"train": ["a"], "val": ["b"], "test": ["c", "d"]}
 
     assert _cells.held_out(Lab) == "slices" and asked == [("shards", ["b", "c", "d"], 6)]
+
+
+def test_an_arm_of_one_seed_is_held_against_the_base_of_that_seed():
+    score = lambda dice: {"x": {"dice": dice}, "y": {"dice": dice + 0.1}}  # noqa: E731
+    cells = {("base", 0): score(0.5), ("base", 1): score(0.7), ("once", 0): score(0.55)}
+    cells |= {("twice", 0): score(0.6), ("twice", 1): score(0.8)}
+    found = _cells.compare(cells, "base", ("base", "once", "twice"), measures=("dice",))
+    assert found["once"]["minus base"]["mean"] == pytest.approx(0.05)
+    assert found["twice"]["minus base"]["mean"] == pytest.approx(0.1) and found["base"]["dice"]["mean"] == 0.65
+    assert _cells.table_of(cells, "base", like="once").shape == (1, 2)
