@@ -22,7 +22,7 @@ from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, kept, load
 from vaelib.latent import decode
 
-SEEDS, DRAWS, FREE, RIVALS = (0, 1, 2, 3, 4), 32, "p (1 - p)", ("U-Net", "five U-Nets")
+SEEDS, DRAWS, FREE, RIVALS = (0, 1, 2, 3, 4), 32, "p (1 - p)", ("U-Net", "U-Net ensemble")
 OF_DRAWS, OF_MEMBERS = ("variance of draws", "information about z"), ("variance of members", "information about it")
 Statistics = dict[str, Callable[[np.ndarray], float]]  # by name, each of any rows of the test slices
 
@@ -89,7 +89,7 @@ def methods_of(lab: Cohort, seeds: Sequence[int], draws: int) -> dict[str, list[
     on_val, on_test = ([decode(net, with_neighbours(s).numpy()) for net in nets] for s in (lab.val, lab.test))
     out["U-Net"] = [said(lab, *pair, {}) for pair in zip(on_val, on_test, strict=True)]
     mean, *maps = in_common(on_test)
-    return out | {"five U-Nets": [said(lab, in_common(on_val)[0], mean, dict(zip(OF_MEMBERS, maps, strict=True)))]}
+    return out | {"U-Net ensemble": [said(lab, in_common(on_val)[0], mean, dict(zip(OF_MEMBERS, maps, strict=True)))]}
 
 
 def gained(slices: Sequence[tuple], rows: np.ndarray) -> float:

@@ -90,7 +90,7 @@ def test_everything_is_measured_and_put_down(lab, networks, monkeypatch):
     monkeypatch.setattr(study, "member", member)
     monkeypatch.setattr(study, "over_patients", partial(over_patients, draws=5))
     record = study.run(lab, seeds=(0, 1), draws=2)
-    assert list(record["methods"]) == ["vector VAE", "spatial VAE", "U-Net", "five U-Nets"]
+    assert list(record["methods"]) == ["vector VAE", "spatial VAE", "U-Net", "U-Net ensemble"]
     assert [len(row["thresholds"]) for row in record["methods"].values()] == [1, 1, 2, 1]
     for row in record["methods"].values():
         assert list(row["calibration"]) == ["event", "event, by q", "occupancy"]
