@@ -22,7 +22,7 @@ from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, kept, load
 from vaelib.latent import decode
 
-SEEDS, DRAWS, FREE, RIVALS = (0, 1, 2, 3, 4), 32, "p (1 - p)", ("U-Net", "U-Net ensemble")
+SEEDS, DRAWS, FREE, RIVALS = (0, 1, 2), 32, "p (1 - p)", ("U-Net", "U-Net ensemble")
 OF_DRAWS, OF_MEMBERS = ("variance of draws", "information about z"), ("variance of members", "information about it")
 Statistics = dict[str, Callable[[np.ndarray], float]]  # by name, each of any rows of the test slices
 
