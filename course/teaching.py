@@ -28,7 +28,7 @@ ABOUT = {  # the question of each lesson, what its main figure shows, and the fi
     "08": ("what does the third dimension bring?", "the pancreas as a surface", "08_surfaces"),
     "09": ("how does it run on the real cohort?", "a sheet of all patients", None),
     "10": ("which faults does no score show?", "what each fault does to the score", "10_alone"),
-    "11": ("what can a VAE say that a U-Net cannot?", "are its probabilities right?", "11_reliability"),
+    "11": ("what does a VAE say beyond a mask, and do its rivals?", "are its probabilities right?", "11_reliability"),
 }
 
 

@@ -1,6 +1,8 @@
 """Are probabilities drawn by way of z calibrated, and do they know of errors? Beside the single prediction at mu.
 
-The measures stand in `vaelib.uncertainty`. Three seeds; intervals resample the test patients.
+Calibration is measured here against the occupancy of a pixel, which the mask decoder was taught; against the event that
+is scored, an occupancy of at least `metrics.TRUTH`, it is measured in `studies.ensemble`, beside U-Nets. The measures
+stand in `vaelib.uncertainty`. Three seeds; intervals resample the test patients.
 """
 
 from collections.abc import Sequence
@@ -8,10 +10,10 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from studies import over_patients
 from studies._contestants import contestant
+from studies._sure import area, ece, inside, mean_risk, nats, possible, rank_correlation
 from vaelib import metrics, recipes, uncertainty
 from vaelib.cohort import Cohort, Slices
 from vaelib.uncertainty import Calibration, Drawn
@@ -54,26 +56,6 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
     """Measure calibration, Dice, and how well each measure of uncertainty knows of errors."""
     runs = [predictions(lab, seed) for seed in seeds]
     return {"seeds": list(seeds), "level": lab.level, "draws": DRAWS, "test": lab.parts["test"]} | measured(runs, lab)
-
-
-def possible(train: Slices) -> np.ndarray:
-    """Find the pixels where some training patient has pancreas, (H, W) bool: the rest would flatter any calibration."""
-    return (train.masks[:] > 0).any(0)[0]
-
-
-def inside(maps: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Take the pixels of a region out of maps (N, 1, H, W): (N, pixels)."""
-    return maps[:, 0][:, region]
-
-
-def ece(predictions: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray | slice) -> float:
-    """Average the calibration error of some rows over the predictions of several seeds."""
-    return np.mean([uncertainty.reliability(p[rows], truth[rows]).ece for p in predictions])
-
-
-def nats(predictions: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray) -> float:
-    """Average the cross-entropy of a slice's region over rows and seeds."""
-    return truth.shape[1] * np.mean([uncertainty.cross_entropy(p[rows], truth[rows]) for p in predictions])
 
 
 def nats_between(
@@ -159,23 +141,6 @@ def measures(drawn: Drawn, p: np.ndarray) -> dict[str, np.ndarray]:
         "variance of draws": drawn.variance, "information about z": drawn.information,
         "entropy of the mean": drawn.entropy, "p (1 - p) at mu": p * (1 - p),
     }  # fmt: skip
-
-
-def rank_correlation(slices: Sequence[tuple], rows: np.ndarray) -> float:
-    """Correlate uncertainty and risk of the slices that have a mask by rank (Spearman); the mean over seeds."""
-    return np.mean([spearmanr(u[rows][there[rows]], risk[rows][there[rows]])[0] for u, risk, there in slices])
-
-
-def area(slices: Sequence[tuple], rows: np.ndarray) -> float:
-    """Compute the area under the risk-coverage curve of the slices that have a mask; the mean over seeds."""
-    return np.mean(
-        [uncertainty.risk_coverage(u[rows][there[rows]], risk[rows][there[rows]]).mean() for u, risk, there in slices]
-    )
-
-
-def mean_risk(slices: Sequence[tuple], rows: np.ndarray) -> float:
-    """Compute the area of an order that knows nothing: the mean risk."""
-    return np.mean([risk[rows][there[rows]].mean() for _, risk, there in slices])
 
 
 def errors(runs: list[OneSeed], region: np.ndarray, test: Slices) -> dict:

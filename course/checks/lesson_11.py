@@ -1,4 +1,4 @@
-"""Checks of the exercises to notebook 11, What only a VAE gives."""
+"""Checks of the exercises to notebook 11, More than a mask."""
 
 import numpy as np
 from scipy.ndimage import center_of_mass, label

@@ -1,4 +1,4 @@
-"""The three studies of what only a VAE gives: statistics on known answers, and the whole of it on noise."""
+"""The three studies of lesson 11, which asks a VAE for more than a mask: known answers, and all of it on noise."""
 
 from functools import partial
 from types import SimpleNamespace
