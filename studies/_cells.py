@@ -141,7 +141,7 @@ def compare(
     corrected = holm({arm: row["minus base"]["p"] for arm, row in out.items() if "minus base" in row})
     for arm, p in corrected.items():
         out[arm]["minus base"]["p by Holm"] = p
-    first = ranked_first({arm: table_of(cells, arm) for arm in out})
+    first = ranked_first({arm: table_of(cells, arm) for arm in out}) if out else {}
     return {arm: row | {"ranked first": first[arm]} for arm, row in out.items()}
 
 
