@@ -178,8 +178,8 @@ def run(lab: Cohort, folder: str | Path, workers: int | None = None) -> dict:
 def tables(record: dict) -> dict[str, str]:
     """Make the table of the README, its title first."""
     title = f"{record['slices']} real slices of {record['patients']} patients, 2D, 8 bits"
-    lines = [f"**{title}**", "", "| method | Dice at 64 | minus patch PCA |", "|---|---|---|"]
+    lines = [f"**{title}**", "", "| method | Dice at 64 | minus patch PCA | seeds |", "|" + 4 * "---|"]
     for arm, row in record["arms"].items():
         gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
-        lines.append(f"| {arm} | {studies.cell(row['dice'], '.3f')} | {gap} |")
+        lines.append(f"| {arm} | {studies.cell(row['dice'], '.3f')} | {gap} | {row['seeds']} |")
     return {"real": "\n".join(lines)}
