@@ -159,10 +159,24 @@ def begin(study: str, plan: dict, folder: Path | None = None) -> tuple[dict, Cel
     return {"plan": plan}, {}
 
 
-def fill(study: str, cells: Cells, todo: Sequence[Cell], work: Callable[[Cell], dict], workers: int | None) -> Cells:
-    """Compute the cells that are missing, write the file after each, and read it: a later run finds the same digits."""
+def look(on_val: np.ndarray, val: Slices) -> dict[str, float]:
+    """Say how good probabilities of held-out patients are: their ``dice`` at the best ``threshold``, and that."""
+    cut = metrics.choose(on_val, val)
+    return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
+
+
+def fill(
+    study: str, cells: Cells, todo: Sequence[Cell], work: Callable, workers: int | None, record: dict | None = None
+) -> Cells:
+    """Compute the cells that are missing, write the file after each, and read it: a later run finds the same digits.
+
+    Where there is a `record`, `work` returns facts beside the scores, which are written first, as ``facts`` by arm.
+    """
     left = [cell for cell in todo if cell not in cells]
-    for cell, scores in zip(left, map_in_processes(work, left, workers=workers, desc=study, unit="cell"), strict=True):
-        cells[cell] = scores
+    for cell, made in zip(left, map_in_processes(work, left, workers=workers, desc=study, unit="cell"), strict=True):
+        facts, cells[cell] = (None, made) if record is None else made
+        if record is not None:
+            record.setdefault("facts", {})[cell[0]] = facts
+            studies.write(study, record)
         write_cells(study, cells)
     return read_cells(study)

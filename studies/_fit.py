@@ -26,7 +26,6 @@ from studies._arms import (  # fmt: skip
     unlabelled,
     with_neighbours,
 )
-from vaelib import metrics
 from vaelib.cohort import Cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, kept
@@ -102,9 +101,7 @@ def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = PLAN) 
         shown = with_neighbours(val)
 
         def look() -> dict:
-            on_val = decode(model, shown)
-            cut = metrics.choose(on_val, val)
-            return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
+            return _cells.look(decode(model, shown), val)
 
         data = [with_neighbours(lab.train), torch.from_numpy(lab.train.masks)]
         joint = arm.options.get("beta") if "joint" in arm.options else None

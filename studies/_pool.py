@@ -23,6 +23,7 @@ from vaelib.phantom import LABEL, make_patient
 
 POOL, TEST = range(1001, 1401), range(2001, 2101)  # numbers of patients
 SEED, LEVEL, BLOCK, VERSION, LEAST = 2026, 6, 25, 1, 16
+AREA = 4 ** (FULL - LEVEL)  # pixels beneath a coarse one
 ARRAYS = ("images", "masks", "organs")
 ORGANS = ("liver", "spleen", "kidney", "stomach", "colon", "aorta", "gallbladder", "bone")
 
@@ -49,10 +50,15 @@ def name_of(number: int) -> str:
     return f"PANCREAS_{number:04d}"
 
 
+def number_of(name: str) -> int:
+    """Read a patient's number from their name."""
+    return int(name.rpartition("_")[2])
+
+
 def draw(number: int) -> dict[str, np.ndarray]:
     """Scan one patient: images and masks (S, H, W) as the cache rounds them, organs, and the spacing in mm."""
     scan = make_patient(SEED, number)
-    organs = [downscale(scan.labels == LABEL[name], LEVEL) * 4 ** (FULL - LEVEL) for name in ORGANS]
+    organs = [downscale(scan.labels == LABEL[name], LEVEL) * AREA for name in ORGANS]
     dz, dy, dx = scan.spacing
     blocks = [downscale(window(slab), LEVEL).astype(np.float16) for slab in chunks(scan.hu, 8)]
     return {

@@ -68,9 +68,7 @@ def network(shape: str, lab: Cohort, seed: int, plan: dict = PLAN) -> dict:
     reader, held = Reader(code, head, shaped=False), _cells.held_out(lab)
 
     def found() -> dict:
-        p = decode(reader, held.images)
-        cut = metrics.choose(p, held)
-        return {"dice": float(metrics.dice_per_patient(p, cut, held).mean()), "threshold": cut}
+        return _cells.look(decode(reader, held.images), held)
 
     data = [images, torch.from_numpy(lab.train.masks[:])]
     second = train(reader, labelled(jittered=False, overlap=False), data, steps=plan["steps"], look=found, **how)

@@ -169,7 +169,7 @@ def run(lab: Cohort, workers: int | None = None) -> dict:
     jobs = [job for job in JOBS if any((f"{named(*job)}: {n}", SEED) not in cells for n in doses_of(CURES.get(job[1])))]
     if jobs:
         found = scanned(scans, PATIENTS, workers)
-        names = [int(name.rpartition("_")[2]) for name in lab.parts["train"]]
+        names = [*map(_pool.number_of, lab.parts["train"])]
         bare = np.concatenate([one["images"] for one in scanned(twins, names, workers)])[:, None].astype(np.float32)
         work = partial(examined, lab=lab, found=found, twin=lab.train._replace(images=bare))
         for job, (scores, way) in zip(jobs, map_in_processes(work, jobs, workers=workers), strict=True):

@@ -17,12 +17,11 @@ import studies
 from studies import _cells, _pool
 from studies._arms import ARMS as CONTROLS
 from studies._arms import PLAN as HOW
-from studies._arms import SIDE, build, labelled, train, with_neighbours
+from studies._arms import build, labelled, train, with_neighbours
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices
 from vaelib.engine.checkpoints import load
 from vaelib.engine.errors import InputError
-from vaelib.engine.workers import map_in_processes
 from vaelib.latent import decode
 
 STUDY, SEED = "organs", 0
@@ -35,7 +34,7 @@ PLAN: dict[str, Any] = {name: HOW[name] for name in ("batch", "lr", "steps")}
 def drawn(lab: Cohort, part: str, workers: int | None = None) -> _pool.Drawn:
     """Draw the patients of a part of the old cohort once more, with their organs; they must be the same to the bit."""
     names = lab.parts[part]
-    found = _pool.patients([int(name.rpartition("_")[2]) for name in names], workers)
+    found = _pool.patients([*map(_pool.number_of, names)], workers)
     old = getattr(lab, part)
     if not np.array_equal(found.slices.images, old.images[:]):
         raise InputError(f"{lab.folder}: its patients are not those that the phantom draws today; make the cohort anew")
@@ -44,7 +43,7 @@ def drawn(lab: Cohort, part: str, workers: int | None = None) -> _pool.Drawn:
 
 def of_organ(found: _pool.Drawn, organ: str) -> Slices:
     """Put an organ's occupancy in the place of the pancreas'."""
-    share = found.organs[:, _pool.ORGANS.index(organ), None].astype(np.float32) / (512 // SIDE) ** 2
+    share = found.organs[:, _pool.ORGANS.index(organ), None].astype(np.float32) / _pool.AREA
     return found.slices._replace(masks=share)
 
 
@@ -71,17 +70,12 @@ def run(lab: Cohort, workers: int | None = None) -> dict:
     """Train and score every arm on every organ; what is there already is kept."""
     _pool.refuse_others(lab)
     record, cells = _cells.begin(STUDY, PLAN)
-    facts = record.setdefault("facts", {})
     todo = [(f"{arm}: {organ}", SEED) for organ in ORGANS for arm in ARMS]
-    left = [cell for cell in todo if cell not in cells or cell[0] not in facts]
-    if left:
-        vae = load(studies.CHECKPOINTS / "06_code.safetensors", "vae")[0]["vae"].float()
+    if any(cell not in cells for cell in todo):
+        vae = load(studies.CHECKPOINTS / "06_code.safetensors", "vae")[0]["vae"]
         work = partial(tested, vae=vae, data=drawn(lab, "train", workers), val=drawn(lab, "val", workers))
-        for cell, (fact, scores) in zip(left, map_in_processes(work, left, workers=workers), strict=True):
-            facts[cell[0]], cells[cell] = fact, scores
-            studies.write(STUDY, record)
-            _cells.write_cells(STUDY, cells)
-    cells, found = _cells.read_cells(STUDY), {}
+        cells = _cells.fill(STUDY, cells, todo, work, workers, record)
+    found: dict[str, dict] = {}
     for organ in ORGANS:
         found |= _cells.compare(cells, f"{BASE}: {organ}", [f"{arm}: {organ}" for arm in ARMS])
     return record | {"arms": found}

@@ -8,7 +8,6 @@ decoder draws: PSNR, SSIM (Wang et al., IEEE Trans Image Process 2004;13:600), a
 pixel.
 """
 
-import copy
 import time
 from functools import partial
 from typing import Any
@@ -35,11 +34,9 @@ from studies._arms import (  # fmt: skip
     unlabelled,
     with_neighbours,
 )
-from vaelib import metrics
 from vaelib.cohort import Cohort
 from vaelib.engine.checkpoints import load
 from vaelib.engine.rows import mean
-from vaelib.engine.workers import map_in_processes
 from vaelib.latent import decode
 from vaelib.losses import kl
 from vaelib.spatial import ResidualDecoder, ResidualVAE
@@ -149,9 +146,7 @@ def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[
     model = Reader(code, head, shaped)
 
     def look() -> dict:
-        on_val = decode(model.eval(), shown)
-        cut = metrics.choose(on_val, val)
-        return {"dice": float(metrics.dice_per_patient(on_val, cut, val).mean()), "threshold": cut}
+        return _cells.look(decode(model.eval(), shown), val)
 
     if shape == "vector" and not shaped:  # the code stays as it is: it is computed once
         pairs = copies_of(lab.train.images[:], lab.train.masks[:], plan["copies"], SEED)
@@ -167,7 +162,7 @@ def tested(cell: _cells.Cell, lab: Cohort, plan: dict = PLAN) -> tuple[dict, dic
     torch.set_num_threads(1)
     arm, began, fresh = cell[0], time.process_time(), _pool.patients(_pool.TEST)
     code, vae = code_of(arm, lab, plan)
-    facts: dict[str, Any] = redrawn(arm, copy.deepcopy(code), vae, torch.from_numpy(fresh.slices.images))
+    facts: dict[str, Any] = redrawn(arm, code, vae, torch.from_numpy(fresh.slices.images))
     model, reach, curve = read_by(arm, code, lab, plan)
     facts |= {"curve": curve, "cpu seconds": round(time.process_time() - began)}
     found = decode(model.eval(), with_neighbours(fresh.slices, reach))
@@ -177,7 +172,7 @@ def tested(cell: _cells.Cell, lab: Cohort, plan: dict = PLAN) -> tuple[dict, dic
 def from_controls(lab: Cohort, cells: _cells.Cells, facts: dict) -> None:
     """Take the scores of the codes that the controls have, and measure what these draw."""
     theirs, images = _cells.read_cells("controls"), torch.from_numpy(_pool.patients(_pool.TEST).slices.images)
-    vae = load(studies.CHECKPOINTS / "06_code.safetensors", "vae")[0]["vae"].float()
+    vae = load(studies.CHECKPOINTS / "06_code.safetensors", "vae")[0]["vae"]
     for arm, name in OF_CONTROLS.items():
         code = vae.encoder if "VAE" in arm else code_of(arm, lab)[0]
         cells[arm, SEED], facts[arm] = theirs[name, SEED], redrawn(arm, code, vae, images)
@@ -187,15 +182,9 @@ def run(lab: Cohort, workers: int | None = None) -> dict:
     """Train and score every arm that the controls have not; what is there already is kept."""
     _pool.refuse_others(lab)
     record, cells = _cells.begin(STUDY, PLAN)
-    facts = record.setdefault("facts", {})
-    left = [(arm, SEED) for arm in ARMS if arm not in OF_CONTROLS and ((arm, SEED) not in cells or arm not in facts)]
-    for cell, (fact, scores) in zip(
-        left, map_in_processes(partial(tested, lab=lab), left, workers=workers), strict=True
-    ):
-        facts[cell[0]], cells[cell] = fact, scores
-        studies.write(STUDY, record)
-        _cells.write_cells(STUDY, cells)
-    from_controls(lab, cells, facts)
+    todo = [(arm, SEED) for arm in ARMS if arm not in OF_CONTROLS]
+    cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab), workers, record)
+    from_controls(lab, cells, record["facts"])
     _cells.write_cells(STUDY, cells)
     cells, found = _cells.read_cells(STUDY), {}
     for shape, (linear, *learned) in KINDS.items():
