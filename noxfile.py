@@ -138,7 +138,8 @@ EXECUTE = f"{CONVERT} --to=notebook --execute --ExecutePreprocessor.timeout=600 
 CLEAN = (
     "--ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False "
     "--ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec "
-    "--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags"
+    "--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags "
+    "--ClearMetadataPreprocessor.preserve_cell_metadata_mask=jupyter"
 )
 
 

@@ -19,9 +19,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9]*.ipynb"))
-MARKER = "# NBVAL_IGNORE_OUTPUT"
+IGNORE, GUARD = "nbval-ignore-output", "hide-cell"  # tags of a cell whose output varies, and of one that only guards
 WIDGETS = {"slice_browser", "latent_explorer", "threshold_explorer", "turntable"}
-LONGEST, LONGEST_SETUP, LARGEST = 12, 15, 1_000_000
+LONGEST, LONGEST_SHOWN, LONGEST_SETUP, LARGEST = 12, 25, 15, 1_000_000
 PLACE = re.compile(r"\bNotebook (\d+) of (\d+)\b")
 TIME = re.compile(r"^\W*Time\W+.*\d+(\.\d+)? (s|seconds|min|minutes)\b", re.MULTILINE)
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)[^)]*\)")
@@ -34,6 +34,11 @@ FOREIGN = re.compile(
     r"|\b(pip|conda|mamba) install\b|\bpypi\b|pythonhosted|anaconda\.|npmjs|--index-url|--find-links"
 )
 RULES = {}
+DEFINES = (ast.FunctionDef, ast.ClassDef)
+# What each lesson writes in a cell, under the library's name, and then holds against the library's.
+TAUGHT: dict[str, tuple[str, ...]] = {
+    "00_a": ("losses.kl",),  # the small notebook below
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,14 @@ def calls(cell, names) -> list[ast.Call]:
 
 def has(cell, kind) -> bool:
     return any(isinstance(node, kind) for node in ast.walk(tree(cell)))
+
+
+def ignored(cell) -> bool:
+    return IGNORE in cell.metadata.get("tags", [])
+
+
+def guards(cell) -> bool:
+    return GUARD in cell.metadata.get("tags", [])
 
 
 def first_line(cell) -> str:
@@ -153,8 +166,12 @@ def it_has_one_setup_cell(page: Page) -> Iterator[str]:
     if setups != [0]:
         yield f"code cells {setups} begin with '# Setup'; the first should, and no other"
     for n, cell in enumerate(page.code[1:], 1):
-        if has(cell, (ast.Import, ast.ImportFrom)):
-            yield f"code cell {n} imports; that belongs in the setup cell"
+        for node in ast.walk(tree(cell)):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                if name.split(".")[0] not in ("vaelib", "course", "studies"):
+                    yield f"code cell {n} imports {name}; that belongs in the setup cell"
 
 
 @rule
@@ -170,6 +187,8 @@ def it_uses_the_library(page: Page) -> Iterator[str]:
 def its_cells_are_short(page: Page) -> Iterator[str]:
     for n, cell in enumerate(page.code):
         lines, limit = len([s for s in cell.source.splitlines() if s.strip()]), LONGEST if n else LONGEST_SETUP
+        if n and has(cell, DEFINES):  # what a lesson shows may take the room that it needs
+            limit = LONGEST_SHOWN
         if not 0 < lines <= limit:
             yield f"code cell {n} has {lines} lines; 1 to {limit} are allowed"
 
@@ -186,13 +205,39 @@ def its_code_is_plain_python(page: Page) -> Iterator[str]:
 @rule
 def an_ignored_output_is_asserted(page: Page) -> Iterator[str]:
     for n, cell in enumerate(page.code):
-        if any("nbval" in tag or "raises" in tag for tag in cell.metadata.get("tags", [])):
-            yield f"code cell {n} has a tag for nbval; use the marker {MARKER!r}, which a reader sees"
-        said = [line for line in cell.source.splitlines() if "NBVAL" in line]
-        if said and (said != [MARKER] or first_line(cell) != MARKER):
-            yield f"code cell {n}: only {MARKER!r} is allowed, alone on the first line"
-        if said and not any(has(c, ast.Assert) for c in page.code[n : n + 2]):
+        for tag in cell.metadata.get("tags", []):
+            if tag not in (IGNORE, GUARD):
+                yield f"code cell {n} has the tag {tag!r}; {IGNORE!r} and {GUARD!r} are those that are allowed"
+        if "NBVAL" in cell.source:
+            yield f"code cell {n} has a marker for nbval; use the tag {IGNORE!r}"
+        if ignored(cell) and not any(has(c, ast.Assert) for c in page.code[n : n + 2]):
             yield f"code cell {n} ignores its output, and neither it nor the next asserts anything"
+
+
+@rule
+def its_guards_are_folded(page: Page) -> Iterator[str]:
+    for n, cell in enumerate(page.code):
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        if guards(cell) != folded:
+            yield f"code cell {n}: the tag {GUARD!r} and `source_hidden` go together"
+        if guards(cell) and (cell.outputs or not has(cell, ast.Assert)):
+            yield f"code cell {n} is folded away, and says something or asserts nothing"
+
+
+@rule
+def few_visible_cells_are_silent(page: Page) -> Iterator[str]:
+    seen = [c for c in page.code[1:] if not guards(c)]
+    silent = [c for c in seen if not c.outputs]
+    if 10 * len(silent) > len(seen):
+        yield f"{len(silent)} of {len(seen)} visible cells print nothing: " + "; ".join(map(first_line, silent))
+
+
+@rule
+def few_outputs_are_ignored(page: Page) -> Iterator[str]:
+    said = [c for c in page.code if c.outputs]
+    varied = [c for c in said if ignored(c)]
+    if 4 * len(varied) > len(said):
+        yield f"{len(varied)} of {len(said)} outputs are ignored: " + "; ".join(map(first_line, varied))
 
 
 @rule
@@ -296,19 +341,27 @@ def it_carries_nothing_of_one_machine(page: Page) -> Iterator[str]:
 
 
 @rule
-def its_models_live_in_the_library(page: Page) -> Iterator[str]:
-    broken = 0  # the level of the heading 'Broken on purpose' that we are under, or 0
-    for n, cell in enumerate(page.cells):
-        if cell.cell_type == "markdown":
-            for marks, title in HEADING.findall(cell.source):
-                if "broken on purpose" in title.lower():
-                    broken = len(marks)
-                elif len(marks) <= broken:
-                    broken = 0
-        elif cell.cell_type == "code" and not broken:
-            bases = [b for c in ast.walk(tree(cell)) if isinstance(c, ast.ClassDef) for b in c.bases]
-            if any(ast.unparse(b).split(".")[-1] == "Module" for b in bases):
-                yield f"cell {n} defines an nn.Module; only a section 'Broken on purpose' may"
+def what_it_shows_is_held_against_the_library(page: Page) -> Iterator[str]:
+    """Each class or function that a lesson writes under a name of the library is asserted equal to it, later on.
+
+    And what the lesson is there to teach, by `TAUGHT`, is written in it.
+    """
+    shown = {}
+    for n, cell in enumerate(page.code):
+        for node in tree(cell).body:
+            if isinstance(node, DEFINES):
+                shown.setdefault(node.name, n)
+    taught = TAUGHT.get(page.path.stem, ())
+    for name in taught:
+        module, _, short = name.rpartition(".")
+        if short not in shown:
+            yield f"no cell writes {short} of vaelib/{module}.py, which this lesson teaches"
+    for short, n in shown.items():
+        if short in {name.rpartition(".")[2] for name in taught}:
+            asserted = [ast.unparse(a) for c in page.code[n:] for a in ast.walk(tree(c)) if isinstance(a, ast.Assert)]
+            alike = [a for a in asserted if re.search(rf"(?<![.\w]){short}\b", a) and re.search(rf"\.{short}\b", a)]
+            if not alike:
+                yield f"{short} is written, and no assertion holds it against the library's, as in `module.{short}`"
 
 
 # --- the notebooks ---------------------------------------------------------------------------------------
@@ -332,6 +385,9 @@ def test_the_series_is_whole():
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 
 
+FOLDED = {"tags": [GUARD], "jupyter": {"source_hidden": True}}
+
+
 def good() -> nbformat.NotebookNode:
     """A notebook that keeps every rule: 00 of a series of two."""
     title = "# A title\n\nNotebook 1 of 2\n\n## What you will learn\n\nIt.\n\n## Before you start\n\nNothing."
@@ -340,15 +396,15 @@ def good() -> nbformat.NotebookNode:
     cells = [
         new_markdown_cell(f"{title}\n\n**Time:** 2 min on two CPU cores"),
         new_code_cell("# Setup\nimport torch\nfrom vaelib import plots"),
-        new_code_cell('plots.show(fig, "a scan")', outputs=[picture]),
-        new_code_cell("slice_browser(scan)"),
+        new_code_cell('def kl(mu):\n    return 0 * mu\n\n\nplots.show(fig, "a scan")', outputs=[picture]),
+        new_code_cell("slice_browser(scan)", outputs=stream("stdout", "a browser")),
         new_markdown_cell("![what the widget shows](figures/a.png)"),
-        new_code_cell(f"{MARKER}\nprint(loss)"),
-        new_code_cell("assert loss < 1"),
+        new_code_cell("print(loss)", outputs=stream("stdout", "0.5"), metadata={"tags": [IGNORE]}),
+        new_code_cell("assert loss < 1 and kl(mu) == losses.kl(mu)", metadata=FOLDED),
         new_markdown_cell("## Broken on purpose: no activation"),
-        new_code_cell("class Flat(torch.nn.Module):\n    pass"),
+        new_code_cell("class Flat(torch.nn.Module):\n    pass", outputs=stream("stdout", "flat")),
         new_markdown_cell("Predict: how many?"),
-        new_code_cell('checks.fold(f"{n} of them")'),
+        new_code_cell('checks.fold(f"{n} of them")', outputs=stream("stdout", "4 of them")),
         new_markdown_cell(f"What happened.\n\n## Exercises\n\n1. Try.\n\n{answer}"),
         new_markdown_cell("## Key points\n\n- It works.\n\nNext: [more](01_b.ipynb)"),
     ]
@@ -415,22 +471,31 @@ BREAKS = {
         swap(1, "# Setup\n", ""),
         swap(6, "assert", "# Setup\nassert"),
         swap(6, "assert", "import os\nassert"),
+        swap(6, "assert", "from numpy import random\nassert"),
     ],
     "it_uses_the_library": [swap(1, "from vaelib", "from vaelibrary")],
     "its_cells_are_short": [
         swap(6, "assert loss < 1", "\n".join(13 * ["assert loss < 1"])),
+        swap(8, "    pass", "\n".join(25 * ["    pass"])),
         swap(1, "import torch", "\n".join(15 * ["import torch"])),
         put(6, source=""),
     ],
     "its_code_is_plain_python": [swap(6, "assert", "%time assert"), swap(6, "assert", "!ls\nassert")],
     "an_ignored_output_is_asserted": [
         swap(6, "assert loss < 1", "loss"),
-        swap(5, MARKER, f"{MARKER} since it varies"),
-        swap(5, f"{MARKER}\nprint(loss)", f"print(loss)\n{MARKER}"),
-        swap(5, MARKER, "# NBVAL_SKIP"),
-        put(5, metadata={"tags": ["nbval-ignore-output"]}),
+        swap(5, "print", "# NBVAL_IGNORE_OUTPUT\nprint"),
+        swap(5, "print", "# NBVAL_SKIP\nprint"),
+        put(5, metadata={"tags": ["nbval-skip"]}),
         put(5, metadata={"tags": ["raises-exception"]}),
     ],
+    "its_guards_are_folded": [
+        put(6, metadata={"tags": [GUARD]}),
+        put(6, metadata={"jupyter": {"source_hidden": True}}),
+        put(6, outputs=stream("stdout", "True")),
+        swap(6, "assert loss < 1", "loss"),
+    ],
+    "few_visible_cells_are_silent": [put(3, outputs=[]), put(6, metadata={})],
+    "few_outputs_are_ignored": [put(2, metadata={"tags": [IGNORE]}), put(3, metadata={"tags": [IGNORE]})],
     "its_exercises_stand_in_notebooks_of_their_own": [
         swap(11, "exercises/00_a.ipynb", "exercises/00_b.ipynb"),
         swap(11, "[done](solutions/00_a.ipynb)", "```python\npass\n```"),
@@ -476,10 +541,10 @@ BREAKS = {
         put(6, metadata={"execution": {"iopub.execute_input": "2026-01-01"}}),
         lambda nb: nb.metadata.update(widgets={}),
     ],
-    "its_models_live_in_the_library": [
-        swap(7, "Broken on purpose", "Models"),
-        swap(7, "no activation", "no activation\n\n## Mended"),
-        swap(6, "assert", "class A(nn.Module):\n    pass\nassert"),
+    "what_it_shows_is_held_against_the_library": [
+        swap(2, "def kl", "def divergence"),
+        swap(6, "losses.kl", "abs"),
+        swap(6, "kl(mu) == ", "0 == "),
     ],
 }
 

@@ -22,7 +22,7 @@ LESSONS = [path.stem for path in standards.PATHS]
 TASK = re.compile(r"# Exercise (\d\d\.\d+)$")
 SHARED = """the_format_is_valid its_cells_are_short its_code_is_plain_python an_ignored_output_is_asserted it_is_small
 every_picture_has_words it_was_executed_in_order it_carries_nothing_of_one_machine it_has_one_setup_cell
-it_uses_the_library it_states_a_measured_time its_models_live_in_the_library""".split()
+it_uses_the_library it_states_a_measured_time""".split()
 
 
 def pages(lesson):
