@@ -94,8 +94,13 @@ class Reader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Turn slices between their neighbours (N, K, H, W) into logits (N, 1, H, W)."""
         with torch.set_grad_enabled(self.shaped and torch.is_grad_enabled()):
-            z = self.code(x.flatten(0, 1)[:, None])
-        return self.head(z.reshape(len(x), -1, *z.shape[2:]))
+            z = self.coded(x)
+        return self.head(z)
+
+    def coded(self, x: Tensor) -> Tensor:
+        """Code slices and their neighbours (N, K, H, W), one by one, and put the codes of each slice together."""
+        z = self.code(x.flatten(0, 1)[:, None])
+        return z.reshape(len(x), -1, *z.shape[2:])
 
 
 def residual_unet(inputs: int, prevalence: float, channels: int = 12) -> nn.Module:

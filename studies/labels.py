@@ -8,9 +8,7 @@ patients who are tested, so what is found is an upper bound.
 
 import copy
 import hashlib
-from collections.abc import Sequence
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,33 +18,24 @@ from torch import Tensor, nn
 
 import studies
 from studies import _cells, _pool
-from studies._arms import Reader, Scaled, labelled, of_pairs, train, unlabelled, with_neighbours
+from studies._arms import Reader, Scaled, train, unlabelled, with_neighbours
+from studies._few import LABELLED, drawn, few_of, learn, looked, scans
 from vaelib import metrics
-from vaelib.cohort import Cohort, Slices, load_slices
+from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import kept, save
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units, decode, encode
 from vaelib.losses import kl, l2
+from vaelib.recipes import train_mask
 from vaelib.rivals import UNet
-from vaelib.training import copies_of
 from vaelib.vae import VAE, Decoder
 
-LABELLED, DRAWS, NUMBERS, SIDE = (1, 4, 16), 6, 64, 64
+DRAWS, NUMBERS, SIDE = 6, 64, 64
 PLAN = {"VAE steps": 12000, "VAE batch": 32, "lr": 1e-3, "steps": 2000, "batch": 16, "copies": 24, "beta": 1e-2}
 STUDY = "labels"
 ARMS = ("untrained encoder", "PCA", "VAE", "VAE, then fine-tuned", "U-Net")
-
-
-def scans(lab: Cohort) -> np.ndarray:
-    """Put the images of the old training patients and of the pool together, (N, 1, H, W); no mask is looked at."""
-    return _scans(lab.shards, tuple(lab.parts["train"]), lab.level, _pool.POOL)
-
-
-@lru_cache(maxsize=1)  # a worker makes many cells
-def _scans(shards: Path, names: tuple[str, ...], level: int, numbers: Sequence[int]) -> np.ndarray:
-    return np.concatenate([load_slices(shards, names, level).images, _pool.patients(numbers).slices.images])
 
 
 def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) -> tuple[VAE, list[dict]]:
@@ -72,15 +61,26 @@ def vae_of(lab: Cohort, images: np.ndarray, plan: dict = PLAN, seed: int = 0) ->
 
 
 def publish_code(lab: Cohort, images: np.ndarray) -> None:
-    """Commit the vector VAE that was trained to the end, in half precision, with its curve."""
+    """Commit the vector VAE that was trained to the end, with its curve and a mask decoder; beside it PCA's weights.
+
+    All of it in half precision; `pca` has the mean image and then the components.
+    """
     vae, curve = vae_of(lab, images)
+    mask = train_mask(vae, lab.train, lab.val, copies=PLAN["copies"])[0]
+    layer = linear(images)[1]
+    pca = np.concatenate([images.mean(0, dtype=np.float64).reshape(1, -1), layer.weight.detach().numpy()])
     said: dict[str, Any] = {
         "cohort": "synthetic",
         "study": "python -m studies labels",
         "slices": len(images),
         "curve": curve,
     }
-    save(studies.CHECKPOINTS / "03_vae.safetensors", {"vae": vae}, half=True, recipe=PLAN, seed=0, **said)
+    path, networks, arrays = (
+        studies.CHECKPOINTS / "03_vae.safetensors",
+        {"vae": vae, "mask": mask},
+        {"pca": pca.astype(np.float16)},
+    )
+    save(path, networks, half=True, arrays=arrays, recipe=PLAN, seed=0, **said)
 
 
 def linear(images: np.ndarray, numbers: int = NUMBERS) -> nn.Module:
@@ -111,37 +111,17 @@ def reader(arm: str, codes: dict[str, nn.Module], images: Tensor, prevalence: fl
 def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, plan: dict, look: Any = None) -> tuple:
     """Train an arm on few patients: the network, how many neighbours it reads, its threshold on them, and the curve."""
     model = reader(arm, codes, torch.from_numpy(images[:: max(1, len(images) // 2048)]), mean(few.masks), seed)
-    reach, how = int(arm == "U-Net"), {name: plan[name] for name in ("steps", "batch", "lr")} | {"seed": seed}
-    seen = partial(look, model, reach) if look else None
-    if isinstance(model, Reader) and not model.shaped:  # the code stays as it is: it is computed once
-        pairs = copies_of(few.images, few.masks, plan["copies"], seed)
-        with torch.no_grad():
-            data = [torch.cat([model.code(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
-        curve = train(model.head, of_pairs, data, look=seen, **how)
-    else:
-        data = [with_neighbours(few, reach), torch.from_numpy(few.masks)]
-        curve = train(model, labelled(jittered=False, overlap=False), data, look=seen, **how)
-    model.eval()
+    reach = int(arm == "U-Net")
+    curve = learn(model, reach, few, seed, plan, look=partial(look, model, reach) if look else None)
     return model, reach, metrics.choose(decode(model, with_neighbours(few, reach)), few), curve
-
-
-def drawn(k: int, draw: int) -> list[int]:
-    """Draw k patients of the pool; those of a smaller k are among those of a larger one."""
-    return [int(n) for n in np.random.default_rng([_pool.SEED, draw]).permutation(_pool.POOL)[:k]]
 
 
 def curve(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> list[dict]:
     """Show where training is flat: an arm, such as "PCA", and k; of old patients, seen on the old held-out ones."""
     torch.set_num_threads(1)
-    (arm, k), images, val = cell, scans(lab), _cells.held_out(lab)
-
-    def look(model: nn.Module, reach: int) -> dict:
-        on_val = decode(model.eval(), with_neighbours(val, reach))
-        return {"dice": float(metrics.dice_per_patient(on_val, metrics.choose(on_val, val), val).mean())}
-
-    names = [str(name) for name in np.random.default_rng(0).permutation(lab.parts["train"])[:k]]
-    few = load_slices(lab.shards, names, lab.level)
-    return fitted(arm, codes_of(lab, images, plan, arm), images, few, 0, plan, look)[-1]
+    (arm, k), images = cell, scans(lab)
+    codes = codes_of(lab, images, plan, arm)
+    return fitted(arm, codes, images, few_of(lab, k), 0, plan, looked(_cells.held_out(lab)))[-1]
 
 
 def tested(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from test_arms import slices
 
 import studies
-from studies import _cells, _pool, labels
+from studies import _cells, _few, _pool, labels
 from vaelib.cohort import Slices
 from vaelib.engine.files import json_ready
 from vaelib.latent import encode
@@ -54,8 +54,8 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "patients", patients_with(KEPT))
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
-    labels._scans.cache_clear()
-    for module in (labels, _cells):
+    _few._scans.cache_clear()
+    for module in (_few, _cells):
         monkeypatch.setattr(module, "load_slices", lambda shards, names, level: slices(*names, count=2))
     parts = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     return SimpleNamespace(train=slices("a", "b"), val=slices("c", seed=1), parts=parts, shards=None, level=6)

@@ -1,0 +1,66 @@
+"""What the studies of few labels share: the scans without a mask, who is drawn, and how a network learns from few."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from studies import _cells, _pool
+from studies._arms import Reader, labelled, of_pairs, train, with_neighbours
+from vaelib.cohort import Cohort, Slices, load_slices
+from vaelib.latent import decode
+from vaelib.training import copies_of
+
+LABELLED = (1, 4, 16)  # patients with a mask
+
+
+def scans(lab: Cohort) -> np.ndarray:
+    """Put the images of the old training patients and of the pool together, (N, 1, H, W); no mask is looked at."""
+    return _scans(lab.shards, tuple(lab.parts["train"]), lab.level, _pool.POOL)
+
+
+@lru_cache(maxsize=1)  # a worker makes many cells
+def _scans(shards: Path, names: tuple[str, ...], level: int, numbers: Sequence[int]) -> np.ndarray:
+    return np.concatenate([load_slices(shards, names, level).images, _pool.patients(numbers).slices.images])
+
+
+def drawn(k: int, draw: int) -> list[int]:
+    """Draw k patients of the pool; those of a smaller k are among those of a larger one."""
+    return [int(n) for n in np.random.default_rng([_pool.SEED, draw]).permutation(_pool.POOL)[:k]]
+
+
+def few_of(lab: Cohort, k: int) -> Slices:
+    """Take k of the old training patients, for curves."""
+    names = [str(name) for name in np.random.default_rng(0).permutation(lab.parts["train"])[:k]]
+    return load_slices(lab.shards, names, lab.level)
+
+
+def looked(val: Slices) -> Callable:
+    """Make what looks at a network in training: its Dice on the old held-out patients."""
+
+    def look(model: nn.Module, reach: int) -> dict:
+        on_val = decode(model.eval(), with_neighbours(val, reach))
+        return {"dice": _cells.look(on_val, val)["dice"]}
+
+    return look
+
+
+def learn(
+    model: nn.Module, reach: int, few: Slices, seed: int, plan: dict, losses: Any = None, look: Any = None
+) -> list:
+    """Train a network on few patients in place, from slices and `reach` neighbours on each side; return its curve."""
+    how, shown = {name: plan[name] for name in ("steps", "batch", "lr")} | {"seed": seed}, with_neighbours(few, reach)
+    if isinstance(model, Reader) and not model.shaped:  # the code stays as it is: it is computed once
+        pairs = copies_of(shown.numpy(), few.masks, plan["copies"], seed)
+        with torch.no_grad():
+            data = [torch.cat([model.coded(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
+        curve = train(model.head, of_pairs, data, look=look, **how)
+    else:
+        losses = losses or labelled(jittered=False, overlap=False)
+        curve = train(model, losses, [shown, torch.from_numpy(few.masks)], look=look, **how)
+    model.eval()
+    return curve

@@ -1,0 +1,195 @@
+"""Is there a cell of few labels in which the VAE is ahead of all its rivals? It is chosen first, and then tested.
+
+A spatial VAE and patch PCA learn from the 431 patients of `studies.labels` without a mask, and are read from three
+slices as in the controls. Of every k and code, that cell is chosen where held-out patients of the old cohort show the
+VAE furthest ahead of the better one of its linear code and the U-Net (or least behind), and written down. There the
+fresh patients then score two further rivals: the spatial VAE fine-tuned, and a mean teacher (Tarvainen & Valpola 2017,
+arXiv:1703.01780), a U-Net that must agree with its own running mean on jittered slices of all patients; and a spatial
+VAE of the 31 old patients alone. Draws are those of `studies.labels`, whose arms stand beside these.
+"""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import studies
+from studies import _cells, _pool
+from studies._arms import ARMS as CONTROLS
+from studies._arms import (  # fmt: skip
+    GRID,
+    HEAD,
+    NUMBERS,
+    SIDE,
+    Losses,
+    Reader,
+    labelled,
+    made_with,
+    scaled_code,
+    train,
+    unlabelled,
+    with_neighbours,
+)
+from studies._few import LABELLED, drawn, few_of, learn, looked, scans
+from vaelib import metrics
+from vaelib.cohort import Cohort, Slices, load_slices
+from vaelib.cohorts.layout import models_folder
+from vaelib.engine.checkpoints import kept
+from vaelib.engine.rows import mean
+from vaelib.engine.workers import map_in_processes
+from vaelib.latent import decode
+from vaelib.losses import l2
+from vaelib.recipes import rows_near
+from vaelib.rivals import UNet
+from vaelib.spatial import ResidualDecoder, ResidualVAE
+from vaelib.training import augment, jitter
+
+STUDY, DRAWS = "chosen", 3
+PLAN = {
+    "VAE steps": 6000,
+    "VAE batch": 16,
+    "beta": 1e-3,
+    "VAE lr": 2e-3,
+    "steps": 2000,
+    "batch": 16,
+    "lr": 2e-3,
+    "copies": 24,
+}
+WEIGHTS, KEEP, RISE = (0.1, 1.0, 10.0), 0.99, 0.4  # of the teacher's word; of its running mean; share of training
+PAIRS = {"VAE": "PCA", "spatial VAE": "patch PCA"}  # a code, and the linear one of its shape
+ARMS = ("patch PCA", "spatial VAE", "spatial VAE, then fine-tuned", "spatial VAE of 31 patients", "mean teacher")
+BESIDE = ("PCA", "VAE", "VAE, then fine-tuned", "U-Net")  # of the grid of few labels
+
+
+def vae_of(images: np.ndarray, plan: dict = PLAN, seed: int = 0) -> ResidualVAE:
+    """Train the spatial VAE on scans, or load it."""
+    how = {"steps": plan["VAE steps"], "batch": plan["VAE batch"], "lr": plan["VAE lr"], "seed": seed}
+
+    def make() -> dict:
+        torch.manual_seed(seed)
+        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean()))
+        train(vae, unlabelled(plan["beta"]), [torch.from_numpy(images)], **how)
+        return {"vae": vae}
+
+    made_by = {"beta": plan["beta"], "how": how, "with": made_with(), "data": hashlib.sha256(images).hexdigest()}
+    return kept(models_folder() / STUDY / f"vae_{len(images)}_{seed}.safetensors", made_by, make)["vae"]
+
+
+def reader(arm: str, images: np.ndarray, few: Slices, seed: int, plan: dict = PLAN) -> nn.Module:
+    """Build the network of an arm over a code that is ready; `images` are what the code has learned from."""
+    vae = vae_of(images, plan) if "VAE" in arm else None
+    torch.manual_seed(seed)
+    if vae is None and arm != "patch PCA":
+        return UNet(inputs=3, prevalence=mean(few.masks))
+    some = torch.from_numpy(images[:: max(1, len(images) // 2048)])
+    code = scaled_code(CONTROLS["VAE, beta 0.001" if vae else "patch PCA"], some, copy.deepcopy(vae))
+    shaped = arm.endswith("fine-tuned")
+    code.requires_grad_(shaped)
+    return Reader(code, ResidualDecoder(latent=3 * NUMBERS, start=mean(few.masks), **HEAD), shaped)
+
+
+def taught(student: nn.Module, scans: Slices, weight: float, seed: int) -> Losses:
+    """Make the loss of a student that is to agree, on slices without a mask, with the running mean of itself."""
+    teacher, generator = copy.deepcopy(student).requires_grad_(False), torch.Generator().manual_seed(seed)
+    near, first = rows_near(scans, 1), labelled(jittered=False, overlap=False)
+
+    def losses(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
+        for mine, theirs in zip(teacher.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs.detach(), 1 - KEEP)
+        rows = torch.randint(len(near), (len(batch[0]),), generator=generator).numpy()
+        (x,) = augment(torch.from_numpy(scans.images[near[rows]][:, :, 0]))
+        with torch.no_grad():
+            word = torch.sigmoid(teacher(jitter(x)))
+        agreement = l2(torch.sigmoid(model(jitter(x))), word)
+        return first(model, batch, progress) + weight * min(1.0, progress / RISE) * agreement
+
+    return losses
+
+
+def everyone(lab: Cohort) -> Slices:
+    """Put the slices of the old training patients and of the pool together, with masks that nobody may read."""
+    old, pool = load_slices(lab.shards, lab.parts["train"], lab.level), _pool.patients(_pool.POOL).slices
+    found = Slices(*(np.concatenate(both) for both in zip(old, pool, strict=True)))
+    return found._replace(masks=np.full((len(found.images), 1, 1, 1), np.nan, np.float32))
+
+
+def fitted(arm: str, weight: float, lab: Cohort, few: Slices, seed: int, look: Any = None, plan: dict = PLAN) -> tuple:
+    """Train an arm on few patients: the network, its threshold on them, and its curve."""
+    images = lab.train.images[:] if arm.endswith("31 patients") else scans(lab)
+    model = reader(arm, images, few, seed, plan)
+    losses = taught(model, everyone(lab), weight, seed) if arm == "mean teacher" else None
+    curve = learn(model, 1, few, seed, plan, losses, partial(look, model, 1) if look else None)
+    return model, metrics.choose(decode(model, with_neighbours(few)), few), curve
+
+
+def curve(cell: tuple[str, int, float], lab: Cohort, plan: dict = PLAN) -> list[dict]:
+    """Show what an arm learns of k old patients, seen on the old held-out ones."""
+    torch.set_num_threads(1)
+    arm, k, weight = cell
+    return fitted(arm, weight, lab, few_of(lab, k), 0, looked(_cells.held_out(lab)), plan)[-1]
+
+
+def tested(cell: _cells.Cell, lab: Cohort, weight: float, plan: dict = PLAN) -> dict:
+    """Train an arm, such as "mean teacher, k=4", on the patients of a draw, and score it on the fresh ones."""
+    torch.set_num_threads(1)
+    arm, k = cell[0].rsplit(", k=", 1)
+    few, fresh = _pool.patients(drawn(int(k), cell[1])).slices, _pool.patients(_pool.TEST)
+    model, cut, _ = fitted(arm, weight, lab, few, cell[1], plan=plan)
+    return _cells.measure(decode(model, with_neighbours(fresh.slices)), cut, fresh.slices, fresh.spacing)
+
+
+def leads(curves: dict[str, list[dict]]) -> dict[str, float]:
+    """Say how far each VAE is ahead of the better of its linear code and the U-Net, in each cell, where it ends."""
+    at = {name: found[-1]["dice"] for name, found in curves.items()}
+    return {
+        f"{code}, k={k}": at[f"{code}, k={k}"] - max(at[f"{linear}, k={k}"], at[f"U-Net, k={k}"])
+        for code, linear in PAIRS.items()
+        for k in LABELLED
+    }
+
+
+def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
+    """Choose the cell on held-out patients, write it down, and test it; what is there already is kept."""
+    _pool.refuse_others(lab)
+    record, cells = _cells.begin(STUDY, PLAN)
+    seen, theirs = record.setdefault("curves", {}), studies.read("labels")["curves"]
+
+    def see(todo: list[tuple[str, int, float]], name: str) -> None:
+        todo = [job for job in todo if name.format(*job) not in seen]
+        for job, found in zip(todo, map_in_processes(partial(curve, lab=lab), todo, workers=workers), strict=True):
+            seen[name.format(*job)] = found
+            studies.write(STUDY, record)
+
+    vae_of(scans(lab))
+    see([(arm, k, 0.0) for k in LABELLED for arm in ("patch PCA", "spatial VAE")], "{}, k={}")
+    if "choice" not in record:
+        lead = leads(theirs | seen)
+        best = max(lead, key=lambda name: lead[name])
+        k = int(best.rpartition("=")[2])
+        see([("mean teacher", k, weight) for weight in WEIGHTS], "{}, k={}, weight {}")
+        weight = max(WEIGHTS, key=lambda w: seen[f"mean teacher, k={k}, weight {w}"][-1]["dice"])
+        record["choice"] = {"leads": lead, "cell": best, "k": k, "weight": weight}
+        studies.write(STUDY, record)
+    k, weight = record["choice"]["k"], record["choice"]["weight"]
+    todo = [(f"{arm}, k={k}", draw) for draw in range(draws) for arm in ARMS]
+    cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab, weight=weight), workers)
+    grid = _cells.read_cells("labels")
+    beside = {key: row for key, row in grid.items() if key[0] in {f"{arm}, k={k}" for arm in BESIDE} and key[1] < draws}
+    names = [f"{arm}, k={k}" for arm in (*ARMS, *BESIDE)]
+    return record | {"arms": _cells.compare(cells | beside, f"spatial VAE, k={k}", names, together=True)}
+
+
+def tables(record: dict) -> dict[str, str]:
+    """Make the table of the chosen cell: every arm, and what it has over the spatial VAE."""
+    k = record["choice"]["k"]
+    lines = [f"| Dice at 64, masks of {k} patients | | minus the spatial VAE | draws |", "|" + 4 * "---|"]
+    for name, row in sorted(record["arms"].items(), key=lambda item: -item[1]["dice"]["mean"]):
+        gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
+        arm = name.removesuffix(f", k={k}")
+        lines.append(f"| {arm} | {studies.cell(row['dice'], '.3f')} | {gap} | {row['seeds']} |")
+    return {"chosen": "\n".join(lines)}
