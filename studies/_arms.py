@@ -24,7 +24,7 @@ from vaelib.losses import beta_at, l2, mask_loss, vae_loss
 from vaelib.recipes import rows_near
 from vaelib.rivals import UNet
 from vaelib.spatial import Residual, ResidualDecoder, ResidualVAE, norm
-from vaelib.training import augment, jitter
+from vaelib.training import augment, copies_of, jitter
 from vaelib.vae import log_odds
 
 SIDE, GRID, NUMBERS = 64, 16, 8  # pixels a side; places a side of a code; numbers at a place
@@ -120,6 +120,11 @@ def residual_unet(inputs: int, prevalence: float, channels: int = 12) -> nn.Modu
     return nn.Sequential(net, last)
 
 
+def untrained(images: Tensor) -> ResidualVAE:
+    """Make the VAE of the controls, whose pictures begin at the mean grey of these slices."""
+    return ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean()))
+
+
 def train(
     model: nn.Module, losses: Losses, data: Sequence[Tensor], *, steps: int, seed: int, batch: int, lr: float,
     look: Callable[[], dict] | None = None, every: int = 500,
@@ -199,6 +204,13 @@ def labelled(jittered: bool, overlap: bool, joint: float | None = None) -> Losse
     return losses
 
 
+def frozen(model: Reader, shown: Tensor, masks: np.ndarray, copies: int, seed: int) -> list[Tensor]:
+    """Pair the codes of slices, and of augmented copies, with their masks, once: the code stays as it is."""
+    pairs = copies_of(shown.numpy(), masks, copies, seed)
+    with torch.no_grad():
+        return [torch.cat([model.coded(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
+
+
 def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
     """Take the cross-entropy of a decoder on pairs of code and mask."""
     return mask_loss(model(batch[0]), batch[1])
@@ -242,7 +254,7 @@ def build(
     prevalence, images = float(np.mean(train.masks)), torch.from_numpy(train.images[:])
     if arm.code.endswith("unet"):
         return (UNet if arm.code == "unet" else residual_unet)(inputs=2 * reach + 1, prevalence=prevalence)
-    own = vae or ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean()))
+    own = vae or untrained(images)
     code = scaled_code(arm, images, own)
     channels = (2 * reach + 1) * code.centre.shape[1]
     head = mapped(channels, masks) if masks else ResidualDecoder(latent=channels, start=prevalence, **HEAD)

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from studies import _cells, _pool
-from studies._arms import Reader, labelled, of_pairs, train, with_neighbours
+from studies._arms import Reader, frozen, labelled, of_pairs, train, with_neighbours
 from vaelib.cohort import Cohort, Slices, load_slices
 from vaelib.latent import decode
-from vaelib.training import copies_of
 
 LABELLED = (1, 4, 16)  # patients with a mask
 
@@ -55,10 +54,7 @@ def learn(
     """Train a network on few patients in place, from slices and `reach` neighbours on each side; return its curve."""
     how, shown = {name: plan[name] for name in ("steps", "batch", "lr")} | {"seed": seed}, with_neighbours(few, reach)
     if isinstance(model, Reader) and not model.shaped:  # the code stays as it is: it is computed once
-        pairs = copies_of(shown.numpy(), few.masks, plan["copies"], seed)
-        with torch.no_grad():
-            data = [torch.cat([model.coded(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
-        curve = train(model.head, of_pairs, data, look=look, **how)
+        curve = train(model.head, of_pairs, frozen(model, shown, few.masks, plan["copies"], seed), look=look, **how)
     else:
         losses = losses or labelled(jittered=False, overlap=False)
         curve = train(model, losses, [shown, torch.from_numpy(few.masks)], look=look, **how)

@@ -10,22 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from studies import _cells
-from studies._arms import (  # fmt: skip
-    ARMS,
-    GRID,
-    NUMBERS,
-    PLAN,
-    SIDE,
-    Arm,
-    build,
-    labelled,
-    made_with,
-    scaled,
-    train,
-    unlabelled,
-    with_neighbours,
-)
+from studies import _arms, _cells
 from vaelib.cohort import Cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, kept
@@ -38,7 +23,7 @@ from vaelib.spatial import ResidualVAE
 from vaelib.training import augment
 
 
-def vae_of(lab: Cohort, seed: int, options: dict[str, Any], plan: dict = PLAN) -> tuple[ResidualVAE, list[dict]]:
+def vae_of(lab: Any, seed: int, options: dict[str, Any], plan: dict = _arms.PLAN) -> tuple[ResidualVAE, list[dict]]:
     """Train the VAE, or autoencoder, that an arm reads, on slices alone; or load it. With it, its curve."""
     options = {k: v for k, v in options.items() if k in ("beta", "noise", "seen")}
     how = {"steps": plan["VAE steps"], "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
@@ -46,23 +31,23 @@ def vae_of(lab: Cohort, seed: int, options: dict[str, Any], plan: dict = PLAN) -
     def make() -> dict:
         torch.manual_seed(seed)
         images, val = torch.from_numpy(lab.train.images), torch.from_numpy(lab.val.images)
-        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean()))
+        vae = _arms.untrained(images)
 
         @torch.no_grad()
         def look() -> dict:
             mu, logvar = vae.encoder(val)
-            z = mu if options["beta"] is not None else scaled(mu)  # as its decoder reads it in training
-            alive = active_units(z.permute(0, 2, 3, 1).reshape(-1, NUMBERS).numpy()).sum()
+            z = mu if options["beta"] is not None else _arms.scaled(mu)  # as its decoder reads it in training
+            alive = active_units(z.permute(0, 2, 3, 1).reshape(-1, _arms.NUMBERS).numpy()).sum()
             return {"error": l2(vae.decode(z), val).item(), "kl": kl(mu, logvar).item(), "active": int(alive)}
 
-        return {"vae": vae, "curve": train(vae, unlabelled(**options), [images], look=look, **how)}
+        return {"vae": vae, "curve": _arms.train(vae, _arms.unlabelled(**options), [images], look=look, **how)}
 
-    made_by = {"code": options, "how": how, "with": made_with(), "data": fingerprint(lab.train, lab.val)}
+    made_by = {"code": options, "how": how, "with": _arms.made_with(), "data": fingerprint(lab.train, lab.val)}
     found = kept(_place("vae", made_by), made_by, make)
     return found["vae"], found["curve"]
 
 
-def masks_of(lab: Cohort, seed: int, plan: dict = PLAN) -> nn.Module:
+def masks_of(lab: Cohort, seed: int, plan: dict = _arms.PLAN) -> nn.Module:
     """Train a VAE of masks alone, for the arm that maps one latent to the other; or load it."""
     how = {"steps": plan["VAE steps"] // 2, "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
 
@@ -74,8 +59,8 @@ def masks_of(lab: Cohort, seed: int, plan: dict = PLAN) -> nn.Module:
 
     def make() -> dict:
         torch.manual_seed(seed)
-        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=mean(lab.train.masks))
-        train(vae, losses, [torch.from_numpy(lab.train.masks)], **how)
+        vae = ResidualVAE(_arms.SIDE, latent=_arms.NUMBERS, grid=_arms.GRID, start=mean(lab.train.masks))
+        _arms.train(vae, losses, [torch.from_numpy(lab.train.masks)], **how)
         return {"vae": vae}
 
     made_by = {"code": "of masks", "how": how, "beta": plan["beta"], "data": fingerprint(lab.train, lab.val)}
@@ -86,26 +71,26 @@ def _place(kind: str, made_by: dict) -> Path:
     return models_folder() / "controls" / f"{re.sub('[ ,]+', '_', kind)}_{hash_of(made_by)[:12]}.safetensors"
 
 
-def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = PLAN) -> tuple[nn.Module, dict]:
+def fitted(name: str, lab: Cohort, seed: int, options: dict, plan: dict = _arms.PLAN) -> tuple[nn.Module, dict]:
     """Train an arm with some options, or load it: network, ``curve`` on held-out patients, the ``threshold``."""
-    arm: Arm = ARMS[name]
+    arm: _arms.Arm = _arms.ARMS[name]
     vae, curve = vae_of(lab, seed, arm.options, plan) if arm.code == "vae" else (None, [])
     masks = masks_of(lab, seed, plan) if "mask latent" in arm.options else None
-    model = build(arm, lab.train, seed, vae, masks)
+    model = _arms.build(arm, lab.train, seed, vae, masks)
     how = {"steps": plan["steps"], "batch": plan["batch"], "lr": plan["lr"], "seed": seed}
-    made_by = {"arm": [name, *arm], "options": options, "how": how, "parents": plan, "with": made_with()}
+    made_by = {"arm": [name, *arm], "options": options, "how": how, "parents": plan, "with": _arms.made_with()}
     made_by["data"] = fingerprint(lab.train, lab.val)
 
     def make() -> dict:
         val, began = _cells.held_out(lab), time.process_time()
-        shown = with_neighbours(val)
+        shown = _arms.with_neighbours(val)
 
         def look() -> dict:
             return _cells.look(decode(model, shown), val)
 
-        data = [with_neighbours(lab.train), torch.from_numpy(lab.train.masks)]
+        data = [_arms.with_neighbours(lab.train), torch.from_numpy(lab.train.masks)]
         joint = arm.options.get("beta") if "joint" in arm.options else None
-        seen = train(model, labelled(**options, joint=joint), data, look=look, **how)
+        seen = _arms.train(model, _arms.labelled(**options, joint=joint), data, look=look, **how)
         facts = {"curve": seen, "cpu seconds": round(time.process_time() - began), "VAE's curve": curve}
         facts |= {"parameters": parameters({"net": model})}
         return facts | {key: value.cpu().numpy() for key, value in model.state_dict().items()}

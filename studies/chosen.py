@@ -9,9 +9,9 @@ VAE of the 31 old patients alone. Draws are those of `studies.labels`, whose arm
 """
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,84 +19,54 @@ import torch
 from torch import Tensor, nn
 
 import studies
-from studies import _cells, _pool
-from studies._arms import ARMS as CONTROLS
-from studies._arms import (  # fmt: skip
-    GRID,
-    HEAD,
-    NUMBERS,
-    SIDE,
-    Losses,
-    Reader,
-    labelled,
-    made_with,
-    scaled_code,
-    train,
-    unlabelled,
-    with_neighbours,
-)
-from studies._few import LABELLED, drawn, few_of, learn, looked, scans
+from studies import _arms, _cells, _pool
+from studies._few import LABELLED, drawn, few_of, learn, looked
+from studies._fit import vae_of
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices, load_slices
-from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import decode
 from vaelib.losses import l2
 from vaelib.recipes import rows_near
 from vaelib.rivals import UNet
-from vaelib.spatial import ResidualDecoder, ResidualVAE
+from vaelib.spatial import ResidualDecoder
 from vaelib.training import augment, jitter
 
 STUDY, DRAWS = "chosen", 3
-PLAN = {
-    "VAE steps": 6000,
-    "VAE batch": 16,
-    "beta": 1e-3,
-    "VAE lr": 2e-3,
-    "steps": 2000,
-    "batch": 16,
-    "lr": 2e-3,
-    "copies": 24,
-}
+PLAN = {"beta": 1e-3, "steps": 2000, "batch": 16, "lr": 2e-3, "copies": 24}  # and of the VAE as in the controls
 WEIGHTS, KEEP, RISE = (0.1, 1.0, 10.0), 0.99, 0.4  # of the teacher's word; of its running mean; share of training
 PAIRS = {"VAE": "PCA", "spatial VAE": "patch PCA"}  # a code, and the linear one of its shape
 ARMS = ("patch PCA", "spatial VAE", "spatial VAE, then fine-tuned", "spatial VAE of 31 patients", "mean teacher")
 BESIDE = ("PCA", "VAE", "VAE, then fine-tuned", "U-Net")  # of the grid of few labels
 
 
-def vae_of(images: np.ndarray, plan: dict = PLAN, seed: int = 0) -> ResidualVAE:
-    """Train the spatial VAE on scans, or load it."""
-    how = {"steps": plan["VAE steps"], "batch": plan["VAE batch"], "lr": plan["VAE lr"], "seed": seed}
-
-    def make() -> dict:
-        torch.manual_seed(seed)
-        vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean()))
-        train(vae, unlabelled(plan["beta"]), [torch.from_numpy(images)], **how)
-        return {"vae": vae}
-
-    made_by = {"beta": plan["beta"], "how": how, "with": made_with(), "data": hashlib.sha256(images).hexdigest()}
-    return kept(models_folder() / STUDY / f"vae_{len(images)}_{seed}.safetensors", made_by, make)["vae"]
+def everyone(lab: Cohort) -> Slices:
+    """Put the slices of the old training patients and of the pool together, with masks that nobody may read."""
+    old, pool = load_slices(lab.shards, lab.parts["train"], lab.level), _pool.patients(_pool.POOL).slices
+    found = Slices(*(np.concatenate(both) for both in zip(old, pool, strict=True)))
+    return found._replace(masks=np.full((len(found.images), 1, 1, 1), np.nan, np.float32))
 
 
-def reader(arm: str, images: np.ndarray, few: Slices, seed: int, plan: dict = PLAN) -> nn.Module:
-    """Build the network of an arm over a code that is ready; `images` are what the code has learned from."""
-    vae = vae_of(images, plan) if "VAE" in arm else None
+def reader(arm: str, scans: Slices, val: Slices, few: Slices, seed: int) -> nn.Module:
+    """Build the network of an arm over a code that is ready, and was learned from `scans` alone."""
+    vae: Any = None
+    if "VAE" in arm:
+        vae = copy.deepcopy(vae_of(SimpleNamespace(train=scans, val=val), 0, {"beta": PLAN["beta"]})[0])
     torch.manual_seed(seed)
     if vae is None and arm != "patch PCA":
         return UNet(inputs=3, prevalence=mean(few.masks))
-    some = torch.from_numpy(images[:: max(1, len(images) // 2048)])
-    code = scaled_code(CONTROLS["VAE, beta 0.001" if vae else "patch PCA"], some, copy.deepcopy(vae))
+    some = torch.from_numpy(scans.images[:: max(1, len(scans.images) // 2048)])
+    code = _arms.scaled_code(_arms.ARMS["VAE, beta 0.001" if vae else "patch PCA"], some, vae)
     shaped = arm.endswith("fine-tuned")
     code.requires_grad_(shaped)
-    return Reader(code, ResidualDecoder(latent=3 * NUMBERS, start=mean(few.masks), **HEAD), shaped)
+    return _arms.Reader(code, ResidualDecoder(latent=3 * _arms.NUMBERS, start=mean(few.masks), **_arms.HEAD), shaped)
 
 
-def taught(student: nn.Module, scans: Slices, weight: float, seed: int) -> Losses:
+def taught(student: nn.Module, scans: Slices, weight: float, seed: int) -> _arms.Losses:
     """Make the loss of a student that is to agree, on slices without a mask, with the running mean of itself."""
     teacher, generator = copy.deepcopy(student).requires_grad_(False), torch.Generator().manual_seed(seed)
-    near, first = rows_near(scans, 1), labelled(jittered=False, overlap=False)
+    near, first = rows_near(scans, 1), _arms.labelled(jittered=False, overlap=False)
 
     def losses(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
         for mine, theirs in zip(teacher.parameters(), model.parameters(), strict=True):
@@ -111,20 +81,13 @@ def taught(student: nn.Module, scans: Slices, weight: float, seed: int) -> Losse
     return losses
 
 
-def everyone(lab: Cohort) -> Slices:
-    """Put the slices of the old training patients and of the pool together, with masks that nobody may read."""
-    old, pool = load_slices(lab.shards, lab.parts["train"], lab.level), _pool.patients(_pool.POOL).slices
-    found = Slices(*(np.concatenate(both) for both in zip(old, pool, strict=True)))
-    return found._replace(masks=np.full((len(found.images), 1, 1, 1), np.nan, np.float32))
-
-
 def fitted(arm: str, weight: float, lab: Cohort, few: Slices, seed: int, look: Any = None, plan: dict = PLAN) -> tuple:
     """Train an arm on few patients: the network, its threshold on them, and its curve."""
-    images = lab.train.images[:] if arm.endswith("31 patients") else scans(lab)
-    model = reader(arm, images, few, seed, plan)
-    losses = taught(model, everyone(lab), weight, seed) if arm == "mean teacher" else None
+    scans = lab.train if arm.endswith("31 patients") else everyone(lab)
+    model = reader(arm, scans, lab.val, few, seed)
+    losses = taught(model, scans, weight, seed) if arm == "mean teacher" else None
     curve = learn(model, 1, few, seed, plan, losses, partial(look, model, 1) if look else None)
-    return model, metrics.choose(decode(model, with_neighbours(few)), few), curve
+    return model, metrics.choose(decode(model, _arms.with_neighbours(few)), few), curve
 
 
 def curve(cell: tuple[str, int, float], lab: Cohort, plan: dict = PLAN) -> list[dict]:
@@ -140,7 +103,7 @@ def tested(cell: _cells.Cell, lab: Cohort, weight: float, plan: dict = PLAN) -> 
     arm, k = cell[0].rsplit(", k=", 1)
     few, fresh = _pool.patients(drawn(int(k), cell[1])).slices, _pool.patients(_pool.TEST)
     model, cut, _ = fitted(arm, weight, lab, few, cell[1], plan=plan)
-    return _cells.measure(decode(model, with_neighbours(fresh.slices)), cut, fresh.slices, fresh.spacing)
+    return _cells.measure(decode(model, _arms.with_neighbours(fresh.slices)), cut, fresh.slices, fresh.spacing)
 
 
 def leads(curves: dict[str, list[dict]]) -> dict[str, float]:
@@ -165,7 +128,6 @@ def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
             seen[name.format(*job)] = found
             studies.write(STUDY, record)
 
-    vae_of(scans(lab))
     see([(arm, k, 0.0) for k in LABELLED for arm in ("patch PCA", "spatial VAE")], "{}, k={}")
     if "choice" not in record:
         lead = leads(theirs | seen)

@@ -17,21 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import studies
-from studies import _cells, _pool
-from studies._arms import (
-    ARMS,
-    GRID,
-    NUMBERS,
-    PLAN,
-    SIDE,
-    Losses,
-    build,
-    labelled,
-    made_with,
-    train,
-    unlabelled,
-    with_neighbours,
-)
+from studies import _arms, _cells, _pool
 from studies._fit import fitted
 from studies._rescans import AS_THEY_ARE, DOSES, PATIENTS, PIXEL, in_mm, regrid, scanned, scans, stacked, twins
 from vaelib import metrics
@@ -41,7 +27,6 @@ from vaelib.engine.checkpoints import fingerprint, kept
 from vaelib.engine.files import hash_of
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import decode
-from vaelib.spatial import ResidualVAE
 
 STUDY, SEED = "doses", 1
 BASES = ("patch PCA", "VAE, beta 0.001", "U-Net, residual units")
@@ -54,7 +39,7 @@ JOBS = [
 ]
 
 
-def phased(losses: Losses) -> Losses:
+def phased(losses: _arms.Losses) -> _arms.Losses:
     """Take each slice a random part of the way to its twin without contrast medium, the last of a batch, and go on."""
 
     def step(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tensor:
@@ -66,27 +51,35 @@ def phased(losses: Losses) -> Losses:
 
 def cured(arm: str, data: Slices, twin: Slices | None, val: Slices, options: dict) -> tuple[nn.Module, float]:
     """Train an arm of the controls on other slices, or on phases too, or load it: network and threshold."""
-    how: dict[str, Any] = {name: PLAN[name] for name in ("batch", "lr")} | {"seed": SEED}
+    how: dict[str, Any] = {name: _arms.PLAN[name] for name in ("batch", "lr")} | {"seed": SEED}
     seen = (lambda losses: losses) if twin is None else phased
     more = lambda form: [] if twin is None else [form(twin)]  # noqa: E731
     torch.manual_seed(SEED)
     images = torch.from_numpy(data.images)
-    vae = ResidualVAE(SIDE, latent=NUMBERS, grid=GRID, start=float(images.mean())) if ARMS[arm].code == "vae" else None
+    vae = _arms.untrained(images) if _arms.ARMS[arm].code == "vae" else None
 
     def make() -> dict:
         if vae:
             pairs = [images, *more(lambda s: torch.from_numpy(s.images))]
-            train(vae, seen(unlabelled(PLAN["beta"])), pairs, steps=int(PLAN["VAE steps"]), **how)
-        model = build(ARMS[arm], data, SEED, vae)
-        tensors = [with_neighbours(data), torch.from_numpy(data.masks), *more(with_neighbours)]
-        train(model, seen(labelled(**options)), tensors, steps=int(PLAN["steps"]), **how)
-        threshold = metrics.choose(decode(model, with_neighbours(val)), val)
+            _arms.train(
+                vae, seen(_arms.unlabelled(_arms.PLAN["beta"])), pairs, steps=int(_arms.PLAN["VAE steps"]), **how
+            )
+        model = _arms.build(_arms.ARMS[arm], data, SEED, vae)
+        tensors = [_arms.with_neighbours(data), torch.from_numpy(data.masks), *more(_arms.with_neighbours)]
+        _arms.train(model, seen(_arms.labelled(**options)), tensors, steps=int(_arms.PLAN["steps"]), **how)
+        threshold = metrics.choose(decode(model, _arms.with_neighbours(val)), val)
         return {"threshold": threshold} | {key: value.numpy() for key, value in model.state_dict().items()}
 
-    made_by: dict[str, Any] = {"arm": arm, "options": options, "plan": PLAN, "how": how, "with": made_with()}
+    made_by: dict[str, Any] = {
+        "arm": arm,
+        "options": options,
+        "plan": _arms.PLAN,
+        "how": how,
+        "with": _arms.made_with(),
+    }
     made_by |= {"data": fingerprint(data, val), "twin": twin and fingerprint(twin)}
     found = kept(models_folder() / STUDY / f"network_{hash_of(made_by)[:12]}.safetensors", made_by, make)
-    model = build(ARMS[arm], data, SEED, vae)
+    model = _arms.build(_arms.ARMS[arm], data, SEED, vae)
     model.load_state_dict({key: torch.from_numpy(v) for key, v in found.items() if key != "threshold"})
     return model.eval(), float(found["threshold"])
 
@@ -141,10 +134,10 @@ def examined(job: tuple[str, str], lab: Cohort, found: list[dict], twin: Slices)
         if cure == "code moved" and name != AS_THEY_ARE:
             way = way_to(base, lab.train, twin, float(name.split()[-1]))
             left[name], model.code = left_of(base, way, slices.images, own.images), Moved(base, way)
-        p = decode(model, with_neighbours(shown))
+        p = decode(model, _arms.with_neighbours(shown))
         if cure == "in mm":
             p = np.concatenate([
-                regrid(torch.from_numpy(p[rows]), PIXEL, spacing[patient][2], SIDE).numpy()
+                regrid(torch.from_numpy(p[rows]), PIXEL, spacing[patient][2], _arms.SIDE).numpy()
                 for patient, rows in shown.rows.items()
             ])  # fmt: skip
         out[name] = _cells.measure(p, cut, slices, spacing)
@@ -164,7 +157,7 @@ def named(arm: str, cure: str) -> str:
 def run(lab: Cohort, workers: int | None = None) -> dict:
     """Scan the patients, train what is missing, and score it at each dose; what is there already is kept."""
     _pool.refuse_others(lab)
-    record, cells = _cells.begin(STUDY, PLAN | {"doses": DOSES, "pixel": PIXEL})
+    record, cells = _cells.begin(STUDY, _arms.PLAN | {"doses": DOSES, "pixel": PIXEL})
     left = record.setdefault("left of the way", {})
     jobs = [job for job in JOBS if any((f"{named(*job)}: {n}", SEED) not in cells for n in doses_of(CURES.get(job[1])))]
     if jobs:

@@ -66,7 +66,7 @@ def publish_code(lab: Cohort, images: np.ndarray) -> None:
     All of it in half precision; `pca` has the mean image and then the components.
     """
     vae, curve = vae_of(lab, images)
-    mask = train_mask(vae, lab.train, lab.val, copies=PLAN["copies"])[0]
+    mask = train_mask(vae, lab.train, lab.val, copies=int(PLAN["copies"]))[0]
     layer = linear(images)[1]
     pca = np.concatenate([images.mean(0, dtype=np.float64).reshape(1, -1), layer.weight.detach().numpy()])
     said: dict[str, Any] = {

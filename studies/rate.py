@@ -19,28 +19,13 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 import studies
-from studies import _cells, _pool
-from studies._arms import (  # fmt: skip
-    GRID,
-    HEAD,
-    SIDE,
-    Reader,
-    Scaled,
-    labelled,
-    of_pairs,
-    patches,
-    scaled,
-    train,
-    unlabelled,
-    with_neighbours,
-)
+from studies import _arms, _cells, _pool
 from vaelib.cohort import Cohort
 from vaelib.engine.checkpoints import load
 from vaelib.engine.rows import mean
 from vaelib.latent import decode
 from vaelib.losses import kl
 from vaelib.spatial import ResidualDecoder, ResidualVAE
-from vaelib.training import copies_of
 from vaelib.vae import VAE, Decoder
 
 STUDY, SEED = "rate", 0
@@ -49,7 +34,7 @@ LADDER = ("autoencoder", "untrained encoder", "same network, from labels")  # of
 KINDS = {"vector": ("PCA", "VAE", *LADDER), "in place": ("patch PCA", "spatial VAE")}
 ARMS = {
     f"{kind}, {n} numbers": (kind, n, shape)
-    for shape, each in (("vector", VECTORS), ("in place", [GRID**2 * k for k in PLACES]))
+    for shape, each in (("vector", VECTORS), ("in place", [_arms.GRID**2 * k for k in PLACES]))
     for n in each
     for kind in KINDS[shape]
     if kind not in LADDER or n == 64
@@ -68,14 +53,16 @@ class Linear(nn.Module):
     def __init__(self, images: np.ndarray, numbers: int, shape: str):
         super().__init__()
         if shape == "in place":
-            self.net: nn.Module = patches(torch.from_numpy(images), numbers // GRID**2)
+            self.net: nn.Module = _arms.patches(torch.from_numpy(images), numbers // _arms.GRID**2)
             tiles = torch.from_numpy(images).unfold(2, 4, 4).unfold(3, 4, 4)
-            self.register_buffer("mean", tiles.mean((0, 1, 2, 3)).repeat(GRID, GRID)[None, None])
+            self.register_buffer("mean", tiles.mean((0, 1, 2, 3)).repeat(_arms.GRID, _arms.GRID)[None, None])
         else:
             fitted = PCA(numbers, svd_solver="randomized", random_state=SEED).fit(images.reshape(len(images), -1))
-            self.net = nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, numbers, bias=False))
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(_arms.SIDE**2, numbers, bias=False))
             self.net[1].weight = nn.Parameter(torch.from_numpy(fitted.components_.astype(np.float32)))
-            self.register_buffer("mean", torch.from_numpy(fitted.mean_.astype(np.float32)).reshape(1, 1, SIDE, SIDE))
+            self.register_buffer(
+                "mean", torch.from_numpy(fitted.mean_.astype(np.float32)).reshape(1, 1, _arms.SIDE, _arms.SIDE)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Code images (N, 1, H, W) as (N, C) or (N, C, g, g)."""
@@ -85,7 +72,7 @@ class Linear(nn.Module):
         """Draw images anew from their codes."""
         z = self(x)
         if z.ndim == 4:
-            return nn.functional.conv_transpose2d(z, self.net.weight, stride=SIDE // GRID) + self.mean
+            return nn.functional.conv_transpose2d(z, self.net.weight, stride=_arms.SIDE // _arms.GRID) + self.mean
         return (z @ self.net[1].weight).reshape(x.shape) + self.mean
 
 
@@ -98,14 +85,14 @@ def code_of(arm: str, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, nn.Mod
     torch.manual_seed(SEED)
     start = float(images.mean())
     vae = (
-        VAE(SIDE, latent=numbers, start=start)
+        VAE(_arms.SIDE, latent=numbers, start=start)
         if shape == "vector"
-        else ResidualVAE(SIDE, latent=numbers // GRID**2, grid=GRID, start=start)
+        else ResidualVAE(_arms.SIDE, latent=numbers // _arms.GRID**2, grid=_arms.GRID, start=start)
     )
     if kind in LADDER[1:]:
         return vae.encoder, None
-    losses = unlabelled(None if kind == "autoencoder" else how["beta"])
-    train(vae, losses, [torch.from_numpy(images)], steps=how["VAE steps"], seed=SEED, batch=how["VAE batch"],
+    losses = _arms.unlabelled(None if kind == "autoencoder" else how["beta"])
+    _arms.train(vae, losses, [torch.from_numpy(images)], steps=how["VAE steps"], seed=SEED, batch=how["VAE batch"],
           lr=how["lr"])  # fmt: skip
     return vae.encoder, vae
 
@@ -121,12 +108,12 @@ def redrawn(arm: str, code: nn.Module, vae: Any, images: Tensor) -> dict[str, fl
             shown.append(code.redraw(x))
         else:
             mu, logvar = code(x)
-            shown.append(vae.decode(scaled(mu) if ARMS[arm][0] == "autoencoder" else mu))
+            shown.append(vae.decode(_arms.scaled(mu) if ARMS[arm][0] == "autoencoder" else mu))
             nats += kl(mu, logvar).item() * len(x)
     y = torch.cat(shown).clamp(0, 1)
     error = ((y - images) ** 2).mean((1, 2, 3))
     found = {"PSNR": float((-10 * error.log10()).mean()), "SSIM": float(SSIMMetric(2, win_size=7)(y, images).mean())}
-    bits = {"bits per pixel": float(nats / len(images) / np.log(2) / SIDE**2)} if "VAE" in arm else {}
+    bits = {"bits per pixel": float(nats / len(images) / np.log(2) / _arms.SIDE**2)} if "VAE" in arm else {}
     return found | bits
 
 
@@ -135,26 +122,28 @@ def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[
     kind, numbers, shape = ARMS[arm]
     shaped = kind == LADDER[-1]
     images, val, reach = torch.from_numpy(lab.train.images[:]), _cells.held_out(lab), int(shape != "vector")
-    code, start, shown = Scaled(code, images).requires_grad_(shaped), mean(lab.train.masks), with_neighbours(val, reach)
+    code, start, shown = (
+        _arms.Scaled(code, images).requires_grad_(shaped),
+        mean(lab.train.masks),
+        _arms.with_neighbours(val, reach),
+    )
     how = {name: plan[shape][name] for name in ("steps", "batch", "lr")} | {"seed": SEED, "every": 1000}
     torch.manual_seed(SEED)
     head = (
-        Decoder(SIDE, latent=numbers, start=start)
+        Decoder(_arms.SIDE, latent=numbers, start=start)
         if shape == "vector"
-        else ResidualDecoder(latent=3 * numbers // GRID**2, start=start, **HEAD)
+        else ResidualDecoder(latent=3 * numbers // _arms.GRID**2, start=start, **_arms.HEAD)
     )
-    model = Reader(code, head, shaped)
+    model = _arms.Reader(code, head, shaped)
 
     def look() -> dict:
         return _cells.look(decode(model.eval(), shown), val)
 
     if shape == "vector" and not shaped:  # the code stays as it is: it is computed once
-        pairs = copies_of(lab.train.images[:], lab.train.masks[:], plan["copies"], SEED)
-        with torch.no_grad():
-            data = [torch.cat([code(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])]
-        return model, reach, train(model.head, of_pairs, data, look=look, **how)
-    data = [with_neighbours(lab.train, reach), torch.from_numpy(lab.train.masks[:])]
-    return model, reach, train(model, labelled(jittered=False, overlap=False), data, look=look, **how)
+        data = _arms.frozen(model, images, lab.train.masks[:], plan["copies"], SEED)
+        return model, reach, _arms.train(model.head, _arms.of_pairs, data, look=look, **how)
+    data = [_arms.with_neighbours(lab.train, reach), torch.from_numpy(lab.train.masks[:])]
+    return model, reach, _arms.train(model, _arms.labelled(jittered=False, overlap=False), data, look=look, **how)
 
 
 def tested(cell: _cells.Cell, lab: Cohort, plan: dict = PLAN) -> tuple[dict, dict]:
@@ -165,7 +154,7 @@ def tested(cell: _cells.Cell, lab: Cohort, plan: dict = PLAN) -> tuple[dict, dic
     facts: dict[str, Any] = redrawn(arm, code, vae, torch.from_numpy(fresh.slices.images))
     model, reach, curve = read_by(arm, code, lab, plan)
     facts |= {"curve": curve, "cpu seconds": round(time.process_time() - began)}
-    found = decode(model.eval(), with_neighbours(fresh.slices, reach))
+    found = decode(model.eval(), _arms.with_neighbours(fresh.slices, reach))
     return facts, _cells.measure(found, curve[-1]["threshold"], fresh.slices, fresh.spacing)
 
 

@@ -8,7 +8,7 @@ import torch
 from test_arms import slices
 
 import studies
-from studies import _cells, _fit, _pool, _rescans, doses
+from studies import _arms, _cells, _fit, _pool, _rescans, doses
 from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.scanner import plan
 
@@ -31,7 +31,7 @@ def scan(number):
 def lab(tmp_path, monkeypatch):
     """A cohort of slices, with networks trained for two steps."""
     for name, value in {"steps": 2, "VAE steps": 2, "batch": 2}.items():
-        monkeypatch.setitem(doses.PLAN, name, value)
+        monkeypatch.setitem(_arms.PLAN, name, value)
     monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
     for module in (doses, _fit, _rescans):
         monkeypatch.setattr(module, "models_folder", lambda: tmp_path / "models")
