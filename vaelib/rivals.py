@@ -37,7 +37,7 @@ from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode
 from vaelib.recipes import RECIPE
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
-from vaelib.training import Step, augment, fit, jitter, mask_step, moved_latents, vae_step
+from vaelib.training import augment, fit, jitter, mask_step, moved_latents, vae_step
 from vaelib.vae import Supervised
 
 PASSES = RECIPE["epochs"] + RECIPE["copies"] * RECIPE["mask_epochs"]  # over the slices
@@ -167,29 +167,19 @@ def from_labels(make: Callable[..., nn.Module], lab: Cohort, seed: int, recipe: 
 
 def spatial(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
     """Train the residual VAE with a spatial latent, and the decoder that sees three slices of it, detached."""
-    vae = spatial_vae(lab.train, seed, recipe)
-    return {"vae": vae, "mask": spatial_mask(vae, lab.train, seed, recipe)}
-
-
-def spatial_vae(train: Slices, seed: int, recipe: dict, step: Step | None = None) -> ResidualVAE:
-    """Train the VAE alone; no label is read."""
+    train, moved = lab.train, partial(_moved, recipe["jitter"])
     torch.manual_seed(seed)
     start = mean(train.images, lambda x: torch.from_numpy(x).mean())  # as torch sums it
     vae = ResidualVAE(train.size, latent=recipe["latent"], grid=recipe["grid"], start=start)
-    step, moved = step or vae_step(recipe["beta"]), partial(_moved, recipe["jitter"])
-    fit(vae, step, [train.images] * 2, epochs=recipe["epochs"], seed=seed, augmentation=moved, label="VAE")
-    return vae
+    how = dict(epochs=recipe["epochs"], seed=seed, augmentation=moved, label="VAE")
+    fit(vae, vae_step(recipe["beta"]), [train.images] * 2, **how)  # no label is read
 
-
-def spatial_mask(vae: nn.Module, train: Slices, seed: int, recipe: dict, step: Step = mask_step) -> ResidualMaskDecoder:
-    """Train the mask decoder of a VAE that stays as it is."""
     torch.manual_seed(seed)
     shape = recipes.recipe("channels", "latent", "grid", "reach", "blocks", of=recipe)
     mask = ResidualMaskDecoder(train.size, **shape, prevalence=mean(train.masks))
-    data = [_with_neighbours(mask, train), train.masks]
-    moved = partial(moved_latents, vae, move=partial(_moved, recipe["jitter"]))
-    fit(mask, step, data, seed=seed, epochs=recipe["passes"], augmentation=moved, label="mask decoder")
-    return mask
+    how = dict(epochs=recipe["passes"], seed=seed, augmentation=partial(moved_latents, vae, move=moved))
+    fit(mask, mask_step, [_with_neighbours(mask, train), train.masks], **how, label="mask decoder")
+    return {"vae": vae, "mask": mask}
 
 
 def _moved(jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

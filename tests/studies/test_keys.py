@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from studies import gap, sizes, volumes
+from studies import sizes, volumes
 from vaelib.cohort import Slices
 from vaelib.vae import VAE, MaskDecoder
 
@@ -42,15 +42,13 @@ def made(tmp_path, monkeypatch):
     def mask():
         return MaskDecoder(32, channels=2, latent=2)
 
-    stub("vae", gap, "spatial_vae", vae)
-    stub("mask", gap, "spatial_mask", mask)
     stub("recurrent", volumes, "train_recurrent", lambda: (mask(), []))
     stub("solid", volumes, "train_cubes", lambda: {"vae": vae(), "mask": mask()})
     stub("three", volumes._equal, "three_slices", mask)
     for name in ("cubes_as_slices", "slices_as_cubes"):
         stub(name, volumes._equal, name, lambda: {"vae": vae(), "mask": mask()})
     stub("cell", sizes, "trained", lambda: {"vae": vae(), "mask": mask(), "scores": {"grey": 0.5}})
-    for module in (gap, volumes, sizes):
+    for module in (volumes, sizes):
         monkeypatch.setattr(module, "models_folder", lambda: tmp_path)
     return names
 
@@ -66,37 +64,6 @@ def kept_until(make, made, change, wanted):
     assert made == wanted
     make()
     assert made == wanted
-
-
-@pytest.mark.parametrize("part", gap.BASE)
-def test_a_row_of_the_gap_by_each_part_of_its_recipe(part, lab, made, monkeypatch):
-    def change():
-        monkeypatch.setitem(gap.BASE, part, other(gap.BASE[part]))
-
-    kept_until(lambda: gap.trained(gap.FINE, lab.train), made, change, ["vae", "mask"])
-
-
-@pytest.mark.parametrize("constant", ["SEED", "FREE_BITS", "EDGES", "OVERLAP"])
-def test_a_row_of_the_gap_by_each_constant(constant, lab, made, monkeypatch):
-    def change():
-        monkeypatch.setattr(gap, constant, other(getattr(gap, constant)))
-
-    kept_until(lambda: gap.trained("gradient term", lab.train), made, change, ["vae", "mask"])
-
-
-@pytest.mark.parametrize("step", ["vae step", "mask step"])
-def test_a_row_of_the_gap_by_its_steps(step, lab, made, monkeypatch):
-    def change():
-        monkeypatch.setitem(gap.TRIED["free bits"], step, gap.edges_step)
-
-    kept_until(lambda: gap.trained("free bits", lab.train), made, change, ["vae", "mask"])
-
-
-def test_a_row_of_the_gap_by_the_weights_of_the_vae_that_it_reads(lab, made, tmp_path):
-    def change():
-        (tmp_path / "gap" / "16_x_16_x_8_three_slices.safetensors").unlink()  # trained anew, it has other weights
-
-    kept_until(lambda: gap.trained("Dice + BCE", lab.train), made, change, ["vae", "mask", "mask"])
 
 
 @pytest.mark.parametrize("constant", ["COPIES", "MASK_EPOCHS"])
@@ -172,7 +139,6 @@ def test_a_cell_of_the_sizes_by_the_images_that_it_is_to_see(lab, made):
 @pytest.mark.parametrize("part", ["images", "masks", "patient"])
 def test_all_of_them_by_their_data(part, lab, made):
     def make():
-        gap.trained(gap.FINE, lab.train)
         volumes.solid(lab, 0)
         sizes.cell((6, "spatial", 1024), lab, 0.1)
 
@@ -181,7 +147,7 @@ def test_all_of_them_by_their_data(part, lab, made):
         changed[0] = changed[-1]
         lab.train = lab.train._replace(**{part: changed})
 
-    kept_until(make, made, change, ["vae", "mask", "solid", "cell"])
+    kept_until(make, made, change, ["solid", "cell"])
 
 
 def test_a_cell_of_the_sizes_by_the_patients_that_it_is_scored_on(lab, made):
