@@ -38,6 +38,9 @@ DEFINES = (ast.FunctionDef, ast.ClassDef)
 # What each lesson writes in a cell, under the library's name, and then holds against the library's.
 TAUGHT: dict[str, tuple[str, ...]] = {
     "00_a": ("losses.kl",),  # the small notebook below
+    "01_loading": ("volumes.read_ct", "volumes.read_mask"),
+    "02_downscaling": ("levels.window", "levels.halve"),
+    "03_vae_training": ("vae.Encoder", "vae.Decoder", "losses.l2", "losses.kl"),
 }
 
 

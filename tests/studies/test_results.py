@@ -69,7 +69,7 @@ def test_the_tables_of_the_fresh_patients_and_of_real_slices_are_those_of_the_re
 @pytest.mark.parametrize("name", SCORED)
 def test_what_is_concluded_is_concluded_from_the_rows_that_are_committed(name):
     study, cells, record = import_module(f"studies.{name}"), _cells.read_cells(name), BOARD[name]
-    assert record["plan"] == json_ready(study.PLAN) or name in ("real", "doses")
+    assert name in ("real", "doses") or record["plan"] == json_ready(study.PLAN)
     boards = record["grid"].values() if name == "labels" else [record["arms"]]
     rows = {arm: row for board in boards for arm, row in board.items()}
     assert {arm for arm, _ in cells} == {*rows}
