@@ -38,6 +38,13 @@ DEFINES = (ast.FunctionDef, ast.ClassDef)
 # What each lesson writes in a cell, under the library's name, and then holds against the library's.
 TAUGHT: dict[str, tuple[str, ...]] = {
     "00_a": ("losses.kl",),  # the small notebook below
+    "04_latent_space": (
+        "losses.kl_per_unit",
+        "latent.active_units",
+        "latent.pca",
+        "latent.traverse",
+        "latent.interpolate",
+    ),
 }
 
 
