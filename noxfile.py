@@ -182,18 +182,6 @@ def execute() -> None:
     (ROOT / "build" / "times.json").write_text(json.dumps(times, indent=2) + "\n")
 
 
-def to_html() -> None:
-    """Make pages of them with nbconvert --to=html, linked to each other."""
-    html = ROOT / "build" / "html"
-    shutil.copytree(ROOT / "build" / "notebooks" / "figures", html / "figures")
-    # The classic template is the one that hands a figure's alternative text on to the page.
-    run(module(f"{CONVERT} --to=html --template=classic --output-dir=build/html", *lessons("build/notebooks")))
-    for page in html.glob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(re.sub(r'(href="[0-9]\w*)\.ipynb', r"\1.html", text), encoding="utf-8")
-    print("Done. Open build/html/00_start_here.html, or run the task `lab` to work through the notebooks.")
-
-
 # --- the site, and cleaning up -----------------------------------------------------------------------------
 
 
@@ -291,7 +279,7 @@ TASKS = {
     "data": Task("make and prepare the synthetic patients, or prepare those in VAELIB_DATA", (), COHORT),
     "tutorial": Task(
         "run every notebook; results in build/notebooks and build/html",
-        (call(copy_for_tutorial), call(execute), call(to_html)),
+        (call(copy_for_tutorial), call(execute), module("course.pages build/notebooks build/html")),
         ("data",),
     ),
     "lab": Task(

@@ -1,20 +1,25 @@
-"""Draw the slides, and make the tables of the teachers' page: ``python -m course``."""
+"""Draw slides and the sheet of formulas, write the questions into the lessons, make the teachers' tables.
+
+``python -m course`` does all of it.
+"""
 
 import sys
 
-from course import slides, teaching
+from course import quiz, sheet, slides, teaching
 from vaelib.engine.errors import InputError
 
 
 def main() -> int:
-    """Write both, and return the exit status: 2, and one line, where something is missing."""
+    """Write all of it, and return the exit status: 2, and one line, where something is missing."""
     try:
         slides.run()
+        sheet.run()
+        quiz.run()
         teaching.run()
     except InputError as error:
         print(f"course: error: {error}", file=sys.stderr)
         return 2
-    print(f"{slides.FOLDER} and {teaching.PAGE}: written")
+    print(f"{slides.FOLDER}, {sheet.FILE}, the questions of the lessons and {teaching.PAGE}: written")
     return 0
 
 

@@ -191,7 +191,7 @@ def test_ci_installs_a_browser_and_runs_the_test_command_and_no_more():
 @pytest.mark.parametrize(
     ("task", "steps"),
     [
-        ("tutorial", ["vaelib phantom", "vaelib prepare", "--execute", "--to=html"]),
+        ("tutorial", ["vaelib phantom", "vaelib prepare", "--execute", "course.pages"]),
         (
             "test",
             [
