@@ -41,6 +41,13 @@ TAUGHT: dict[str, tuple[str, ...]] = {
     "01_loading": ("volumes.read_ct", "volumes.read_mask"),
     "02_downscaling": ("levels.window", "levels.halve"),
     "03_vae_training": ("vae.Encoder", "vae.Decoder", "losses.l2", "losses.kl"),
+    "05_segmentation_decoding": (
+        "vae.MaskDecoder",
+        "losses.mask_loss",
+        "metrics.dice",
+        "metrics.sweep",
+        "metrics.bootstrap",
+    ),
     "04_latent_space": (
         "losses.kl_per_unit",
         "latent.active_units",

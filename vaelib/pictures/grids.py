@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from vaelib.engine.errors import InputError
 from vaelib.pictures.panels import PLANES, VERDICTS, WINDOW, Layer, Panel, around, cut, halo, limits, middle, verdict
-from vaelib.pictures.style import DPI, GREEN, VERMILLION, WIDTH, YELLOW, as_numbers, styled
+from vaelib.pictures.style import DPI, VERMILLION, WIDTH, YELLOW, as_numbers, styled
 
 if TYPE_CHECKING:
     from vaelib.cohorts.survey import Row
@@ -177,17 +177,15 @@ def traversal(grid: ArrayLike, masks: ArrayLike | None = None, *, rows: Names = 
 
 @styled
 def two_rows(images: Images, truth: Images, recons: Images, predictions: Images, **look: Any) -> Figure:
-    """Draw the figure of the original: above, scans with the truth in green; below, what comes back from the latent.
+    """Draw slices over what comes back from the latent: above, the truth outlined; below, the prediction filled too.
 
-    In the original the truth coloured the prediction too, so that false positives came out black. Here each row is
-    coloured by its own mask. All four are (N, H, W): windowed scans and reconstructions, masks after the threshold;
-    `look` is that of `slices`.
+    All four are (N, H, W): windowed scans and reconstructions, masks after the threshold; `look` is that of `slices`.
     """
     images = _slices(images, "two_rows: images")
-    above, recons = _slices(truth, "two_rows: truth", images), _slices(recons, "two_rows: recons", images)
-    fills = above + _slices(predictions, "two_rows: predictions", images)
+    edges, recons = _slices(truth, "two_rows: truth", images), _slices(recons, "two_rows: recons", images)
+    fills = [np.zeros_like(edge) for edge in edges] + _slices(predictions, "two_rows: predictions", images)
     look |= {"labels": ("scan\nand truth", "reconstruction\nand prediction"), "columns": len(images)}
-    return _grid(images + recons, None, fills, fill=GREEN, window=(0, 1), **look)[0]
+    return _grid(images + recons, edges * 2, fills, window=(0, 1), **look)[0]
 
 
 @styled
