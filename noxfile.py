@@ -28,6 +28,7 @@ TORCH = "2.13.0"  # pinned for everybody: the lock names it without what an inde
 EXTRAS = ("notebooks", "download", "compare", "test", "site")  # what the lock holds beside the core
 WORKERS = min(max(os.cpu_count() or 2, 2), 4)  # tests run beside each other, each worker with one thread
 QUIET = {"TQDM_DISABLE": "1"}
+SHARP = {"VAELIB_SHARP": "2"}  # pictures of the pages, for dense screens; committed ones stay below a megabyte
 # The lesson that leaves a VAE to others comes first, those that read it last; the rest goes its way beside them.
 LEAVES, ALONE, READERS = "03", "09 07 06 10 01 02 00", "05 08 04 11"
 SYNTHETIC = {"VAELIB_DATA": None}  # whatever cohort the user reads, this is made of the synthetic one
@@ -172,7 +173,7 @@ def execute() -> None:
 
     def timed(path: str) -> int:
         begin = time.monotonic()
-        run(module(EXECUTE, path, env=QUIET))
+        run(module(EXECUTE, path, env=QUIET | SHARP))
         print(f"{path}: {time.monotonic() - begin:.0f} s", flush=True)
         return round(time.monotonic() - begin)
 

@@ -1,8 +1,9 @@
 """Two pages of the series' formulas and conventions, as PDF: `sheet.toml`, set in two columns of A4.
 
-Numbers come from `results/`. The same data give the same bytes, so that a test can tell whether the file is theirs.
+Numbers come from `results/`. A digest of all that is said stands in the file: a test can tell whether it is theirs.
 """
 
+import hashlib
 import io
 import re
 import tomllib
@@ -25,7 +26,7 @@ DATA, FILE = Path(__file__).with_name("sheet.toml"), NOTEBOOKS / "figures" / "fo
 TITLE = "Formulas and conventions"
 ABOUT = "Segmenting the pancreas in CT from the latent of a variational autoencoder. Numbers on the right: lessons."
 WIDTH, HEIGHT = 8.27, 11.69  # of A4, in inches
-MARGIN, GAP, TOP = 0.6, 0.36, 1.02
+MARGIN, GAP, TOP = 0.6, 0.36, 1.06
 COLUMN = (WIDTH - 2 * MARGIN - GAP) / 2
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -99,7 +100,7 @@ class Block(NamedTuple):
             pen.write(name, 0.06, fontsize=8, fontweight="bold", color=DARK)
             if tex:
                 pen.write(tex, 0.06, fontsize=11.2, color="black")
-            said = MINUS.sub("\u2212", figures(note))
+            said = MINUS.sub("\u2212", note)
             pen.write(pen.wrap(said, fontsize=7.5), 0.115, fontsize=7.5, color="#4b5563", linespacing=1.25)
         pen.y += 0.1
 
@@ -118,16 +119,28 @@ def page(number: int, blocks: list[Block]) -> Figure:
     return fig
 
 
+def blocks() -> list[Block]:
+    """Read the blocks, with the numbers of the results in them."""
+    text = figures(DATA.read_text(encoding="utf-8"))
+    return [Block(**block) for block in tomllib.loads(text)["block"]]
+
+
+def digest(of: list[Block]) -> str:
+    """Compute a hash of the words and formulas of a sheet, whatever draws its letters."""
+    return hashlib.sha256(repr(of).encode()).hexdigest()
+
+
 def draw() -> bytes:
     """Set both pages, and return them as PDF."""
-    blocks = [Block(**block) for block in tomllib.loads(DATA.read_text(encoding="utf-8"))["block"]]
-    out = io.BytesIO()
-    with matplotlib.rc_context(STYLE), PdfPages(out, metadata={"Title": TITLE, "CreationDate": None}) as pdf:
+    out, found = io.BytesIO(), blocks()
+    about = {"Title": TITLE, "Keywords": digest(found), "Creator": None, "Producer": None, "CreationDate": None}
+    with matplotlib.rc_context(STYLE), PdfPages(out, metadata=about) as pdf:
         for number in (1, 2):
-            pdf.savefig(page(number, blocks))
+            pdf.savefig(page(number, found))
     return out.getvalue()
 
 
 def run() -> None:
-    """Write the sheet where the pages and the book find it."""
-    write_file(FILE, draw())
+    """Write the sheet where the pages find it, unless it says the same already."""
+    if not FILE.exists() or digest(blocks()).encode() not in FILE.read_bytes():
+        write_file(FILE, draw())

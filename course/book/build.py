@@ -5,6 +5,7 @@ and nothing is fetched but the two packages of `package.json`, once. The sources
 repository, so that a link from one page to another is the same in both.
 """
 
+import html
 import re
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ NOWHERE = "nowhere:"  # a target that is left as the words of its link
 LOST = re.compile(rf"\[([^\]]*)\]\({NOWHERE}(?:#[\w-]+)?\)")
 TABLE = re.compile(r"\S {3,}\S")
 BADGE = re.compile(r"!\[([^\]]+)\](?:\(https?://[^)]*\)|\[[^\]]*\])")
+WITHIN = re.compile(r'(?<=href="#)[^"]+')  # of an answer of a quiz: a heading by the anchor that Jupyter gives it
 ANCHOR = re.compile(r'^<a id="[\w-]+"></a>\n+', re.MULTILINE)
 
 
@@ -68,7 +70,9 @@ def notebook(path: Path) -> str:
     nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
     for cell in nb.cells:
         if cell.cell_type == "markdown":
-            cell.source = relink(cell.source, path)
+            cell.source = relink(
+                WITHIN.sub(lambda m: re.sub(r"[^\w-]", "", html.unescape(m[0])).lower(), cell.source), path
+            )
         words = [o.metadata.get("image/png", {}).get("alt", "") for o in cell.get("outputs", []) if "metadata" in o]
         if any(words):
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(filter(None, words))}}

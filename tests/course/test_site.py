@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from browser import serve
+from nbformat.v4 import new_notebook
 
 import vaelib
-from course import rooms
+from course import quiz, rooms
 from course.book import build, check, reference
 from course.places import BRANCH, NOTEBOOKS, ROOT, address, read_notebook
 
@@ -115,6 +116,19 @@ def test_a_link_out_of_the_book_leads_to_the_repository_or_is_its_words(monkeypa
     monkeypatch.setattr(build, "address", lambda: "")
     assert build.relink("see [a](../LICENSE) and [b](01_loading.ipynb)", lesson) == "see a and [b](01_loading.ipynb)"
     assert build.relink("[`a`](vaelib), [c](vaelib/vae.py)", readme) == "`a`, c"
+
+
+def test_an_answer_of_a_quiz_leads_to_the_anchor_that_the_book_has(monkeypatch):
+    cell = quiz.cell([quiz.questions()["03"][0]])
+    monkeypatch.setattr(build, "read_notebook", lambda path: new_notebook(cells=[cell]))
+    assert 'href=\\"#broken-on-purpose-too-large-a-beta\\"' in build.notebook(NOTEBOOKS / "03_vae_training.ipynb")
+
+
+def test_cells_that_only_guard_are_folded(site):
+    for path in SHOWN:
+        guards = [c for c in read_notebook(path).cells if "hide-cell" in c.metadata.get("tags", [])]
+        folded = re.findall(r'<div class="cell tag_hide-cell[^>]*>\s*<details (?!open)', page(site, path))
+        assert len(folded) == len(guards)
 
 
 # --- a reader, with a browser ----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Figures are pure: right axes, right aspect, right letters, the same bytes twice, and inputs left alone."""
 
+import base64
 import importlib
 import io
 import subprocess
@@ -322,3 +323,17 @@ def test_the_door_opens_at_once_and_shows_every_figure_and_slider():
                     assert getattr(pictures, name) is value
     with pytest.raises(AttributeError, match="no attribute 'outline'; it has BLUE, "):
         pictures.outline  # noqa: B018
+
+
+def test_a_picture_for_a_dense_screen_is_as_large_and_has_four_times_the_dots(monkeypatch):
+    shown, fig = [], Figure(figsize=(3, 2))
+    fig.add_subplot().plot([0, 1])
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    for sharp in (1, 2):
+        monkeypatch.setattr("vaelib.pictures.style.SHARP", sharp)
+        pictures.show(fig, "a line")
+    (plain, _), (fine, about) = (image._repr_mimebundle_() for image in shown)
+    once, twice = (Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) for data in (plain, fine))
+    assert twice.width == pytest.approx(2 * once.width, rel=0.03)
+    said = about["image/png"]
+    assert said["alt"] == "a line" and said["width"] == pytest.approx(once.width, rel=0.03)
