@@ -47,24 +47,28 @@ def exercise_2(patient_dice: Answer) -> None:
     )
 
 
-def exercise_3(expected_dice: Answer) -> None:
-    """If p is honest, a mask holds ``p[mask].sum()`` true pixels on average, and all pixels hold ``p.sum()``.
+def exercise_3(share_true: Answer) -> None:
+    """Of the pixels whose `p` lies from one edge up to the next, ``(p >= low) & (p < high)``, what share is true?
 
-    Dice of the mask is twice the first, over the mask's pixels plus the second.
+    That is the mean of `truth` over them: one number for each pair of neighbouring edges.
     """
     rng = np.random.default_rng(0)
-    p, thresholds = rng.beta(0.3, 2, 200_000), np.array([0.05, 0.2, 0.5, 0.8])
-    found = np.asarray(attempt(expected_dice, p, thresholds), float)
-    expect(found.shape == (4,), f"one number for each of four thresholds is wanted; this has the shape {found.shape}")
-    truth = rng.random(p.shape) < p
-    masks = [p >= t for t in thresholds]
-    drawn = np.array([2 * (m & truth).sum() / (m.sum() + truth.sum()) for m in masks])
-    halves = np.array([2 * m.sum() / (m.sum() + p.sum()) for m in masks])
-    good = not np.allclose(found, halves, atol=0.01)
-    expect(good, "this counts every pixel of the mask as true; each is so only with its p")
-    expect(not np.allclose(found, drawn / 2, atol=0.01), "Dice counts what mask and truth share twice")
-    good = np.abs(found - drawn).max() < 0.02
-    expect(good, f"truths drawn from p have a Dice of {drawn.round(2)}, and you say {found.round(2)}")
+    occupancy, edges = rng.beta(0.4, 1.2, 200_000), np.array([0.02, 0.2, 0.5, 0.8])
+    p, truth = occupancy**1.5, rng.random(occupancy.shape) < occupancy**0.5  # what is said is too low throughout
+    found = np.asarray(attempt(share_true, p, truth, edges), float)
+    expect(found.shape == (3,), f"four edges make three groups, one number for each; this has the shape {found.shape}")
+    groups = [(p >= low) & (p < high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    said = np.array([p[g].mean() for g in groups])
+    good = not np.allclose(found, said, atol=0.02)
+    expect(good, "this is what the decoder *says*, its mean p; look at the truth of those pixels")
+    of_all = np.array([(truth & g).mean() for g in groups])
+    expect(not np.allclose(found, of_all), "this divides by all pixels; divide by those of the group")
+    of_true = np.array([(truth & g).sum() / truth.sum() for g in groups])
+    expect(not np.allclose(found, of_true), "this is the share of the true pixels that the group holds, the other way")
+    above = np.array([truth[p >= low].mean() for low in edges[:-1]])
+    expect(not np.allclose(found, above), "each group ends at the next edge; this takes all pixels above the lower one")
+    wanted = np.array([truth[g].mean() for g in groups])
+    expect(np.allclose(found, wanted), f"the shares here are {wanted.round(3)}, and you find {found.round(3)}")
 
 
 def exercise_4(pca_error: Answer) -> None:

@@ -73,7 +73,6 @@ FIGURES = {
     "bars": lambda: pictures.bars([0.1, 3, 2], 0.5),
     "bars, named": lambda: pictures.bars([1, 300], names=["first", "second"], sort=False, yscale="log"),
     "threshold_sweep": lambda: pictures.threshold_sweep([0.1, 0.2, 0.3, 0.4], SCORES),
-    "two_rows": lambda: pictures.two_rows(IMAGES, MASKS, IMAGES, SHIFTED),
     "agreement": lambda: pictures.agreement(IMAGES, MASKS, SHIFTED),
     "contact_sheet": lambda: pictures.contact_sheet(ROWS),
     "scoreboard": lambda: pictures.scoreboard([("a", 0.5, 0.4, 0.6), ("b", 0.2, 0.1, 0.3)], references={"atlas": 0.3}),
@@ -158,14 +157,6 @@ def test_a_fill_lies_where_its_mask_is():
     assert not panel.draw(IMAGES[0], fill=0 * MASKS[0]).fill.get_visible()
 
 
-def test_two_rows_fills_the_prediction_alone_and_outlines_the_truth_in_both():
-    fig = pictures.two_rows(IMAGES[:1], MASKS[:1], IMAGES[:1], SHIFTED[:1])
-    above, below = (ax.images[1] for ax in fig.axes)
-    assert not above.get_visible() and list(below.get_extent()[:2]) == [5.5, 13.5]
-    edges = [line.get_xydata() for ax in fig.axes for line in ax.lines]
-    assert len(edges) == 2 and np.array_equal(*edges, equal_nan=True) and len(edges[0]) > 4
-
-
 def test_verdicts():
     assert verdict([0, 1, 0, 1], [0, 1, 1, 0]).tolist() == [0, 1, 2, 3]
     legend = pictures.agreement(IMAGES, MASKS, SHIFTED).legends[0]
@@ -238,7 +229,6 @@ def test_show_displays_a_png_with_its_alt_text_and_saves_it(monkeypatch, tmp_pat
         lambda: pictures.traversal(IMAGES),
         lambda: pictures.bars([]),
         lambda: pictures.threshold_sweep([0.1, 0.2], SCORES),
-        lambda: pictures.two_rows(IMAGES, MASKS, IMAGES, MASKS[:1]),
         lambda: pictures.agreement(IMAGES, MASKS, MASKS[0]),
         lambda: pictures.scoreboard([]),
         lambda: pictures.contact_sheet([]),

@@ -176,19 +176,6 @@ def traversal(grid: ArrayLike, masks: ArrayLike | None = None, *, rows: Names = 
 
 
 @styled
-def two_rows(images: Images, truth: Images, recons: Images, predictions: Images, **look: Any) -> Figure:
-    """Draw slices over what comes back from the latent: above, the truth outlined; below, the prediction filled too.
-
-    All four are (N, H, W): windowed scans and reconstructions, masks after the threshold; `look` is that of `slices`.
-    """
-    images = _slices(images, "two_rows: images")
-    edges, recons = _slices(truth, "two_rows: truth", images), _slices(recons, "two_rows: recons", images)
-    fills = [np.zeros_like(edge) for edge in edges] + _slices(predictions, "two_rows: predictions", images)
-    look |= {"labels": ("scan\nand truth", "reconstruction\nand prediction"), "columns": len(images)}
-    return _grid(images + recons, edges * 2, fills, window=(0, 1), **look)[0]
-
-
-@styled
 def agreement(images: Images, truth: Images, predictions: Images, **look: Any) -> Figure:
     """Draw found, invented and missed pixels of slices (N, H, W), each in its colour, the truth outlined.
 

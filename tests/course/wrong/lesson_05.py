@@ -16,8 +16,24 @@ def _iou(found, truth, patient):
     return [metrics.iou(found[r][:, 0], truth[r][:, 0]) for r in metrics.per_patient(patient).values()]
 
 
-def _as_if_all_true(p, thresholds):
-    return np.array([2 * (p >= t).sum() / ((p >= t).sum() + p.sum()) for t in thresholds])
+def _groups(p, edges):
+    return [(p >= low) & (p < high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _what_is_said(p, truth, edges):
+    return [p[g].mean() for g in _groups(p, edges)]
+
+
+def _of_all_pixels(p, truth, edges):
+    return [(truth & g).mean() for g in _groups(p, edges)]
+
+
+def _the_other_way(p, truth, edges):
+    return [(truth & g).sum() / truth.sum() for g in _groups(p, edges)]
+
+
+def _all_above(p, truth, edges):
+    return [truth[p >= low].mean() for low in edges[:-1]]
 
 
 def _error(fit, held_out, components, reduce):
@@ -41,7 +57,12 @@ def _not_halved(train, held_out, components):
 WRONG = {
     "05.1": [((lambda t, w: t / (t + w * (1 - t)),), "it goes down"), ((lambda t, w: w * t,), "between 0 and 1")],
     "05.2": [((_by_slice,), "mean over slices"), ((_iou,), "intersection over the union")],
-    "05.3": [((_as_if_all_true,), "only with its p"), ((lambda p, thresholds: thresholds / 2,), "truths drawn from p")],
+    "05.3": [
+        ((_what_is_said,), "what the decoder *says*"),
+        ((_of_all_pixels,), "divides by all pixels"),
+        ((_the_other_way,), "the other way"),
+        ((_all_above,), "ends at the next edge"),
+    ],
     "05.4": [
         ((_fitted_on_held_out,), "must not be seen"),
         ((_mean_over_pixels,), "mean over pixels"),
