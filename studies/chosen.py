@@ -4,8 +4,9 @@ A spatial VAE and patch PCA learn from the 431 patients of `studies.labels` with
 slices as in the controls. Of every k and code, that cell is chosen where held-out patients of the old cohort show the
 VAE furthest ahead of the better one of its linear code and the U-Net (or least behind), and written down. There the
 fresh patients then score two further rivals: the spatial VAE fine-tuned, and a mean teacher (Tarvainen & Valpola 2017,
-arXiv:1703.01780), a U-Net that must agree with its own running mean on jittered slices of all patients (the student is scored); and a spatial
-VAE of the 31 old patients alone. Draws are those of `studies.labels`, whose arms stand beside these.
+arXiv:1703.01780), a U-Net that must agree with its own running mean on jittered slices of all patients (the student is
+scored); and a spatial VAE of the 31 old patients alone. Draws are those of `studies.labels`, whose arms stand beside
+these.
 """
 
 import copy

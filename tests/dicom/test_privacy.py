@@ -369,8 +369,8 @@ def test_letters_are_a_reason_to_look(tmp_path):
 
 GEOMETRY = {
     "Rows", "Columns", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient",
-    "ImageOrientationPatient", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
-    "SOPClassUID",
+    "ImageOrientationPatient", "PerFrameFunctionalGroupsSequence", "PlanePositionSequence", "SOPInstanceUID",
+    "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID",
 }  # fmt: skip
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 

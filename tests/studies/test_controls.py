@@ -59,7 +59,7 @@ def no_training(monkeypatch):
     """From when it is called, whatever would train fails."""
 
     def stop():
-        monkeypatch.setattr(_fit, "train", None)
+        monkeypatch.setattr(_arms, "train", None)
 
     return stop
 
@@ -241,8 +241,8 @@ CONSTANTS = {"OVERLAP": 3.0, "JOINT": 0.5, "HIDDEN": 0.1, "HEAD": _arms.HEAD | {
 def test_an_arm_is_trained_anew_when_what_it_is_made_with_changes(constant, lab, monkeypatch):
     name = {"JOINT": "VAE and mask together", "HIDDEN": "VAE of masked slices"}.get(constant, "patch PCA")
     asked = []
-    real = _fit.train
-    monkeypatch.setattr(_fit, "train", lambda *args, **how: asked.append(1) or real(*args, **how))
+    real = _arms.train
+    monkeypatch.setattr(_arms, "train", lambda *args, **how: asked.append(1) or real(*args, **how))
     _fit.fitted(name, lab, 0, controls.SEARCH[-1])
     asked.clear()
     if constant == "options":
@@ -269,6 +269,6 @@ def test_the_curve_of_an_autoencoder_is_of_the_code_that_its_decoder_was_trained
         seen.append(look()["error"])
         return []
 
-    monkeypatch.setattr(_fit, "train", train)
+    monkeypatch.setattr(_arms, "train", train)
     _fit.vae_of(lab, 0, _arms.ARMS["autoencoder"].options)
     assert seen[0] == pytest.approx(seen[1], rel=1e-3)
