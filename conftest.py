@@ -8,8 +8,8 @@ of a test's own folder and of those above it: one under `tests/` would not reach
 import os
 from pathlib import Path
 
-# With several workers, each takes the next whole file. First come the lessons that leave a network to others (03 a VAE,
-# 05 its mask decoder: 04, 08, 11 and the browser load them in place of training anew), then what takes longest.
+# With several workers, each takes the next whole file. First comes the lesson that leaves a VAE to others
+# (03: 08, 11 and the browser load it in place of training anew), then what takes longest.
 ORDER = """nbval/03_vae_training nbval/09_pancreas_ct cohorts/test_download nbval/05_segmentation_decoding
 course/test_site nbval/04_latent_space tests/test_wheel nbval/07_full_size course/test_browser
 nbval/08_volumes solutions/08_volumes solutions/11_only_a_vae nbval/06_against_unet

@@ -30,7 +30,7 @@ WORKERS = min(max(os.cpu_count() or 2, 2), 4)  # tests run beside each other, ea
 QUIET = {"TQDM_DISABLE": "1"}
 SHARP = {"VAELIB_SHARP": "2"}  # pictures of the pages, for dense screens; committed ones stay below a megabyte
 # The lesson that leaves a VAE to others comes first, those that read it last; the rest goes its way beside them.
-LEAVES, ALONE, READERS = "03", "09 07 06 10 01 02 00", "05 08 04 11"
+LEAVES, ALONE, READERS = "03", "05 04 09 07 06 10 01 02 00", "08 11"
 SYNTHETIC = {"VAELIB_DATA": None}  # whatever cohort the user reads, this is made of the synthetic one
 # What Jupyter and Matplotlib remember stays in the project. A kernel installed for another project is not seen.
 MEMORY = {

@@ -17,14 +17,16 @@ from vaelib.latent import decode
 LABELLED = (1, 4, 16)  # patients with a mask
 
 
-def scans(lab: Cohort) -> np.ndarray:
-    """Put the images of the old training patients and of the pool together, (N, 1, H, W); no mask is looked at."""
-    return _scans(lab.shards, tuple(lab.parts["train"]), lab.level, _pool.POOL)
+def everyone(lab: Cohort) -> Slices:
+    """Put the slices of the old training patients and of the pool together, with masks that nobody may read."""
+    return _everyone(lab.shards, tuple(lab.parts["train"]), lab.level, _pool.POOL)
 
 
 @lru_cache(maxsize=1)  # a worker makes many cells
-def _scans(shards: Path, names: tuple[str, ...], level: int, numbers: Sequence[int]) -> np.ndarray:
-    return np.concatenate([load_slices(shards, names, level).images, _pool.patients(numbers).slices.images])
+def _everyone(shards: Path, names: tuple[str, ...], level: int, numbers: Sequence[int]) -> Slices:
+    both = load_slices(shards, names, level), _pool.patients(numbers).slices
+    found = Slices(*map(np.concatenate, zip(*both, strict=True)))
+    return found._replace(masks=np.full((len(found.images), 1, 1, 1), np.nan, np.float32))
 
 
 def drawn(k: int, draw: int) -> list[int]:

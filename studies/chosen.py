@@ -15,16 +15,15 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import studies
 from studies import _arms, _cells, _pool
-from studies._few import LABELLED, drawn, few_of, learn, looked
+from studies._few import LABELLED, drawn, everyone, few_of, learn, looked
 from studies._fit import vae_of
 from vaelib import metrics
-from vaelib.cohort import Cohort, Slices, load_slices
+from vaelib.cohort import Cohort, Slices
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import decode
@@ -40,13 +39,6 @@ WEIGHTS, KEEP, RISE = (0.1, 1.0, 10.0), 0.99, 0.4  # of the teacher's word; of i
 PAIRS = {"VAE": "PCA", "spatial VAE": "patch PCA"}  # a code, and the linear one of its shape
 ARMS = ("patch PCA", "spatial VAE", "spatial VAE, then fine-tuned", "spatial VAE of 31 patients", "mean teacher")
 BESIDE = ("PCA", "VAE", "VAE, then fine-tuned", "U-Net")  # of the grid of few labels
-
-
-def everyone(lab: Cohort) -> Slices:
-    """Put the slices of the old training patients and of the pool together, with masks that nobody may read."""
-    old, pool = load_slices(lab.shards, lab.parts["train"], lab.level), _pool.patients(_pool.POOL).slices
-    found = Slices(*(np.concatenate(both) for both in zip(old, pool, strict=True)))
-    return found._replace(masks=np.full((len(found.images), 1, 1, 1), np.nan, np.float32))
 
 
 def reader(arm: str, scans: Slices, val: Slices, few: Slices, seed: int) -> nn.Module:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import studies
 from studies import _cells, _pool
 from studies._arms import Reader, Scaled, train, unlabelled, with_neighbours
-from studies._few import LABELLED, drawn, few_of, learn, looked, scans
+from studies._few import LABELLED, drawn, everyone, few_of, learn, looked
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import kept, save
+from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, save
 from vaelib.engine.rows import mean
 from vaelib.engine.workers import map_in_processes
 from vaelib.latent import active_units, decode, encode
@@ -66,7 +66,10 @@ def publish_code(lab: Cohort, images: np.ndarray) -> None:
     All of it in half precision; `pca` has the mean image and then the components.
     """
     vae, curve = vae_of(lab, images)
-    mask = train_mask(vae, lab.train, lab.val, copies=int(PLAN["copies"]))[0]
+    copies = int(PLAN["copies"])
+    made_by = {"vae": fingerprint_of(vae), "copies": copies, "data": fingerprint(lab.train, lab.val)}
+    path = models_folder() / "labels" / f"mask_{len(images)}_0.safetensors"
+    mask = kept(path, made_by, lambda: {"mask": train_mask(vae, lab.train, lab.val, copies=copies)[0]})["mask"]
     layer = linear(images)[1]
     pca = np.concatenate([images.mean(0, dtype=np.float64).reshape(1, -1), layer.weight.detach().numpy()])
     said: dict[str, Any] = {
@@ -119,7 +122,7 @@ def fitted(arm: str, codes: dict, images: np.ndarray, few: Slices, seed: int, pl
 def curve(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> list[dict]:
     """Show where training is flat: an arm, such as "PCA", and k; of old patients, seen on the old held-out ones."""
     torch.set_num_threads(1)
-    (arm, k), images = cell, scans(lab)
+    (arm, k), images = cell, everyone(lab).images
     codes = codes_of(lab, images, plan, arm)
     return fitted(arm, codes, images, few_of(lab, k), 0, plan, looked(_cells.held_out(lab)))[-1]
 
@@ -128,7 +131,7 @@ def tested(cell: tuple[str, int], lab: Cohort, plan: dict = PLAN) -> dict:
     """Train an arm, such as "PCA, k=4", on the patients of a draw, and score it on the fresh ones: by patient."""
     torch.set_num_threads(1)
     arm, k = cell[0].rsplit(", k=", 1)
-    images = scans(lab)
+    images = everyone(lab).images
     codes, few = codes_of(lab, images, plan, arm), _pool.patients(drawn(int(k), cell[1])).slices
     model, reach, cut, _ = fitted(arm, codes, images, few, cell[1], plan)
     fresh = _pool.patients(_pool.TEST)
@@ -147,7 +150,7 @@ def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:
     """Train the codes, show where training is flat, and fill the grid; what is there already is kept."""
     _pool.refuse_others(lab)
     record, cells = _cells.begin(STUDY, PLAN)
-    images = scans(lab)
+    images = everyone(lab).images
     record["scans"] = {"slices": len(images), "VAE's curve": vae_of(lab, images)[1]}
     record["scans"]["curve of 31 patients"] = vae_of(lab, lab.train.images[:])[1]  # for lesson 03
     publish_code(lab, images)

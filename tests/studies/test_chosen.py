@@ -38,7 +38,8 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "patients", patients_with(KEPT))
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
-    for module in (chosen, _few, _cells):
+    _few._everyone.cache_clear()
+    for module in (_few, _cells):
         monkeypatch.setattr(module, "load_slices", lambda shards, names, level: slices(*names, count=2))
     studies.write("labels", {"curves": curves({k: v for k, v in CURVES.items() if "s" not in k.split(",")[0]})})
     scores = {name: dict.fromkeys(_cells.MEASURES, 0.5) for name in map(_pool.name_of, FRESH)}

@@ -54,7 +54,7 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_pool, "TEST", FRESH)
     monkeypatch.setattr(_pool, "patients", patients_with(KEPT))
     monkeypatch.setattr(_pool, "refuse_others", lambda lab: None)  # see test_pool.py
-    _few._scans.cache_clear()
+    _few._everyone.cache_clear()
     for module in (_few, _cells):
         monkeypatch.setattr(module, "load_slices", lambda shards, names, level: slices(*names, count=2))
     parts = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
@@ -90,7 +90,7 @@ def test_nobody_is_drawn_who_is_tested():
 
 def test_scans_are_images_of_the_old_training_patients_and_of_the_pool(lab, monkeypatch):
     monkeypatch.setattr(_pool, "patients", patients_with(()))
-    found = labels.scans(lab)
+    found = labels.everyone(lab).images
     assert found.shape == (4 + 400, 1, 64, 64) and np.isfinite(found).all()
     np.testing.assert_array_equal(found[:4], slices("a", "b", count=2).images)
     np.testing.assert_array_equal(found[4:], np.concatenate([KEPT[n].images for n in _pool.POOL]))
