@@ -16,6 +16,7 @@ from benchmarks.growth_chart import growth
 from vaelib import InputError, pictures
 from vaelib.cohorts.quality import MaskCheck
 from vaelib.cohorts.survey import Row
+from vaelib.pictures import style
 from vaelib.pictures.controls import Board
 from vaelib.pictures.panels import Panel, outline, verdict
 
@@ -139,6 +140,14 @@ def test_planes_share_one_scale_in_mm():
         scales += [box.height / mm[down], box.width / mm[across]]
     np.testing.assert_allclose(scales, scales[0], rtol=1e-6)
     np.testing.assert_array_equal(fig.axes[1].images[0].get_array(), VOLUME[::-1, 2])  # superior at the top
+
+
+def test_planes_fill_what_was_predicted_and_outline_the_truth():
+    found = np.zeros(VOLUME.shape)
+    found[1, 2, 3] = 1
+    fig = pictures.planes(VOLUME, None, (1, 1, 1), prediction=found)
+    assert [ax.get_title() for ax in fig.axes] == ["axial, slice 1", "coronal, row 2", "sagittal, column 3"]
+    assert all(ax.images[1].get_visible() and len(ax.lines[0].get_xdata()) == 0 for ax in fig.axes)
     np.testing.assert_array_equal(fig.axes[2].images[0].get_array(), VOLUME[::-1, :, 3])
 
 
@@ -327,3 +336,11 @@ def test_a_picture_for_a_dense_screen_is_as_large_and_has_four_times_the_dots(mo
     assert twice.width == pytest.approx(2 * once.width, rel=0.03)
     said = about["image/png"]
     assert said["alt"] == "a line" and said["width"] == pytest.approx(once.width, rel=0.03)
+
+
+def test_a_method_has_one_colour_in_every_chart_and_no_two_series_share_one():
+    assert style.colours(["U-Net", "spatial VAE, detached"]) == [style.SKY, style.GREEN]
+    assert style.colours(["spatial VAE", "VAE minus U-Net"]) == [style.GREEN, style.ORANGE]  # its first word counts
+    assert style.colours(["a", "b"]) == list(style.CYCLE[:2])
+    many = style.colours(["U-Net", "U-Net, jittered", "VAE, 31", "VAE, 431", "something"])
+    assert many[0] == style.SKY and many[2] == style.ORANGE and len(set(many)) == 5

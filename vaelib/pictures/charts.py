@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from vaelib import metrics
 from vaelib.engine.errors import InputError
 from vaelib.pictures.panels import Range
-from vaelib.pictures.style import BLUE, CYCLE, DPI, GREY, MARKERS, VERMILLION, WIDTH, YELLOW, as_numbers, styled
+from vaelib.pictures.style import BLUE, CYCLE, DPI, GREY, MARKERS, SKY, VERMILLION, WIDTH, as_numbers, colours, styled
 
 PALE, RULE = "#B0B0B0", "#E4E4E4"  # greys: of what stands behind the rest, and of lines that part
 ABOVE = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # places for a legend
@@ -60,7 +60,7 @@ def histogram(values: Groups, marks: Groups | None = None, window: Range | None 
         strip[0].set(ylim=(len(marks) - 0.5, -0.5), yticks=range(len(marks)), yticklabels=list(marks))
     if window:
         for axes in (ax, *strip):
-            axes.axvspan(*window, color=YELLOW, alpha=0.2, lw=0, zorder=0, label=f"window {window[0]} to {window[1]}")
+            axes.axvspan(*window, color=SKY, alpha=0.2, lw=0, zorder=0, label=f"window {window[0]} to {window[1]}")
     if window or any(groups):
         ax.legend(loc="best")
     ax.set(ylabel="% of voxels per bin", xlim=HU)
@@ -85,12 +85,12 @@ def curves(history: Runs, keys: Names, *, log: Names = (), titles: dict | None =
     runs = history if isinstance(history, Mapping) else {"": history}
     fig, *panels = _chart(3.1, len(keys))
     for ax, key in zip(panels, keys, strict=True):
-        for k, (run, epochs) in enumerate(runs.items()):
+        for (run, epochs), colour in zip(runs.items(), colours(list(runs)), strict=True):
             for full, part in ((key, ""), (f"train/{key}", "training"), (f"val/{key}", "validation")):
                 points = [(row["epoch"], row[full]) for row in epochs if row.get(full) is not None]
                 late = part == "validation"
                 if points:
-                    look = {"color": CYCLE[(k if len(runs) > 1 else late) % 7], "ls": "--" if late else "-"}
+                    look = {"color": VERMILLION if late and len(runs) == 1 else colour, "ls": "--" if late else "-"}
                     ax.plot(*zip(*points, strict=True), label=", ".join(filter(None, (run, part))), **look)
         if not ax.lines:
             raise InputError(f"curves: no epoch of the history has {key}, train/{key} or val/{key}; check the key")
@@ -122,8 +122,7 @@ def latent_scatter(points: ArrayLike, colour: ArrayLike, label: str, *, explaine
     names = sorted(set(colour.tolist())) if colour.dtype.kind in "US" else []
     if colour.shape != points.shape[:1] or points.shape[1] < 2 or len(names) > len(CYCLE):
         found = f"points {points.shape}, colours {colour.shape}, {len(names)} names"
-        wanted = f"(N, 2) and N numbers, or N names of at most {len(CYCLE)} kinds"
-        raise InputError(f"latent_scatter: {found}; pass {wanted}")
+        raise InputError(f"latent_scatter: {found}; pass (N, 2) and N numbers, or N names of up to {len(CYCLE)} kinds")
     fig, ax = _chart(4.6, width=7.0)
     fig.set_layout_engine("compressed")  # the colour bar is as tall as the plot
     for name, shade, marker in zip(names, CYCLE, MARKERS, strict=False):
@@ -226,9 +225,10 @@ def scoreboard(
     fig, ax = _lines([row[0] for row in rows], f"{label}: mean over patients and 95% interval", limits)
     for k, (name, value) in enumerate((references or {}).items()):
         ax.axvline(value, color=GREY, ls=("--", ":", "-.")[k % 3], lw=1.5, label=f"{name} {value:.2f}")
-    ax.hlines(range(len(rows)), low, high, color=BLUE, lw=2.2, clip_on=False)
-    ax.plot(mean, range(len(rows)), "o", color=BLUE, ms=7, clip_on=False)
     for row, value in enumerate(mean):
+        colour = colours([rows[row][0]])[0]
+        ax.hlines(row, low[row], high[row], color=colour, lw=2.2, clip_on=False)
+        ax.plot(value, row, "o", color=colour, ms=7, clip_on=False)
         ax.annotate(f"{value:.2f}", (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=10)
     if references:
         ax.legend(**ABOVE, ncols=len(references))
@@ -259,12 +259,11 @@ def forest(
     limits = limits or (min(ends) - pad, max(ends) + pad)
     fig, ax = _lines(list(rows), f"{label}: mean over patients and 95% interval", limits)
     fig.set_figheight(1.1 + 0.17 * len(rows) * max(2, len(series)))
-    for k, name in enumerate(series):
+    for k, (name, colour) in enumerate(zip(series, colours(series), strict=True)):
         at = [n for n, row in enumerate(rows.values()) if name in row]
         values = [[row[name][key] for key in ("mean", "low", "high")] for row in rows.values() if name in row]
         mean, low, high = as_numbers(values, f"forest: {name}", (None, 3)).T
         y = np.array(at) + (k - (len(series) - 1) / 2) * 0.8 / len(series)
-        colour = CYCLE[k % len(CYCLE)]
         ax.hlines(y, low, high, color=colour, lw=2, clip_on=False)
         ax.plot(mean, y, MARKERS[k % len(MARKERS)], color=colour, ms=6, label=name, clip_on=False)
     if zero is not None:
@@ -287,9 +286,9 @@ def dice_per_patient(patients: Names, values: Groups, *, label: str = "Dice", li
     order = np.argsort(-scores[0], kind="stable")
     fig, ax = _lines([patients[k] for k in order], label, limits)
     ax.hlines(range(len(order)), np.min(scores, 0)[order], np.max(scores, 0)[order], color=PALE, lw=1.2)
-    for k, (name, score) in enumerate(zip(methods, scores, strict=True)):
-        ax.axvline(score.mean(), color=CYCLE[k], ls=":", lw=1.5)
+    for k, (name, score, colour) in enumerate(zip(methods, scores, colours(list(methods)), strict=True)):
+        ax.axvline(score.mean(), color=colour, ls=":", lw=1.5)
         text = f"{name}, mean {score.mean():.2f}".lstrip(", ")
-        ax.plot(score[order], range(len(order)), MARKERS[k], color=CYCLE[k], ms=6, label=text, clip_on=False)
+        ax.plot(score[order], range(len(order)), MARKERS[k], color=colour, ms=6, label=text, clip_on=False)
     ax.legend(**ABOVE, ncols=len(methods))
     return fig

@@ -92,21 +92,27 @@ def slices(
 
 
 @styled
-def planes(volume: np.ndarray, mask: Layer = None, spacing: Triple = (1, 1, 1), window: tuple = WINDOW) -> Figure:
+def planes(
+    volume: np.ndarray,
+    mask: Layer = None,
+    spacing: Triple = (1, 1, 1),
+    window: tuple = WINDOW,
+    prediction: Layer = None,
+) -> Figure:
     """Draw axial, coronal and sagittal cuts of a volume, all at one scale in mm.
 
-    They go through the middle of the mask, or else of the volume; dashed lines show where.
+    They go through the middle of the mask, or else of the prediction or the volume; dashed lines show where.
 
     Parameters
     ----------
-    volume, mask : arrays (S, H, W), canonical
-        HU, and 0 or 1.
+    volume, mask, prediction : arrays (S, H, W), canonical
+        HU, the truth (an outline), and what was found (a fill).
     spacing : (dz, dy, dx) in mm
     window : (low, high) in HU
     """
     volume = as_numbers(volume, "planes: volume", (None,) * 3)
-    mask = mask if mask is None else as_numbers(mask, "planes: mask", volume.shape)
-    place = middle(volume, mask)
+    layers = [None if a is None else as_numbers(a, "planes: mask", volume.shape) for a in (mask, prediction)]
+    place = middle(volume, prediction if mask is None else mask)
     deep, tall, wide = np.multiply(volume.shape, spacing)
     gap = 0.06 * wide
     width, height = wide + gap + max(wide, tall), max(tall, 2 * (deep + gap)) + gap
@@ -116,7 +122,7 @@ def planes(volume: np.ndarray, mask: Layer = None, spacing: Triple = (1, 1, 1), 
         axis, (down, across), letters = PLANES[name]
         size = np.multiply(volume.shape, spacing)[[across, down]]
         ax = fig.add_axes((left / width, bottom / height, size[0] / width, size[1] / height))
-        views = [None if array is None else cut(array, name, place[axis]) for array in (volume, mask)]
+        views = [None if array is None else cut(array, name, place[axis]) for array in (volume, *layers)]
         look = {"title": f"{name}, {('slice', 'row', 'column')[axis]} {place[axis]}", "letters": letters}
         Panel(ax, window=window, line=1).draw(*views, aspect=spacing[down] / spacing[across], **look)
         height_of = place[down] if name == "axial" else len(volume) - 1 - place[down]

@@ -9,6 +9,7 @@ tells them apart too, so that a page printed in grey still reads.
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -23,6 +24,8 @@ from vaelib.engine.files import write_file
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#6E6E6E"
 CYCLE, MARKERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, "#000000"), "osD^vPX"  # of one series after another
+# Of a method, in every chart: by the first of these words in its name.
+METHODS = {"U-Net": SKY, "spatial": GREEN, "VAE": ORANGE, "PCA": PURPLE, "autoencoder": "#000000", "atlas": GREY}
 # Inches; dots per inch: 864 pixels fill a notebook's column; and the factor for a dense screen, at the same size.
 WIDTH, DPI, SHARP = 9.0, 96, int(os.environ.get("VAELIB_SHARP", "1"))
 _SHEET = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
@@ -73,6 +76,14 @@ def show(fig: Figure, alt: str, save: str | Path | None = None) -> None:
     if save is not None:
         write_file(save, data)
     display.display(display.Image(data, alt=alt, retina=SHARP == 2))
+
+
+def colours(names: Sequence[str]) -> list[str]:
+    """Choose a colour for each series of a chart: its method's, or a free one where it has none or another has it."""
+    words = [min((w for w in METHODS if w in name), key=name.find, default="") for name in names]
+    known = [METHODS.get(word, "") if word not in words[:k] else "" for k, word in enumerate(words)]
+    free = [colour for colour in CYCLE if colour not in known] or [GREY]
+    return [colour or free[known[:k].count("") % len(free)] for k, colour in enumerate(known)]
 
 
 def as_numbers(values: ArrayLike, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
