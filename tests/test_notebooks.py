@@ -55,6 +55,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "metrics.sweep",
         "metrics.bootstrap",
     ),
+    "07_full_size": ("spatial.Residual", "spatial.ResidualEncoder", "spatial.doubling"),
 }
 
 
