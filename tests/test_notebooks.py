@@ -55,6 +55,14 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "metrics.sweep",
         "metrics.bootstrap",
     ),
+    "11_only_a_vae": (
+        "uncertainty.draw_latents",
+        "uncertainty.entropy",
+        "uncertainty.sample_masks",
+        "uncertainty.reliability",
+        "uncertainty.risk_coverage",
+        "uncertainty.anomaly",
+    ),
 }
 
 
