@@ -56,6 +56,14 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "metrics.bootstrap",
     ),
     "07_full_size": ("spatial.Residual", "spatial.ResidualEncoder", "spatial.doubling"),
+    "11_only_a_vae": (
+        "uncertainty.draw_latents",
+        "uncertainty.entropy",
+        "uncertainty.sample_masks",
+        "uncertainty.reliability",
+        "uncertainty.risk_coverage",
+        "uncertainty.anomaly",
+    ),
 }
 
 
