@@ -55,6 +55,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "metrics.sweep",
         "metrics.bootstrap",
     ),
+    "06_against_unet": ("spatial.Residual", "spatial.ResidualEncoder"),
 }
 
 
