@@ -64,6 +64,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "uncertainty.risk_coverage",
         "uncertainty.anomaly",
     ),
+    "06_against_unet": ("spatial.Residual", "spatial.ResidualEncoder"),
 }
 
 
