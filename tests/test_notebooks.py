@@ -55,6 +55,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "metrics.sweep",
         "metrics.bootstrap",
     ),
+    "08_volumes": ("spatial.neighbours", "sequence.smooth", "sequence.SequenceDecoder", "sequence.to_cube"),
 }
 
 
