@@ -65,6 +65,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "uncertainty.anomaly",
     ),
     "06_against_unet": ("spatial.Residual", "spatial.ResidualEncoder"),
+    "08_volumes": ("spatial.neighbours", "sequence.smooth", "sequence.SequenceDecoder", "sequence.to_cube"),
 }
 
 

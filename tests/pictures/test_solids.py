@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from scipy.ndimage import gaussian_filter
 
 from vaelib import InputError, pictures
 from vaelib.pictures import solids
-from vaelib.pictures.style import png
+from vaelib.pictures.style import METHODS, VERMILLION, YELLOW, png
 
 SPACING, RADIUS = (3.0, 1.5, 1.2), 20.0  # mm: no two alike, so that no mix-up goes unseen
 
@@ -117,6 +118,19 @@ def test_the_figure_has_a_view_in_each_cell_and_is_the_same_twice():
     assert len(fig.axes) == 8
     assert all(ax.get_box_aspect() is not None and ax.get_proj() is not None for ax in fig.axes)
     assert png(fig) == png(pictures.surfaces(meshes))
+
+
+def test_the_truth_a_prediction_and_a_method_have_one_colour_in_every_figure():
+    wanted = {"truth": YELLOW, "2D": VERMILLION, "spatial, three slices": METHODS["spatial"], "3D": VERMILLION}
+    assert [solids.tint(row, name) for row, name in enumerate(wanted)] == list(wanted.values())
+    assert solids.tint(1, "3D") == solids.tint(3, "3D") and solids.tint(0, "spatial VAE") == YELLOW
+    body = pictures.mesh(ball(), 0.5, SPACING)
+    for name in ("2D", "spatial"):  # in the figure and on the turntable, where the light is full
+        pair = {"truth": body, name: body}
+        for fig in (pictures.surfaces(pair), pictures.turntable(pair).fig):
+            last = next(a for a in fig.axes[-1].get_children() if isinstance(a, solids.Triangles))
+            brightest = last.colours[last.colours.sum(1).argmax()]
+            np.testing.assert_allclose(brightest, to_rgb(solids.tint(1, name)), atol=0.02)
 
 
 @pytest.mark.parametrize(("view", "hidden"), [((-90, 0), "AP"), ((0, 0), "LR"), ((-90, -90), "IS"), ((-45, 20), "")])

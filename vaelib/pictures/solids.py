@@ -26,10 +26,9 @@ from skimage.measure import marching_cubes, mesh_surface_area
 from vaelib.engine import finite
 from vaelib.engine.errors import InputError
 from vaelib.pictures.controls import Board, slider
-from vaelib.pictures.style import DPI, GREEN, SKY, VERMILLION, WIDTH, YELLOW, styled
+from vaelib.pictures.style import DPI, METHODS, VERMILLION, WIDTH, YELLOW, styled
 
 VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
-COLOURS = (YELLOW, VERMILLION, SKY, GREEN)  # the truth first, as everywhere
 LETTERS = "RLAPIS"  # at the low and the high end of x, y and z
 DARK = "#303030"
 BAR_MM = 50  # length of the bar under each view
@@ -173,11 +172,16 @@ class View:
         return self.middle + unit * (np.linalg.norm(unit * self.half) + gap)
 
 
+def tint(row: int, name: str) -> str:
+    """Choose a colour: the truth's for the first row; else the method's, or that of a prediction where it has none."""
+    return next((METHODS[word] for word in METHODS if word in name), VERMILLION) if row else YELLOW
+
+
 @styled
 def surfaces(meshes: Mapping[str, Mesh], views: Mapping[str, tuple[float, float]] = VIEWS) -> Figure:
     """Draw meshes by name, one row each, from several sides, all at one scale; the first is the truth.
 
-    `views` are (azimuth, elevation) in degrees by name.
+    `views` are (azimuth, elevation) in degrees by name; colours are those of `tint`.
     """
     limits = bounds(meshes.values())
     side, rows = (WIDTH - 0.3) / len(views), len(meshes)
@@ -189,7 +193,7 @@ def surfaces(meshes: Mapping[str, Mesh], views: Mapping[str, tuple[float, float]
         for column, angles in enumerate(views.values()):
             cell = ((0.3 + column * side) / WIDTH, bottom, side / WIDTH, side / tall)
             ax = fig.add_axes(cell, projection="3d")
-            View(ax, surface, COLOURS[row % len(COLOURS)], limits).turn(*angles)
+            View(ax, surface, tint(row, name), limits).turn(*angles)
         fig.text(0.012, bottom + side / tall / 2, name, rotation=90, ha="center", va="center", fontsize=11)
     for column, view in enumerate(views):
         fig.text((0.3 + (column + 0.5) * side) / WIDTH, 1, view, ha="center", va="top", fontsize=11)
@@ -202,12 +206,11 @@ def turntable(meshes: Mapping[str, Mesh]) -> Board:
 
     The caption says in words from where one looks.
     """
-    limits = bounds(meshes.values())
+    limits, views = bounds(meshes.values()), []
     fig = Figure(figsize=(3.6 * len(meshes), 3.9), dpi=DPI)
-    views = []
     for k, (name, surface) in enumerate(meshes.items()):
         ax = fig.add_axes((k / len(meshes), 0, 1 / len(meshes), 0.93), projection="3d")
-        views.append(View(ax, surface, COLOURS[k % len(COLOURS)], limits))
+        views.append(View(ax, surface, tint(k, name), limits))
         fig.text((k + 0.5) / len(meshes), 0.99, name, ha="center", va="top", fontsize=11)
     fig.text(0.01, 0.01, f"bar: {BAR_MM} mm", color=DARK, fontsize=10, va="bottom")
     controls = {"azimuth": slider("azimuth", -180, 180, -90, 5), "elevation": slider("elevation", -90, 90, 15, 5)}
