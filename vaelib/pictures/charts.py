@@ -55,7 +55,7 @@ def histogram(values: Groups, marks: Groups | None = None, window: Range | None 
         look = {"fill": True, "color": "#B5B5B5"} if k == 0 else {"color": CYCLE[k - 1], "lw": 2}
         ax.stairs(share, edges, label=name, **look)
     for row, mark in enumerate(marks.values()):
-        strip[0].plot(np.broadcast_to(mark, 2), [row, row], "o-", color=BLUE, lw=6, ms=6, mew=0)
+        strip[0].plot(np.broadcast_to(mark, 2), [row, row], "o-"[np.ndim(mark)], c=BLUE, lw=6, solid_capstyle="butt")
     if marks:
         strip[0].set(ylim=(len(marks) - 0.5, -0.5), yticks=range(len(marks)), yticklabels=list(marks))
     if window:
