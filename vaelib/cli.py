@@ -281,16 +281,17 @@ def folds(
 
 @app.command(sort_key=8)
 def segment(
-    series: Path, *, out: Path, checkpoint: Path | None = None, threshold: opt.Threshold = None, overwrite: bool = False
-) -> None:
-    """Put a predicted pancreas mask on the grid of any CT series.
+    series: list[Path], *, out: Path, checkpoint: Path | None = None, threshold: opt.Threshold = None,
+    overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Put a predicted pancreas mask on the grid of any CT scan, or of several.
 
     Parameters
     ----------
-    series : Path
-        A folder with the DICOM files of one CT series.
+    series : list of Path
+        Folders with the DICOM files of one CT series each, or NIfTI files in HU.
     out : Path
-        The mask to write: .nii.gz or .nii for NIfTI, .dcm for DICOM SEG.
+        The mask to write: .nii.gz or .nii for NIfTI, .dcm for DICOM SEG. Of several scans, a folder for theirs, NIfTI.
     checkpoint : Path, optional
         The weights to use; by default what `vaelib train` has made of the cohort in $VAELIB_DATA, or else of
         data/synthetic.
@@ -300,8 +301,14 @@ def segment(
         Replace the mask where there is one.
     """
     from vaelib import recipes
+    from vaelib.cohorts.layout import masks_of
+    from vaelib.dicom.write import check_target
 
-    recipes.segment(series, checkpoint=_checkpoint(checkpoint), out=out, threshold=threshold, overwrite=overwrite)
+    targets, network = masks_of(series, out), _checkpoint(checkpoint)
+    for target in targets.values():
+        check_target(target, overwrite)  # all of them, before the first is computed
+    for scan, target in targets.items():
+        recipes.segment(scan, checkpoint=network, out=target, threshold=threshold, overwrite=overwrite)
 
 
 def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:

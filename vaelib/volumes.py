@@ -15,12 +15,12 @@ from pydicom import Dataset
 from vaelib.dicom.geometry import axes_of, onto_scan
 from vaelib.dicom.grid import grid_of
 from vaelib.dicom.headers import check_alike, check_one_scan, series_headers
-from vaelib.dicom.masks import read_label
+from vaelib.dicom.masks import is_nifti, read_label, read_nifti
 from vaelib.dicom.pixels import hu_of
 
 
 class Scan(sitk.Image):
-    """A CT series as a SimpleITK image that keeps the headers of its slices, so that no file is read twice.
+    """A CT scan as a SimpleITK image that keeps the DICOM headers of its slices, so that no file is read twice.
 
     Whatever SimpleITK makes of it (a part, a resampled copy, a sum) is a plain image without headers. Copies
     (`copy`, `deepcopy`, `pickle`) are scans again.
@@ -30,7 +30,7 @@ class Scan(sitk.Image):
     image : sitk.Image
         Its pixels are shared until one of the two is written to.
     headers : iterable of pydicom.Dataset
-        One a slice, in the order of the slices, without pixels.
+        One a slice, in the order of the slices, without pixels; none, where the scan came as NIfTI.
     """
 
     def __init__(self, image: sitk.Image, headers: Iterable[Dataset]) -> None:
@@ -48,7 +48,7 @@ class Scan(sitk.Image):
 
 
 def read_ct(folder: str | Path) -> Scan:
-    """Read the one CT series in `folder`, in HU, with slices ordered by position, never by name.
+    """Read the one CT series in a folder, in HU, with slices ordered by position, never by name; or a NIfTI file.
 
     The distance between slices comes from their positions (SliceThickness is something else), and every
     slice has its own rescale applied. Oblique series are welcome.
@@ -56,7 +56,8 @@ def read_ct(folder: str | Path) -> Scan:
     Parameters
     ----------
     folder : path
-        Its DICOM files are one series; see `headers.series_headers` on what is passed over.
+        Its DICOM files are one series; see `headers.series_headers` on what is passed over. Or a file, `.nii` or
+        `.nii.gz`, whose numbers are HU.
 
     Returns
     -------
@@ -68,8 +69,10 @@ def read_ct(folder: str | Path) -> Scan:
     ------
     InputError
         Two series or acquisitions in the folder, mixed size, pixel spacing or orientation, a missing, doubled or
-        sheared slice, uneven spacing, a truncated file, no rescale to HU.
+        sheared slice, uneven spacing, a truncated file, no rescale to HU; a NIfTI whose numbers can be no HU.
     """
+    if is_nifti(path := Path(folder).expanduser()) and not path.is_dir():
+        return Scan(read_nifti(path), [])
     headers = series_headers(folder, pixels=True)
     check_alike(headers)
     check_one_scan(headers)

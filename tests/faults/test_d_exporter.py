@@ -192,7 +192,7 @@ def test_highdicom_finds_the_spacing_of_the_scan_and_every_voxel(case, tmp_path)
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     scan = read_ct(make(tmp_path / "ct", AXIAL, []))
-    said = "ct: no SEG of this scan can be written .no memory.; write a NIfTI, --out mask.nii.gz"
+    said = "ct: no SEG of it can be written .no memory.; write a NIfTI, --out mask.nii.gz"
     monkeypatch.setattr(write, "_encode_seg", lambda *_: exec("raise KeyError('no memory')"))
     with pytest.raises(InputError, match=said.replace(".no memory.", r"\('no memory'\)")):
         check_target(tmp_path / "out" / "mask.dcm", scan=scan)
@@ -207,7 +207,7 @@ def test_a_seg_that_reads_back_otherwise_never_gets_its_name(tmp_path, monkeypat
     with pytest.raises(InputError, match="another mask comes back"):
         write_mask(mask, tmp_path / "mask.dcm", scan)
     monkeypatch.undo()
-    with pytest.raises(InputError, match="no SEG of this scan"):
+    with pytest.raises(InputError, match="no SEG of it can be"):
         write_mask(mask * 255, tmp_path / "mask.dcm", scan)
     assert [path.name for path in tmp_path.iterdir()] == ["ct"]
 

@@ -193,17 +193,19 @@ def mask_of(
     """
     if case.mask is None:
         raise InputError(f"{case.ct}: {case.patient} has no mask; leave this case out")
-    return place(case.mask, scan, segment, reorient)
+    return place(case.mask, scan, segment, reorient, lenient=case.layout != "pairs")
 
 
 def place(
-    path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas", reorient: str | None = None
-) -> tuple[sitk.Image, Placement]:
+    path: str | Path, scan: sitk.Image, segment: str | int = "Pancreas", reorient: str | None = None, *,
+    lenient: bool = True,
+) -> tuple[sitk.Image, Placement]:  # fmt: skip
     """Place a NIfTI label on its scan by a rule that is the same for every label, and verify the outcome.
 
     1. "header": where the header fits the scan (see `read_mask`), it is believed.
     2. "axes": where it does not, but the label has the scan's shape along the scan's axes, its directions are
-       believed and its origin and spacing are not: the two arrays cover the same box.
+       believed and its origin and spacing are not: the two arrays cover the same box. Only where `lenient`, as for
+       TCIA's labels of Pancreas-CT, whose headers are known to be poor.
     3. Anything else is an error that says what disagrees, and by how much.
 
     Then the scan is asked (`quality.flips`). Does the mask lie clearly better reversed, that is an error that
@@ -230,7 +232,7 @@ def place(
     try:
         rule, mask = reorient or "header", onto_scan(label, scan, path, reorient)
     except InputError:
-        if believed or not _same_box(label, scan):
+        if believed or not lenient or not _same_box(label, scan):
             raise
         rule, mask = "axes", onto_scan(label, scan, path, "axes")
     scores = flips(scan, mask)

@@ -12,6 +12,7 @@ from pathlib import Path
 from vaelib.dicom.folder import PACKED, handful, sort_files
 from vaelib.engine.errors import InputError
 
+ENDING = re.compile(r"(_0000)?\.(nii|nii\.gz|dcm)$", re.IGNORECASE)  # nnU-Net writes a scan's first channel as _0000
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
 SERIES = re.compile(r"(CT|SEG)_", re.IGNORECASE)
@@ -25,12 +26,12 @@ WITHDRAWN = {25, 70}  # crops of scan 2, taken back by TCIA in 2020; their label
 
 @dataclass(frozen=True)
 class Case:
-    """One patient: the folder of the CT series, the mask if there is one, and the layout it came in."""
+    """One patient: the folder of the CT series, or its NIfTI; the mask if there is one; the layout it came in."""
 
     patient: str
     ct: Path
     mask: Path | None
-    layout: str  # "idc", "tcia" or "synthetic"
+    layout: str  # "idc", "tcia", "pairs" or "synthetic"
     label: Path | None = None  # of an IDC case, TCIA's label for the same scan: a second opinion on `mask`
 
 
@@ -102,7 +103,9 @@ def find_cases(folder: str | Path) -> list[Case]:
 
     No scan is opened, so that a large cohort takes a moment.
 
-    Three layouts are known (`data/README.md` shows them), up to three folders deep:
+    Four layouts are known (`data/README.md` shows them). One is that of the Medical Segmentation Decathlon and of
+    nnU-Net: scans in `imagesTr` (and, without masks, `imagesTs`), masks of the same names in `labelsTr`; scans are
+    NIfTI or folders of DICOM, masks NIfTI or DICOM SEG. The others lie up to three folders deep:
     IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
     `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
     of labels, or of the patient's own. The folder of the study may be missing. A TCIA label belongs to the patient of
@@ -128,8 +131,11 @@ def find_cases(folder: str | Path) -> list[Case]:
     ------
     InputError
         No such folder, or no patient in it who can be read; where that is for two scans or two masks, it names both.
+        In `labelsTr`, a mask without a scan.
     """
     folder = Path(folder).expanduser()
+    if (folder / "imagesTr").is_dir():
+        return _pairs(folder)
     left: dict[Path, str] = {}
     tree = _tree(folder, left)
     labels: Labels = defaultdict(list)
@@ -158,6 +164,49 @@ def find_cases(folder: str | Path) -> list[Case]:
     if said:
         warnings.warn(f"{folder}: left out {len(said)}: {named}", stacklevel=2)
     return cases
+
+
+def _pairs(top: Path) -> list[Case]:
+    """Pair scans and masks by name, as the Medical Segmentation Decathlon and nnU-Net lay them out."""
+    scans, masks = _by_name(top / "imagesTr", top / "imagesTs"), _by_name(top / "labelsTr")
+    for name, path in scans.items():
+        if re.search(r"_000[1-9]$", name) and name[:-5] in scans:
+            raise InputError(f"{path}: is a further channel of {name[:-5]}, and a CT has one; move it away")
+    if spare := [masks[name] for name in sorted(masks.keys() - scans.keys())]:
+        found = f"{spare[0]}: no scan in {top / 'imagesTr'} has its name"
+        raise InputError(f"{found} ({len(spare)} masks are so); name both alike, or move the mask away")
+    if not scans:
+        raise InputError(f"{top / 'imagesTr'}: holds no scan; give it NIfTI files (.nii.gz), or folders of DICOM")
+    layout = "synthetic" if (top / "SYNTHETIC.md").is_file() else "pairs"
+    return [Case(name, path, masks.get(name), layout) for name, path in sorted(scans.items())]
+
+
+def _by_name(*folders: Path) -> dict[str, Path]:
+    """List scans or masks by the name of the patient; two of one name are an error."""
+    found: dict[str, Path] = {}
+    for path in sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        if not HIDDEN.match(path.name) and (ENDING.search(path.name) or path.is_dir()):
+            if (twin := found.setdefault(ENDING.sub("", path.name), path)) is not path:
+                raise InputError(f"{path}: goes by the name of {twin}; keep one of the two")
+    return found
+
+
+def masks_of(scans: list[Path], out: Path) -> dict[Path, Path]:
+    """Name the mask of each scan: `out` itself for one, else a NIfTI in the folder `out`.
+
+    Raises
+    ------
+    InputError
+        There are several scans, and two have one name, or `out` is no folder.
+    """
+    if len(scans) == 1:
+        return {scans[0]: out}
+    if out.is_file() or re.search(r"\.(nii|nii\.gz|dcm)$", out.name):
+        raise InputError(f"{out}: is one file, for {len(scans)} scans; name a folder")
+    names = [ENDING.sub("", scan.resolve().name) for scan in scans]
+    if twice := [scan for scan, name in zip(scans, names, strict=True) if names.count(name) > 1]:
+        raise InputError(f"{twice[0]}: another scan has the same name, and so would its mask; give them one by one")
+    return {scan: out / f"{name}.nii.gz" for scan, name in zip(scans, names, strict=True)}
 
 
 def _tree(top: Path, left: dict[Path, str]) -> Tree:

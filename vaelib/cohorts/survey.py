@@ -149,6 +149,8 @@ def _warned(said: list[warnings.WarningMessage], case: Case) -> Iterator[str]:
 
 def _exposures(case: Case) -> Iterator[str]:
     """Find reasons in the headers of scan and SEG: what may tell who the patient is."""
+    if case.ct.is_file():  # a NIfTI says nothing of the patient
+        return iter(())
     headers, seg = series_headers(case.ct), None
     if case.mask and not VOLUME.search(case.mask.name) and case.mask.is_file():
         with suppress(Exception):  # pydicom raises many kinds on damaged files, and `mask_of` will say so

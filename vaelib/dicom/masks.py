@@ -1,10 +1,11 @@
-"""Read a label from NIfTI or DICOM SEG on the grid of its own header, and refuse one that lies before it takes memory.
+"""Read a scan from NIfTI, or a label from NIfTI or DICOM SEG, on the grid of its own header; refuse one that lies.
 
 NIfTI is read here and not by ITK, which scales in float32, takes a sheared header for a damaged file, and ends the
 process at a name that is not UTF-8.
 """
 
 import gzip
+import json
 import math
 import re
 import warnings
@@ -17,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from vaelib.dicom.grid import Grid
-from vaelib.dicom.seg import asked, check_size, read_seg, scans_own
+from vaelib.dicom.seg import asked, check_size, choose, read_seg, scans_own
 from vaelib.engine.errors import InputError
 
 LATEST = 1 << 24  # byte at which voxels begin: there may be extensions before them
@@ -76,13 +77,41 @@ def read_label(
     return grid.image(array)
 
 
+def read_nifti(path: Path) -> sitk.Image:
+    """Read a scan in HU: int16 where they are whole numbers that fit, else float32; see `volumes.read_ct`."""
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; give a NIfTI, or the folder of a DICOM series")
+        array, grid = check_nifti(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}; see that you may read it") from None
+    low, high = (float(end) for end in (array.min(), array.max()))
+    if not (-40_000 < low < -200 and high < 100_000):  # which NaN is not either
+        found = f"its numbers, {low:g} to {high:g}, are not HU, where air is near -1000"
+        raise InputError(f"{path}: {found}; export the scan without windowing or scaling it")
+    whole = -32768 <= low and high <= 32767 and (array.dtype.kind in "iu" or bool((array == np.rint(array)).all()))
+    return grid.image(array.astype(np.int16 if whole else np.float32))
+
+
+def names_of(path: Path) -> dict[int, str]:
+    """Read what the values of a label mean, from the `dataset.json` of the Decathlon or nnU-Net beside its folder."""
+    try:
+        said = json.loads((path.parent.parent / "dataset.json").read_bytes())["labels"]
+        pairs = [(key, value) if key.isdecimal() else (value, key) for key, value in said.items()]
+        return {int(number): str(name) for number, name in pairs if int(number)}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or regions of several values
+        return {}
+
+
 def twin_of(path: Path) -> Path:
     """Name the file of which ITK takes the header, or the voxels, where it lies beside `path`: .nii, or .nii.gz."""
     return path.with_suffix("") if path.suffix.lower() == ".gz" else path.with_name(path.name + ".gz")
 
 
-def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
+def check_nifti(path: Path, like: sitk.Image | None = None) -> tuple[np.ndarray, Grid]:
     """Read the numbers of a NIfTI file (S, H, W), and their grid, if it holds what its header counts.
+
+    Of a label, `like` is the scan.
 
     Raises
     ------
@@ -98,11 +127,14 @@ def check_nifti(path: Path, like: sitk.Image) -> tuple[np.ndarray, Grid]:
     while len(size) > 3 and size[-1] in (0, 1):
         size.pop()
     if len(size) != 3:
-        raise InputError(f"{path}: has {len(size) or count} dimensions; give a label of three, one number a voxel")
-    check_size(path, size, like)
+        raise InputError(f"{path}: has {len(size) or count} dimensions; give one of three, one number a voxel")
+    if like is not None:
+        check_size(path, size, like)
+    elif min(size) < 1:
+        raise InputError(f"{path}: its header counts {tuple(size)} voxels; export it again")
     if (code := int(fields["datatype"])) not in VOXELS:
         found = f"values of type {code} (colours, complex numbers?)"
-        raise InputError(f"{path}: holds {found}, which are no label; convert it to one whole number a voxel")
+        raise InputError(f"{path}: holds {found}, which are no label and no CT; convert it to one whole number a voxel")
     grid = _grid_of(path, fields, size, like)
     first = float(fields["vox_offset"])
     slope, shift = fields["scale"].tolist()
@@ -157,7 +189,7 @@ def _fields(path: Path, start: bytearray) -> np.void:
     raise InputError(f"{path}: not readable as NIfTI: {found}; give the label itself, a DICOM SEG or a NIfTI file")
 
 
-def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image) -> Grid:
+def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image | None) -> Grid:
     """Find where a header places the first voxel, and how it steps, in LPS.
 
     A header has two ways to say so, sform and qform, and ITK's choice between them is kept. Where they lie more than
@@ -183,10 +215,10 @@ def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image)
         warnings.warn(f"{path}: its sform and its qform lie {apart:.1f} mm apart; look at the overlay", stacklevel=4)
     turned, own = np.c_[axes, affine[:, 3]] * [[-1], [-1], [1]], None  # NIfTI is RAS, DICOM is LPS
     if (skew := np.abs(axes.T @ axes - np.eye(3)).max()) > SQUARE:
-        own = scans_own(turned[:, :3] * spacing, turned[:, 3], size, np.inf, like)
+        own = like and scans_own(turned[:, :3] * spacing, turned[:, 3], size, np.inf, like)
         said = f"its axes are not square, by {np.degrees(skew):.2g} degrees"
         if not own and skew * np.max(size * spacing) > spacing.min():
-            raise InputError(f"{path}: {said} (sheared?); resample the label on the grid of its scan")
+            raise InputError(f"{path}: {said} (sheared?); resample it on square axes, those of its scan")
         warnings.warn(f"{path}: {said}; look at the overlay", stacklevel=4)
     return own or Grid(tuple(turned[:, 3].tolist()), tuple(spacing.tolist()), tuple(turned[:, :3].ravel().tolist()))
 
@@ -203,10 +235,16 @@ def _qform(fields: np.void) -> np.ndarray:
 
 
 def _of_values(path: Path, array: np.ndarray, segment: str | int) -> np.ndarray:
-    """Mark the voxels of the values that are asked for; a name means nothing here, and stands for all that is not 0."""
+    """Mark the voxels of the values that are asked for.
+
+    A name is looked up in `dataset.json`, where there is one; else it stands for all that is not 0.
+    """
     if array.dtype.kind == "f":
         array = _whole(path, array)
-    found = [int(v) for v in np.unique(array[array != 0])]
+    found, names = [int(v) for v in np.unique(array[array != 0])], names_of(path)
+    if found and names and {*found} <= names.keys():
+        numbers = choose(path, segment, {v: names[v] for v in found})
+        return np.isin(array, numbers).astype(np.uint8)
     if found and re.fullmatch(r"[-+\d\s]+", str(segment)):
         return np.isin(array, asked(path, segment, {v: str(v) for v in found})).astype(np.uint8)
     if len(found) > 1:

@@ -30,7 +30,7 @@ PLACED = {  # the attributes that place a frame, and the functional groups that 
 WHOLE = re.compile(r"(entire|whole|total|structure|of|the|organ|\W|_|\d)*", re.IGNORECASE)
 ORGAN = re.compile("pan[ck]rea", re.IGNORECASE)
 PART = re.compile("head|neck|body|tail|uncinate|cauda|caput|corpus", re.IGNORECASE)
-LESION = re.compile("tumou?r|lesion|cyst|carcinoma|pdac", re.IGNORECASE)
+LESION = re.compile("tumou?r|lesion|cyst|cancer|carcinoma|pdac", re.IGNORECASE)
 
 
 def check_size(path: Path, size: Sequence[int], like: sitk.Image) -> None:
@@ -134,15 +134,20 @@ def _segments(path: Path, ds: pydicom.Dataset, segment: str | int) -> list[int]:
     items = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
     labels = {n: str(item.get("SegmentLabel") or "").strip() for n, item in items.items()}
     codes = {n: item.get("SegmentedPropertyTypeCodeSequence") or () for n, item in items.items()}
-    whole = [n for n in items if not PART.search(labels[n]) and not LESION.search(labels[n])]
-    coded = [n for n in whole if any(code.get("CodeValue") in CODED for code in codes[n])]
+    coded = [n for n in items if any(code.get("CodeValue") in CODED for code in codes[n])]
+    return choose(path, segment, labels, coded)
+
+
+def choose(path: Path, segment: str | int, labels: dict[int, str], coded: Sequence[int] = ()) -> list[int]:
+    """Find the segments that are asked for; the pancreas goes by its label, or else by a code, and lesions are left."""
+    coded = [n for n in coded if not PART.search(labels[n]) and not LESION.search(labels[n])]
     entire = [n for n, label in labels.items() if re.fullmatch("pan[ck]reas", WHOLE.sub("", label).casefold())]
     numbers = asked(path, segment, labels, entire if len(entire) == 1 else coded)
     beside = [n for n in labels if n not in numbers and (ORGAN.search(labels[n]) or LESION.search(labels[n]))]
     if beside and str(segment).strip().casefold() == "pancreas":
         joined = "+".join(map(str, sorted({*numbers, *beside})))
         what = ", ".join(f"{n} {labels[n]!r}" for n in beside)
-        warnings.warn(f"{path}: {what} is left out; `prepare --segment {joined}` joins them", stacklevel=5)
+        warnings.warn(f"{path}: {what} is left out; `prepare --segment {joined}` joins them", stacklevel=6)
     return numbers
 
 

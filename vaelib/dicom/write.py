@@ -161,6 +161,8 @@ def write_seg(
     if not isinstance(scan, Scan | str | Path):
         raise InputError(f"{path}: a SEG refers to the headers of its scan; give what read_ct gave, or its folder")
     scan = scan if isinstance(scan, Scan) else read_ct(scan)
+    if not scan.headers:
+        raise InputError(f"{path}: a SEG refers to DICOM headers, and a NIfTI has none; write .nii.gz")
     folder, array = Path(scan.headers[0].filename).parent, sitk.GetArrayFromImage(mask)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom and highdicom remark on what headers hold
@@ -181,8 +183,7 @@ def write_seg(
             except Exception as error:  # pydicom and highdicom raise many kinds
                 back, why = like > 1, str(error).removeprefix(f"{half}: ").split(";")[0][:200]
             if not np.array_equal(sitk.GetArrayViewFromImage(back), array):
-                said = f"no SEG of this scan can be written ({why})"
-                raise InputError(f"{folder}: {said}; write a NIfTI, --out mask.nii.gz")
+                raise InputError(f"{folder}: no SEG of it can be written ({why}); write a NIfTI, --out mask.nii.gz")
     if lacking:
         said = f"the scan has no {lacking} for all slices; the SEG refers to derived ones, or to those of most"
         warnings.warn(f"{folder}: {said}", stacklevel=2)
@@ -263,7 +264,7 @@ def check_target(path: str | Path, overwrite: bool = False, scan: Scan | None = 
     if not is_seg and native(path) and twin.exists():
         raise InputError(f"{path}: lies beside {twin.name}, and ITK would mix the two; choose another name")
     if is_seg and scan is not None:
-        if path.absolute().parent == Path(scan.headers[0].filename).absolute().parent:
+        if scan.headers and path.absolute().parent == Path(scan.headers[0].filename).absolute().parent:
             fault = "lies among the slices of its scan, and neither could be read"
             raise InputError(f"{path}: {fault}; choose another folder")
         # A trial with the first voxel and the last.

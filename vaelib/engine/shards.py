@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
 def identity(case: Case, *made_by: object) -> str:
     """Return the key of a shard: a hash over the files that are read (name, size, time), the options and `VERSION`."""
-    files = sort_files(case.ct).read + ([case.mask] if case.mask else [])
+    files = (sort_files(case.ct).read if case.ct.is_dir() else [case.ct]) + ([case.mask] if case.mask else [])
     facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files if p.exists()]
     return hash_of([VERSION, made_by, facts])
 
