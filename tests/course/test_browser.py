@@ -1,20 +1,25 @@
 """The widgets of the lessons in a real browser: every control is moved by keyboard, and the picture must follow.
 
-Each lesson that has a widget runs as a whole in JupyterLab, in a headless Chromium. `build/browser` then holds a
-picture of each widget, and `latency.json` there the milliseconds from a key to the new picture: medians by control.
+Each lesson that has a widget runs in JupyterLab, in a headless Chromium: the cells that its widgets stand on, for nbval
+runs them all. `build/browser` then holds a picture of each widget, and `latency.json` there the milliseconds from a key
+to the new picture: medians by control.
 """
 
+import ast
+import builtins
 import json
 import shutil
 import statistics
 
 import jupyter
+import nbformat
 import pytest
-from test_notebooks import FOLDER, PATHS, WIDGETS, calls, read
+from test_notebooks import FOLDER, PATHS, WIDGETS, calls, read, tree
 
 OUT = FOLDER.parent / "build" / "browser"
 LESSONS = {path: [call for cell in read(path).code for call in calls(cell, WIDGETS)] for path in PATHS}
 LESSONS = {path: [getattr(call.func, "attr", None) for call in found] for path, found in LESSONS.items() if found}
+SHOWING = {"show", "print", "fold"}
 PRESSES = ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight", "ArrowRight")  # the last leaves it moved
 STATE = "document.querySelectorAll('.jp-Notebook .jp-Cell').length + ' ' + {0}.activeCellIndex + ' ' + {0}.mode"
 STATE = STATE.replace("{0}", "jupyterapp.shell.currentWidget.content")
@@ -43,11 +48,46 @@ BYTES = """async (picture) => {
 }"""
 
 
+def names(nodes, *kinds):
+    """The names that are read (`ast.Load`) or bound (`ast.Store`) in some nodes, imports and definitions among them."""
+    found = set()
+    for node in (inner for top in nodes for inner in ast.walk(top)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, kinds):
+            found.add(node.id)
+        elif ast.Store in kinds and isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif ast.Store in kinds and isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+    return found
+
+
+def stands_on(page):
+    """The code cells without which the widgets of a lesson would not be what they are, in order.
+
+    From the last widget backwards: a cell that makes a name that is still needed, or works on one in a statement of its
+    own, such as a call or a loop, and does not only show it.
+    """
+    needed, kept = set(), []
+    imports = [part for cell in page.code for part in tree(cell).body if isinstance(part, ast.Import | ast.ImportFrom)]
+    taken = names(imports, ast.Store)
+    for cell in reversed(page.code):
+        body = tree(cell).body
+        works = [part for part in body if isinstance(part, ast.Expr | ast.For | ast.With) and not calls(cell, SHOWING)]
+        if calls(cell, WIDGETS) or needed & (names(body, ast.Store) | names(works, ast.Load) - taken):
+            kept.insert(0, cell)
+            needed |= names(body, ast.Load) - set(dir(builtins))
+    return kept
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = OUT / "notebooks"  # below the folder that holds `data/`, so that the lessons find patients and models
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(FOLDER, folder)
+    for path in LESSONS:
+        page = read(path)
+        page.nb.cells = stands_on(page)
+        nbformat.write(page.nb, folder / path.name)
     with jupyter.lab(folder, tmp_path_factory.mktemp("memory")) as address:
         yield address
 
