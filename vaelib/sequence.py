@@ -118,8 +118,8 @@ def to_cube(volume: Tensor, size: int) -> Tensor:
     Raises
     ------
     InputError
-        If the slices are not `size` pixels a side, or fewer than `receptive_field` sees: the cube would then consist
-        of interpolation, and every number of the latent would see past both ends of the scan.
+        If the slices are not `size` pixels a side, or fewer than `receptive_field` sees: the cube would then be mostly
+        interpolation, and the slices that one number of its smallest map sees would hold what far fewer slices know.
     """
     slices, needed = volume.shape[-3], receptive_field(size)
     if volume.shape[-2:] != (size, size):
