@@ -230,7 +230,8 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
     watch, steps = Watch(val), []
     vae, _ = recipes.train_vae(train, val, epochs=epochs, seed=seed)
     mask = MaskDecoder(**vae.config, prevalence=recipes.mean(train.masks))
-    pairs = training.encode_copies(vae, train.images, train.masks, copies, seed)
+    copied = training.copies_of(train.images, train.masks, copies, seed)
+    pairs = [np.concatenate([latent.encode(vae, x)[0] for x, _ in copied]), torch.cat([m for _, m in copied])]
     z = latent.encode(vae, val.images)[0]
 
     def step(model, batch, progress):

@@ -13,6 +13,7 @@ from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, load
 from vaelib.engine.rows import Rows
+from vaelib.spatial import ResidualVAE
 
 
 def people(names, seed=0, slices=30):
@@ -208,3 +209,36 @@ def test_a_patient_whose_scan_a_vae_has_seen_is_no_test_patient(tmp_path, monkey
     said["names"] = open_cohort(tmp_path / "cohort", level=5).parts["test"][:1]
     with pytest.raises(InputError, match="was trained on patients that are held out here"):
         recipes.evaluate(tmp_path / "cohort", checkpoint=out)
+
+
+def test_a_spatial_model_is_trained_resumed_evaluated_and_used_as_any_other(tmp_path, monkeypatch):
+    """Its latent keeps its places, its mask decoder reads the neighbours' codes, and no label reaches the encoder."""
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setitem(recipes.RECIPE, "copies", 1)
+    monkeypatch.setitem(recipes.RECIPE, "mask_epochs", 1)
+    make_patients(tmp_path / "cohort", (1, 3, 5, 7))
+    how = dict(level=5, latent=2, beta=0.001, epochs=1, model="spatial")
+    made = recipes.train(tmp_path / "cohort", out=tmp_path / "c.safetensors", **how)
+    networks, _ = load(tmp_path / "c.safetensors", "vae", "mask")
+    vae, mask = networks["vae"], networks["mask"]
+    assert isinstance(vae, ResidualVAE) and vae.config["grid"] == 8 and mask.config["reach"] == 1
+    assert {"32", "512"} <= made["thresholds"].keys()
+    board = recipes.evaluate(tmp_path / "cohort", checkpoint=tmp_path / "c.safetensors")
+    assert 0 <= board[recipes.DETACHED]["32"]["dice"]["mean"] <= 1
+    scan = next((tmp_path / "cohort").glob("PANCREAS_0001/*/CT_*"))
+    recipes.segment(scan, checkpoint=tmp_path / "c.safetensors", out=tmp_path / "mask.nii.gz", threshold=0.001)
+    assert (tmp_path / "mask.nii.gz").exists()
+    with pytest.raises(InputError, match="c.safetensors: "):  # a vector model is another run
+        recipes.train(tmp_path / "cohort", out=tmp_path / "c.safetensors", **how | {"model": "vector"})
+    with pytest.raises(InputError, match="choose from vector, spatial"):
+        recipes.train(tmp_path / "cohort", out=tmp_path / "d.safetensors", **how | {"model": "cube"})
+
+
+def test_training_the_spatial_mask_decoder_leaves_its_vae_as_it_was():
+    train, val = people(["a", "b"]), people(["c"], 1)
+    vae, _ = recipes.train_vae(train, val, latent=2, grid=8, beta=0.001, epochs=1)
+    before = [p.clone() for p in vae.parameters()]
+    mask, history = recipes.train_mask(vae, train, val, copies=2, mask_epochs=2)
+    assert all(torch.equal(p, q) for p, q in zip(vae.parameters(), before, strict=True))
+    assert len(history) == 4 and history[-1]["val/total"] < history[0]["val/total"]
+    assert recipes.predicted(vae, mask, val).shape == val.masks.shape

@@ -166,10 +166,12 @@ def prepare(
 def train(
     folder: Path | None = None, *, out: Path | None = None, level: opt.Level = 6, latent: opt.Latent = 64,
     beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
-    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
-    overwrite: bool = False,
+    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, model: opt.Model = "vector",
+    resume: bool = False, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Train the VAE and its mask decoder on the cohort's training patients.
+
+    For masks, `--model spatial --latent 8 --beta 0.001` is the better choice, and takes several times as long.
 
     On several GPUs, or nodes: torchrun --nproc-per-node 8 -m vaelib train --batch-size 512.
 
@@ -182,7 +184,7 @@ def train(
     level : int
         Slices are 2^level pixels a side.
     latent : int
-        Numbers in the latent of a slice.
+        Numbers in the latent of a slice; of a spatial one, at each of its places.
     beta : float
         Weight of the KL term. At twice the side four times as much weighs the same.
     epochs : int
@@ -197,6 +199,9 @@ def train(
         The same seed on the same machine gives the same weights.
     fold : int, optional
         Leave out this fold of the cross-validation, 0 to 3, in place of the usual test patients.
+    model : str
+        vector, the VAE of the lessons; or spatial, a residual one with a latent for every 4 x 4 pixels, whose mask
+        decoder reads the slices below and above too.
     resume : bool
         Go on from where an interrupted run stopped.
     overwrite : bool
@@ -206,7 +211,7 @@ def train(
 
     out = _checkpoint(out, folder)
     how: dict[str, Any] = dict(batch_size=batch_size, lr=lr, precision=precision, seed=seed, fold=fold)
-    how |= dict(level=level, latent=latent, beta=beta, epochs=epochs, resume=resume, overwrite=overwrite)
+    how |= dict(level=level, latent=latent, beta=beta, epochs=epochs, model=model, resume=resume, overwrite=overwrite)
     made = recipes.train(folder, out=out, **how)
     if made:  # else another process has the word
         cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
@@ -240,7 +245,7 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json
 def folds(
     folder: Path | None = None, *, out: opt.Folder = None, only: opt.Fold = None, level: opt.Level = 6,
     latent: opt.Latent = 64, beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH,
-    lr: opt.Rate = opt.LR, seed: opt.Seed = 0,
+    lr: opt.Rate = opt.LR, precision: opt.Precision = "32-true", seed: opt.Seed = 0, model: opt.Model = "vector",
 ) -> None:  # fmt: skip
     """Cross-validate: train and score four folds, so that every patient is tested once, and report.
 
@@ -266,15 +271,20 @@ def folds(
         Slices a step.
     lr : float
         Peak learning rate of Adam.
+    precision : str
+        As Lightning Fabric names it: 32-true, or bf16-mixed or 16-mixed for mixed precision on a GPU.
     seed : int
         The same seed on the same machine gives the same weights.
+    model : str
+        vector or spatial, as in `vaelib train`.
     """
     from vaelib.recipes import cross_validate, fold_table
 
     out = out or models_folder(folder) / "folds"
     how: dict[str, Any] = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
-    how |= {} if lr == opt.LR else {"lr": lr}  # folds that were made before there was a choice are kept
-    how |= {} if batch_size == opt.BATCH else {"batch_size": batch_size}
+    more = dict(lr=lr, batch_size=batch_size, precision=precision, model=model)
+    usual = dict(lr=opt.LR, batch_size=opt.BATCH, precision="32-true", model="vector")
+    how |= {name: more[name] for name in more if more[name] != usual[name]}  # folds from before this choice are kept
     board = cross_validate(folder, out=out, only=only, **how)
     print(f"{out}: other folds are still to run" if board is None else fold_table(board))
 
@@ -302,13 +312,10 @@ def segment(
     """
     from vaelib import recipes
     from vaelib.cohorts.layout import masks_of
-    from vaelib.dicom.write import check_target
 
-    targets, network = masks_of(series, out), _checkpoint(checkpoint)
-    for target in targets.values():
-        check_target(target, overwrite)  # all of them, before the first is computed
-    for scan, target in targets.items():
-        recipes.segment(scan, checkpoint=network, out=target, threshold=threshold, overwrite=overwrite)
+    for scan, target in masks_of(series, out, overwrite).items():
+        how: dict[str, Any] = dict(out=target, threshold=threshold, overwrite=overwrite)
+        recipes.segment(scan, checkpoint=_checkpoint(checkpoint), **how)
 
 
 def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:

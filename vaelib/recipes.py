@@ -41,13 +41,14 @@ from vaelib.engine.shards import keys_of, meta_of
 from vaelib.engine.states import is_finished, remove_states, states_of
 from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
-from vaelib.spatial import neighbours
-from vaelib.training import augment, copies_of, fit, mask_step, vae_step
+from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
+from vaelib.training import augment, copies_of, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct
 
 TRAINED = "vae", "mask"  # the networks of a run
 DETACHED = "VAE, detached decoder"
+SPATIAL = {"channels": 24, "blocks": 4, "reach": 1}  # of the mask decoder of a latent that keeps its places
 RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
 
 
@@ -57,26 +58,36 @@ def recipe(*names: str, of: dict = RECIPE) -> dict:
 
 
 def train_vae(
-    train: Slices, val: Slices, *, latent: int = 64, beta: float = 0.01, epochs: int = 25, seed: int = 0, **how: Any
-) -> tuple[VAE, list[dict]]:
+    train: Slices, val: Slices, *, latent: int = 64, grid: int = 1, beta: float = 0.01, epochs: int = 25, seed: int = 0,
+    **how: Any,
+) -> tuple[VAE, list[dict]]:  # fmt: skip
     """Train a VAE on slices, and return it with its history.
 
+    With a `grid`, such as 16, it is the residual VAE whose latent keeps `latent` numbers at each of its places.
     `how` goes to `fit`: batch_size, precision, state and the like.
     """
     torch.manual_seed(seed)
-    vae = VAE(size=train.size, latent=latent, start=mean(train.images))
+    make: Any = VAE if grid == 1 else partial(ResidualVAE, grid=grid)
+    vae = make(size=train.size, latent=latent, start=mean(train.images))
     how |= dict(val=[val.images], epochs=epochs, seed=seed, augmentation=augment, label="VAE")
     return vae, fit(vae, vae_step(beta), [train.images], **how)
 
 
 def train_mask(
     vae: VAE, train: Slices, val: Slices, *, copies: int = 8, mask_epochs: int = 4, seed: int = 0, **how: Any
-) -> tuple[MaskDecoder, list[dict]]:
+) -> tuple[nn.Module, list[dict]]:
     """Train a mask decoder on the detached latents of a VAE that stays as it is, and return it with its history.
 
+    Of a latent that keeps its places, it reads those of the slices below and above too.
     `how` goes to `fit`, as in `train_vae`; `copies` and `mask_epochs` are explained in `train_on_codes`.
     """
     torch.manual_seed(seed)
+    if isinstance(vae, ResidualVAE):
+        how |= dict(epochs=copies * mask_epochs, augmentation=partial(moved_latents, vae), label="mask decoder")
+        as_vae = recipe("size", "latent", "grid", of=vae.config) | SPATIAL
+        wide, z = ResidualMaskDecoder(**as_vae, prevalence=mean(train.masks)), encode(vae, val.images)[0]
+        how |= dict(val=[neighbours(torch.as_tensor(z), val.patient, wide.config["reach"]), val.masks], seed=seed)
+        return wide, fit(wide, mask_step, [with_neighbours(wide, train), train.masks], **how)
     mask = MaskDecoder(**vae.config, prevalence=mean(train.masks))
     how |= dict(val=[encode(vae, val.images)[0], val.masks], copies=copies, mask_epochs=mask_epochs, seed=seed)
     return mask, train_on_codes(mask, lambda x: encode(vae, x)[0], train, **how)
@@ -148,8 +159,8 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
 def train(
     folder: str | Path | None, *, out: str | Path, level: opt.Level = 6, latent: opt.Latent = 64,
     beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
-    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, resume: bool = False,
-    overwrite: bool = False,
+    precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, model: opt.Model = "vector",
+    resume: bool = False, overwrite: bool = False,
 ) -> dict | None:  # fmt: skip
     """Train on the cohort's training patients and write one checkpoint; see `vaelib train --help`.
 
@@ -162,10 +173,11 @@ def train(
         lab = open_cohort(folder, level=level, fold=fold)
         made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, [*lab.scans.rows, *lab.parts["val"]])]
         how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision, lr=lr)
+        grid, made_of = (1, made_of) if model == "vector" else (2**level // 4, [model, *made_of])
         made_by = hash_of([made_of, epochs, how])
         refuse_to_replace(out, made_by, overwrite)
         states = states_of(out, TRAINED, made_of, resume=resume)
-    vae, h = train_vae(lab.scans, lab.val, latent=latent, beta=beta, epochs=epochs, state=states[0], **how)
+    vae, h = train_vae(lab.scans, lab.val, latent=latent, grid=grid, beta=beta, epochs=epochs, state=states[0], **how)
     mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
     if not parallel.is_first():
         return None
@@ -183,6 +195,12 @@ def train(
 def rows_near(s: Slices, reach: int) -> np.ndarray:
     """Find the rows of each slice and of `reach` neighbours on each side, from the lowest up: (N, 2 * reach + 1)."""
     return neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
+
+
+def with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
+    """Put each slice between the neighbours that a network reads: (N, K, H, W)."""
+    near = rows_near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
+    return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
 
 
 def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:

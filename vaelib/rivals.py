@@ -42,10 +42,7 @@ from vaelib.vae import Supervised
 
 PASSES = RECIPE["epochs"] + RECIPE["copies"] * RECIPE["mask_epochs"]  # over the slices
 FROM_LABELS = {"passes": PASSES, "lr": 2e-3, "jitter": False, "network": {}}
-SPATIAL = {
-    "latent": 8, "grid": 16, "beta": 1e-3, "epochs": 14, "jitter": True,
-    "reach": 1, "channels": 24, "blocks": 4, "passes": 24,
-}  # fmt: skip
+SPATIAL = recipes.SPATIAL | dict(latent=8, grid=16, beta=1e-3, epochs=14, jitter=True, passes=24)
 
 
 class Cut(nn.Module):
@@ -120,7 +117,7 @@ class EndToEnd(Method):
 
     def predict(self, slices: Slices) -> np.ndarray | Rows:
         """Predict probabilities (N, 1, H, W), as every `Method`."""
-        x = _with_neighbours(self.networks["net"], slices)
+        x = recipes.with_neighbours(self.networks["net"], slices)
         return slices.computed(lambda rows: decode(self.networks["net"], x[rows]))
 
 
@@ -159,7 +156,7 @@ def from_labels(make: Callable[..., nn.Module], lab: Cohort, seed: int, recipe: 
     """
     torch.manual_seed(seed)
     net = make(lab.train.size, prevalence=mean(lab.train.masks), **recipe["network"])
-    data = [_with_neighbours(net, lab.train), lab.train.masks]
+    data = [recipes.with_neighbours(net, lab.train), lab.train.masks]
     how = dict(epochs=recipe["passes"], lr=recipe["lr"], seed=seed, label=type(net).__name__)
     fit(net, mask_step, data, augmentation=partial(_moved, recipe["jitter"]), **how)
     return {"net": net}
@@ -178,19 +175,13 @@ def spatial(lab: Cohort, seed: int, recipe: dict) -> dict[str, nn.Module]:
     shape = recipes.recipe("channels", "latent", "grid", "reach", "blocks", of=recipe)
     mask = ResidualMaskDecoder(train.size, **shape, prevalence=mean(train.masks))
     how = dict(epochs=recipe["passes"], seed=seed, augmentation=partial(moved_latents, vae, move=moved))
-    fit(mask, mask_step, [_with_neighbours(mask, train), train.masks], **how, label="mask decoder")
+    fit(mask, mask_step, [recipes.with_neighbours(mask, train), train.masks], **how, label="mask decoder")
     return {"vae": vae, "mask": mask}
 
 
 def _moved(jittered: bool, x: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     x, masks = augment(x, masks)
     return (jitter(x) if jittered else x), masks
-
-
-def _with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
-    """Put each slice between the neighbours that a network reads: (N, K, H, W)."""
-    near = recipes.rows_near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
-    return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
 
 
 _unet = partial(from_labels, lambda size, **options: UNet(**options))

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from vaelib.engine.memory import explain_out_of_memory
 from vaelib.engine.run import Data, Plan, Run, Step
-from vaelib.latent import Array, encode
+from vaelib.latent import Array
 from vaelib.losses import beta_at, mask_loss, vae_loss
 from vaelib.vae import VAE
 
@@ -172,31 +172,11 @@ def copies_of(images: Array, masks: Array, copies: int = 8, seed: int = 0) -> li
     return [(x, m)] + [augment(x, m, generator=generator) for _ in range(copies - 1)]
 
 
-def encode_copies(vae: VAE, images: Array, masks: Array, copies: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Encode the images once as they are and `copies` - 1 times augmented, with the masks moved along.
-
-    Since the latent is detached, the encoder never changes while the mask decoder learns: its work can be
-    done once, and the decoder trained on pairs of latent and mask alone.
-
-    Parameters
-    ----------
-    images, masks : array, (N, 1, H, W)
-
-    Returns
-    -------
-    z : Tensor, (copies * N, latent)
-    masks : Tensor, (copies * N, 1, H, W)
-    """
-    pairs = copies_of(images, masks, copies, seed)
-    z = torch.cat([torch.from_numpy(encode(vae, moved)[0]) for moved, _ in pairs])
-    return z, torch.cat([mask for _, mask in pairs])
-
-
 @torch.no_grad()
 def moved_latents(vae: VAE, x: Tensor, masks: Tensor, move: Callable = augment) -> tuple[Tensor, Tensor]:
     """Move images with their masks as one, and encode them: the augmentation of a mask decoder.
 
-    For slices that are too many to be encoded in advance; see `encode_copies`.
+    For slices that are too many to be encoded in advance.
 
     Parameters
     ----------

@@ -191,14 +191,16 @@ def _by_name(*folders: Path) -> dict[str, Path]:
     return found
 
 
-def masks_of(scans: list[Path], out: Path) -> dict[Path, Path]:
+def masks_of(scans: list[Path], out: Path, overwrite: bool = False) -> dict[Path, Path]:
     """Name the mask of each scan: `out` itself for one, else a NIfTI in the folder `out`.
 
     Raises
     ------
     InputError
-        There are several scans, and two have one name, or `out` is no folder.
+        There are several scans, and two have one name, or `out` is no folder, or a mask is there already.
     """
+    from vaelib.dicom.write import check_target  # here: it takes a second
+
     if len(scans) == 1:
         return {scans[0]: out}
     if out.is_file() or re.search(r"\.(nii|nii\.gz|dcm)$", out.name):
@@ -206,7 +208,10 @@ def masks_of(scans: list[Path], out: Path) -> dict[Path, Path]:
     names = [ENDING.sub("", scan.resolve().name) for scan in scans]
     if twice := [scan for scan, name in zip(scans, names, strict=True) if names.count(name) > 1]:
         raise InputError(f"{twice[0]}: another scan has the same name, and so would its mask; give them one by one")
-    return {scan: out / f"{name}.nii.gz" for scan, name in zip(scans, names, strict=True)}
+    found = {scan: out / f"{name}.nii.gz" for scan, name in zip(scans, names, strict=True)}
+    for mask in found.values():
+        check_target(mask, overwrite)
+    return found
 
 
 def _tree(top: Path, left: dict[Path, str]) -> Tree:

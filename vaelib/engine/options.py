@@ -66,6 +66,7 @@ Seed = Annotated[int, _within(0, 10**12)]  # times a million it is still a seed 
 Fold = Annotated[int | None, _within(0, FOLDS - 1, optional=True)]
 Threshold = Annotated[float | None, _within(0.001, 0.999, optional=True)]
 Folder = Annotated[Path | None, Parameter(validator=validators.Path(file_okay=False))]
+Model = Literal["vector", "spatial"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
