@@ -33,7 +33,8 @@ def lessons_map(title: str) -> Figure:
     edges, depth = teaching.builds_on(found), {}
     for number in found:
         depth[number] = 1 + max((depth[a] for a, b in edges if b == number), default=-1)
-    alone = [n for n in found if list(depth.values()).count(depth[n]) == 1]
+    shared = min((d for d in depth.values() if list(depth.values()).count(d) > 1), default=len(depth))
+    alone = [n for n in found if depth[n] < shared]
     fig, ax = canvas(title)
     wide, high, place = 390, 54, {}
     for x, numbers, colour in ((225, alone, SKY), (735, [n for n in found if n not in alone], YELLOW)):

@@ -70,7 +70,7 @@ def flips(scan: sitk.Image, mask: sitk.Image) -> dict[str, float]:
 
     The score is the share of soft tissue inside, times how far the HU inside differ from those in a thin shell
     outside (total variation distance of the two histograms, HU clipped to 0 and 200): a mask that lies well holds
-    one tissue and ends where it ends. Soft tissue alone would not do: a mask reversed in x comes to lie in the liver.
+    one tissue and ends where it ends. Soft tissue alone may not do: a mask reversed in x comes to lie in the liver.
 
     It compares placements of one mask in one scan, no more. On 30 real patients of Pancreas-CT (5 slices each, so
     reversed in x, y and xy) the true placement came first in all, ahead by 0.19 at least and 0.33 in the median; on
