@@ -55,7 +55,7 @@ TAUGHT: dict[str, tuple[str, ...]] = {
         "metrics.sweep",
         "metrics.bootstrap",
     ),
-    "07_full_size": ("spatial.Residual", "spatial.ResidualEncoder", "spatial.doubling"),
+    "07_full_size": ("spatial.ResidualEncoder", "spatial.doubling"),
     "11_only_a_vae": (
         "uncertainty.draw_latents",
         "uncertainty.entropy",
