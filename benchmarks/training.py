@@ -230,18 +230,17 @@ def our_curve(train, val, seed: int, epochs: int, copies: int) -> Watch:
     watch, steps = Watch(val), []
     vae, _ = recipes.train_vae(train, val, epochs=epochs, seed=seed)
     mask = MaskDecoder(**vae.config, prevalence=recipes.mean(train.masks))
-    copied = training.copies_of(train.images, train.masks, copies, seed)
-    pairs = [np.concatenate([latent.encode(vae, x)[0] for x, _ in copied]), torch.cat([m for _, m in copied])]
     z = latent.encode(vae, val.images)[0]
 
-    def step(model, batch, progress):
+    def look(*batch):
         if len(steps) % 25 == 0:
             watch.look(lambda: latent.decode(mask, z)[:, 0])
             mask.train()
-        steps.append(progress)
-        return training.mask_step(model, batch, progress)
+        steps.append(len(steps))
+        return batch
 
-    training.fit(mask, step, pairs, epochs=recipes.RECIPE["mask_epochs"], seed=seed, label="mask decoder")
+    how = dict(copies=copies, mask_epochs=recipes.RECIPE["mask_epochs"], seed=seed, augmentation=look)
+    recipes.train_on_codes(mask, lambda x: latent.encode(vae, x)[0], train, **how)
     watch.look(lambda: latent.decode(mask, z)[:, 0])
     return watch
 

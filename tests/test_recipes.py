@@ -211,8 +211,8 @@ def test_a_patient_whose_scan_a_vae_has_seen_is_no_test_patient(tmp_path, monkey
         recipes.evaluate(tmp_path / "cohort", checkpoint=out)
 
 
-def test_a_spatial_model_is_trained_resumed_evaluated_and_used_as_any_other(tmp_path, monkeypatch):
-    """Its latent keeps its places, its mask decoder reads the neighbours' codes, and no label reaches the encoder."""
+def test_a_spatial_model_is_trained_evaluated_and_used_as_any_other(tmp_path, monkeypatch):
+    """Its latent keeps its places, and its mask decoder reads the neighbours' codes."""
     monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
     monkeypatch.setitem(recipes.RECIPE, "copies", 1)
     monkeypatch.setitem(recipes.RECIPE, "mask_epochs", 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from test_cli import fails
 
 from vaelib import InputError, cli
 from vaelib.cohorts.layout import find_cases
@@ -51,14 +52,6 @@ def _with_cancer(mask):
 @pytest.fixture
 def pairs(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "pairs")
-
-
-def fails(capsys, *words):
-    """The one line of a command that refuses."""
-    assert cli.main([*map(str, words)]) == 2
-    said = capsys.readouterr().err.strip()
-    assert "\n" not in said, said
-    return said
 
 
 def test_scans_and_masks_pair_up_by_name_and_who_has_no_mask_is_kept(whole):
@@ -145,6 +138,7 @@ def test_every_command_takes_a_cohort_of_pairs(whole, tmp_path, monkeypatch, cap
         mask, like = sitk.ReadImage(f"masks/{scan.name}"), read_ct(scan)
         assert mask.GetSize() == like.GetSize()
         np.testing.assert_allclose(mask.GetOrigin(), like.GetOrigin(), atol=1e-4)
+    capsys.readouterr()
     before = {path: path.stat().st_mtime_ns for path in Path("masks").iterdir()}
     assert "exists and is left as it is" in fails(capsys, "segment", *scans, "--out", "masks", *how)
     assert {path: path.stat().st_mtime_ns for path in Path("masks").iterdir()} == before

@@ -203,7 +203,7 @@ def masks_of(scans: list[Path], out: Path, overwrite: bool = False) -> dict[Path
 
     if len(scans) == 1:
         return {scans[0]: out}
-    if out.is_file() or re.search(r"\.(nii|nii\.gz|dcm)$", out.name):
+    if out.is_file() or ENDING.search(out.name):
         raise InputError(f"{out}: is one file, for {len(scans)} scans; name a folder")
     names = [ENDING.sub("", scan.resolve().name) for scan in scans]
     if twice := [scan for scan, name in zip(scans, names, strict=True) if names.count(name) > 1]:

@@ -215,7 +215,7 @@ def _grid_of(path: Path, fields: np.void, size: Sequence[int], like: sitk.Image 
         warnings.warn(f"{path}: its sform and its qform lie {apart:.1f} mm apart; look at the overlay", stacklevel=4)
     turned, own = np.c_[axes, affine[:, 3]] * [[-1], [-1], [1]], None  # NIfTI is RAS, DICOM is LPS
     if (skew := np.abs(axes.T @ axes - np.eye(3)).max()) > SQUARE:
-        own = like and scans_own(turned[:, :3] * spacing, turned[:, 3], size, np.inf, like)
+        own = None if like is None else scans_own(turned[:, :3] * spacing, turned[:, 3], size, np.inf, like)
         said = f"its axes are not square, by {np.degrees(skew):.2g} degrees"
         if not own and skew * np.max(size * spacing) > spacing.min():
             raise InputError(f"{path}: {said} (sheared?); resample it on square axes, those of its scan")

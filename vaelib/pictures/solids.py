@@ -26,7 +26,7 @@ from skimage.measure import marching_cubes, mesh_surface_area
 from vaelib.engine import finite
 from vaelib.engine.errors import InputError
 from vaelib.pictures.controls import Board, slider
-from vaelib.pictures.style import DPI, METHODS, VERMILLION, WIDTH, YELLOW, styled
+from vaelib.pictures.style import DPI, VERMILLION, WIDTH, YELLOW, colour_of, styled
 
 VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
 LETTERS = "RLAPIS"  # at the low and the high end of x, y and z
@@ -174,7 +174,7 @@ class View:
 
 def tint(row: int, name: str) -> str:
     """Choose a colour: the truth's for the first row; else the method's, or that of a prediction where it has none."""
-    return next((METHODS[word] for word in METHODS if word in name), VERMILLION) if row else YELLOW
+    return colour_of(name, VERMILLION) if row else YELLOW
 
 
 @styled

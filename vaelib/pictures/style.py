@@ -78,10 +78,15 @@ def show(fig: Figure, alt: str, save: str | Path | None = None) -> None:
     display.display(display.Image(data, alt=alt, retina=SHARP == 2))
 
 
+def colour_of(name: str, other: str = "") -> str:
+    """Name the colour of a method, by the first word of `METHODS` in its name; `other` where there is none."""
+    return METHODS.get(min((word for word in METHODS if word in name), key=name.find, default=""), other)
+
+
 def colours(names: Sequence[str]) -> list[str]:
     """Choose a colour for each series of a chart: its method's, or a free one where it has none or another has it."""
-    words = [min((w for w in METHODS if w in name), key=name.find, default="") for name in names]
-    known = [METHODS.get(word, "") if word not in words[:k] else "" for k, word in enumerate(words)]
+    own = [colour_of(name) for name in names]
+    known = [colour if colour not in own[:k] else "" for k, colour in enumerate(own)]
     free = [colour for colour in CYCLE if colour not in known] or [GREY]
     return [colour or free[known[:k].count("") % len(free)] for k, colour in enumerate(known)]
 
