@@ -13,9 +13,9 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from studies._contestants import contestant
-from vaelib import latent, metrics, recipes, uncertainty
+from vaelib import latent, metrics, recipes
 from vaelib.cohort import Cohort, Slices
-from vaelib.uncertainty import shifted, signed_distance
+from vaelib.cohorts import shapes
 
 SEEDS = (0, 1, 2)
 COMPONENTS = int(recipes.RECIPE["latent"])  # as many numbers as the latent has
@@ -63,17 +63,17 @@ def codes(mu: np.ndarray, some: np.ndarray, n: int = SAMPLES) -> dict[str, np.nd
 def samples(runs: list[OneSeed], train: Slices, test: Slices) -> dict:
     """Count plausible masks among real ones, samples by way of the latent, and samples of linear models: shares."""
     real_train, real_test = (s.masks[:] >= metrics.TRUTH for s in (train, test))
-    usual, some = uncertainty.usual_masks(real_train), real_train.any((1, 2, 3))
+    usual, some = shapes.usual_masks(real_train), real_train.any((1, 2, 3))
     drawn = {
         "real slices of test patients": [real_test[real_test.any((1, 2, 3))]],
         "PCA of the masks": [masks_by_pca(train.masks[np.flatnonzero(some)])],
-        "PCA of centred distances": [uncertainty.sample_shapes(real_train[some], SAMPLES, COMPONENTS)],
+        "PCA of centred distances": [shapes.sample_shapes(real_train[some], SAMPLES, COMPONENTS)],
     }
     for run in runs:
         drawn.setdefault("predictions for those slices", []).append(run.test[real_test.any((1, 2, 3))] >= run.threshold)
         for name, z in codes(latent.encode(run.vae, train.images)[0], some).items():
             drawn.setdefault(name, []).append(latent.decode(run.mask, z) >= run.threshold)
-    return {name: shares([uncertainty.plausible(m, usual) for m in many]) for name, many in drawn.items()}
+    return {name: shares([shapes.plausible(m, usual) for m in many]) for name, many in drawn.items()}
 
 
 def shares(tests: list[dict[str, np.ndarray]]) -> dict[str, float]:
@@ -91,9 +91,8 @@ def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     there = np.logical_and(*(e.any((1, 2, 3)) for e in ends))
     if there.any():
         at = [metrics.centres(e[there]) for e in ends]
-        out[there] = (
-            sum(shifted(signed_distance(e[there]), (at[0] + at[1]) / 2 - a) for e, a in zip(ends, at, strict=True)) > 0
-        )
+        inside = [shapes.signed_distance(e[there]) for e in ends]
+        out[there] = sum(shapes.shifted(d, (at[0] + at[1]) / 2 - a) for d, a in zip(inside, at, strict=True)) > 0
     return out
 
 
@@ -108,7 +107,7 @@ def between(run: OneSeed, first: np.ndarray, second: np.ndarray, ends: Sequence[
     cut = [e >= at for e in ends]
     return {name: latent.decode(run.mask, z) >= at for name, z in middles.items()} | {
         "cross-fade": (ends[0] + ends[1]) / 2 >= at,
-        "signed distances": sum(signed_distance(e) for e in cut) > 0,
+        "signed distances": sum(shapes.signed_distance(e) for e in cut) > 0,
         "centred distances": halfway(*cut),
     }
 
@@ -116,16 +115,16 @@ def between(run: OneSeed, first: np.ndarray, second: np.ndarray, ends: Sequence[
 def paths(runs: list[OneSeed], test: Slices) -> dict:
     """Ask halfway between each two patients whether a mask is in one piece, and of a size between the two."""
     owners = [*metrics.per_patient(test.patient).values()]
-    at = [r[uncertainty.matching_slices(test.masks[r] >= metrics.TRUTH)] for r in owners]
+    at = [r[shapes.matching_slices(test.masks[r] >= metrics.TRUTH)] for r in owners]
     values: dict = {}
     for run in runs:
         mu = latent.encode(run.vae, test.images)[0]
         for a, b in combinations(range(len(at)), 2):
             ends = [run.test[at[k]] for k in (a, b)]
             size = np.mean([(e >= run.threshold).sum() for e in ends])
-            whole = np.logical_and(*(uncertainty.pieces(e >= run.threshold) == 1 for e in ends))
+            whole = np.logical_and(*(shapes.pieces(e >= run.threshold) == 1 for e in ends))
             for name, found in between(run, mu[at[a]], mu[at[b]], ends).items():
-                one = (uncertainty.pieces(found) == 1)[whole].mean() if whole.any() else np.nan
+                one = (shapes.pieces(found) == 1)[whole].mean() if whole.any() else np.nan
                 for k in (a, b):
                     values.setdefault(name, {}).setdefault(k, []).append((one, found.sum() / size))
     per = {name: np.array([np.nanmean(by[k], 0) for k in sorted(by)]) for name, by in values.items()}

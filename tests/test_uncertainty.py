@@ -9,6 +9,15 @@ from torch import nn
 
 from studies.anomalies import peak
 from vaelib import InputError, uncertainty
+from vaelib.cohorts.shapes import (
+    matching_slices,
+    pieces,
+    plausible,
+    sample_shapes,
+    shifted,
+    signed_distance,
+    usual_masks,
+)
 from vaelib.uncertainty import (
     anomaly,
     auroc,
@@ -17,18 +26,11 @@ from vaelib.uncertainty import (
     cross_entropy,
     draw_latents,
     entropy,
-    matching_slices,
-    pieces,
-    plausible,
     reliability,
     risk_coverage,
     sample_masks,
-    sample_shapes,
-    shifted,
-    signed_distance,
     slice_risk,
     slice_uncertainty,
-    usual_masks,
     z_score,
 )
 

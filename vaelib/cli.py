@@ -164,14 +164,15 @@ def prepare(
 
 @app.command(sort_key=5)
 def train(
-    folder: Path | None = None, *, out: Path | None = None, level: opt.Level = 6, latent: opt.Latent = 64,
-    beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH, lr: opt.Rate = opt.LR,
+    folder: Path | None = None, *, out: Path | None = None, level: opt.Level = 6, latent: opt.OfModel = None,
+    beta: opt.Price = None, epochs: opt.Count = 25, batch_size: opt.OfModel = None, lr: opt.Rate = opt.LR,
     precision: opt.Precision = "32-true", seed: opt.Seed = 0, fold: opt.Fold = None, model: opt.Model = "vector",
     resume: bool = False, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Train the VAE and its mask decoder on the cohort's training patients.
 
-    For masks, `--model spatial --latent 8 --beta 0.001` is the better choice, and takes several times as long.
+    For masks, `--model spatial` is the better choice, and takes several times as long. `--model two-stage` is the best:
+    it finds the organ in the whole scan and outlines it at full size, and takes some hours on two cores.
 
     On several GPUs, or nodes: torchrun --nproc-per-node 8 -m vaelib train --batch-size 512.
 
@@ -182,15 +183,16 @@ def train(
     out : Path, optional
         The checkpoint to write; by default trained.safetensors among the cohort's models, in data/models.
     level : int
-        Slices are 2^level pixels a side.
-    latent : int
-        Numbers in the latent of a slice; of a spatial one, at each of its places.
-    beta : float
-        Weight of the KL term. At twice the side four times as much weighs the same.
+        Slices are 2^level pixels a side. Two stages have grids of their own, in mm.
+    latent : int, optional
+        Numbers in the latent of a slice, by default 64; of the other models at each of its places, by default 8.
+    beta : float, optional
+        Weight of the KL term, by default 0.01, and 0.001 of the other models. At twice the side four times as much
+        weighs the same.
     epochs : int
         Passes over the training slices.
-    batch_size : int
-        Slices a step, in all processes together.
+    batch_size : int, optional
+        Slices a step, in all processes together; by default 64, and 16 of two stages.
     lr : float
         Peak learning rate of Adam.
     precision : str
@@ -200,8 +202,9 @@ def train(
     fold : int, optional
         Leave out this fold of the cross-validation, 0 to 3, in place of the usual test patients.
     model : str
-        vector, the VAE of the lessons; or spatial, a residual one with a latent for every 4 x 4 pixels, whose mask
-        decoder reads the slices below and above too.
+        vector, the VAE of the lessons; spatial, a residual one with a latent for every 4 x 4 pixels, whose mask
+        decoder reads the slices below and above too; or two-stage, two of these: a coarse one on the whole scan, and
+        a fine one on the window around what that finds.
     resume : bool
         Go on from where an interrupted run stopped.
     overwrite : bool
@@ -210,9 +213,9 @@ def train(
     from vaelib import recipes
 
     out = _checkpoint(out, folder)
-    how: dict[str, Any] = dict(batch_size=batch_size, lr=lr, precision=precision, seed=seed, fold=fold)
-    how |= dict(level=level, latent=latent, beta=beta, epochs=epochs, model=model, resume=resume, overwrite=overwrite)
-    made = recipes.train(folder, out=out, **how)
+    how: dict[str, Any] = opt.usual(model, latent=latent, beta=beta, batch_size=batch_size)
+    how |= dict(lr=lr, precision=precision, seed=seed, fold=fold, level=level, epochs=epochs, model=model)
+    made = recipes.train(folder, out=out, resume=resume, overwrite=overwrite, **how)
     if made:  # else another process has the word
         cuts = ", ".join(f"{value:.2f} at {side}" for side, value in made["thresholds"].items())
         print(f"{out}: trained on {len(made['patients']['train'])} patients; best thresholds on validation {cuts}")
@@ -244,7 +247,7 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json
 @app.command(sort_key=7)
 def folds(
     folder: Path | None = None, *, out: opt.Folder = None, only: opt.Fold = None, level: opt.Level = 6,
-    latent: opt.Latent = 64, beta: opt.Weight = 0.01, epochs: opt.Count = 25, batch_size: opt.Count = opt.BATCH,
+    latent: opt.OfModel = None, beta: opt.Price = None, epochs: opt.Count = 25, batch_size: opt.OfModel = None,
     lr: opt.Rate = opt.LR, precision: opt.Precision = "32-true", seed: opt.Seed = 0, model: opt.Model = "vector",
 ) -> None:  # fmt: skip
     """Cross-validate: train and score four folds, so that every patient is tested once, and report.
@@ -261,14 +264,14 @@ def folds(
         Run this fold alone, 0 to 3: with several GPUs, one fold on each.
     level : int
         Slices are 2^level pixels a side.
-    latent : int
-        Numbers in the latent of a slice.
-    beta : float
-        Weight of the KL term. At twice the side four times as much weighs the same.
+    latent : int, optional
+        Numbers in the latent, as in `vaelib train`.
+    beta : float, optional
+        Weight of the KL term, as in `vaelib train`.
     epochs : int
         Passes over the training slices.
-    batch_size : int
-        Slices a step.
+    batch_size : int, optional
+        Slices a step, as in `vaelib train`.
     lr : float
         Peak learning rate of Adam.
     precision : str
@@ -276,13 +279,14 @@ def folds(
     seed : int
         The same seed on the same machine gives the same weights.
     model : str
-        vector or spatial, as in `vaelib train`.
+        vector, spatial or two-stage, as in `vaelib train`.
     """
     from vaelib.recipes import cross_validate, fold_table
 
     out = out or models_folder(folder) / "folds"
-    how: dict[str, Any] = dict(level=level, latent=latent, beta=beta, epochs=epochs, seed=seed)
-    more = dict(lr=lr, batch_size=batch_size, precision=precision, model=model)
+    more = opt.usual(model, latent=latent, beta=beta, batch_size=batch_size)
+    how: dict[str, Any] = dict(level=level, latent=more.pop("latent"), beta=more.pop("beta"), epochs=epochs, seed=seed)
+    more |= dict(lr=lr, precision=precision, model=model)
     usual = dict(lr=opt.LR, batch_size=opt.BATCH, precision="32-true", model="vector")
     how |= {name: more[name] for name in more if more[name] != usual[name]}  # folds from before this choice are kept
     board = cross_validate(folder, out=out, only=only, **how)

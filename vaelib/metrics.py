@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vaelib.cohorts.surfaces import hd95 as hd95
+from vaelib.cohorts.surfaces import surface_dice as surface_dice
+from vaelib.cohorts.surfaces import two_masks
+from vaelib.dicom.millimetres import enlarge as enlarge
 from vaelib.engine.errors import InputError
 from vaelib.engine.rows import Rows
 
@@ -19,17 +23,6 @@ if TYPE_CHECKING:  # torch, SciPy and the cache are imported where they are need
 Array: TypeAlias = np.ndarray | Rows
 THRESHOLDS = np.arange(0.02, 0.97, 0.02)  # of the prediction
 TRUTH = 0.2  # a coarse pixel counts as pancreas from this occupancy on, as in the original
-
-
-def _masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Take two masks as bool; InputError if they are of two shapes, or hold anything but 0 and 1."""
-    if prediction.shape != truth.shape:
-        raise InputError(f"prediction {prediction.shape} and truth {truth.shape} are on different grids; "
-                         "put the prediction on the truth's grid first (`to_scan`)")  # fmt: skip
-    for name, mask in (("prediction", prediction), ("truth", truth)):
-        if mask.dtype != bool and (odd := mask[(mask != 0) & (mask != 1)]).size:
-            raise InputError(f"{name}: holds {odd[0]:g}, and a mask has 0 and 1 alone; compare with a threshold first")
-    return prediction.astype(bool, copy=False), truth.astype(bool, copy=False)
 
 
 def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
@@ -45,7 +38,7 @@ def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     float
         1 where both masks are empty, 0 where one is.
     """
-    p, t = _masks(prediction, truth)
+    p, t = two_masks(prediction, truth)
     total = np.count_nonzero(p) + np.count_nonzero(t)
     return float(2 * np.count_nonzero(p & t) / total) if total else 1.0
 
@@ -54,47 +47,6 @@ def iou(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Compute intersection over union, ``|P and T| / |P or T|``, of two binary masks; it is ``dice / (2 - dice)``."""
     twice = dice(prediction, truth)
     return twice / (2 - twice)
-
-
-def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
-    """Measure the 95th percentile of the distances between the surfaces of two masks, in mm.
-
-    From the middle of each surface voxel to the nearest of the other mask; the larger of the two directions. A voxel
-    is of the surface if one of its six faces is free.
-
-    Parameters
-    ----------
-    prediction, truth : ndarray, (S, H, W)
-    spacing : (dz, dy, dx) in mm
-
-    Returns
-    -------
-    float
-        0 where both masks are empty, infinite where only one is: there is no surface to measure to.
-    """
-    ways = _surface_distances(prediction, truth, spacing)
-    return float(max(way[0] if len(way) == 1 else np.quantile(way, np.float32(0.95)) for way in ways))
-
-
-def surface_dice(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance: float = 2.0) -> float:
-    """Compute the share of both surfaces that lies within `tolerance` mm of the other (Nikolov et al. 2021).
-
-    Surfaces are those of `hd95`; 1 where both masks are empty, 0 where one is. doi 10.2196/26151.
-    """
-    return float(np.mean(np.concatenate(_surface_distances(prediction, truth, spacing)) <= tolerance))
-
-
-def _surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> list[np.ndarray]:
-    """Measure in mm from each surface voxel to the nearest of the other mask, both ways; see `hd95` for empty masks."""
-    from scipy.ndimage import binary_erosion, find_objects
-    from scipy.spatial import KDTree
-
-    p, t = _masks(prediction, truth)
-    if not p.any() or not t.any():
-        return [np.array([0.0 if p.any() == t.any() else np.inf])]
-    box = find_objects(p | t, max_label=1)[0]  # the smallest that holds both: around it there is nothing to look at
-    surfaces = [np.argwhere(m & ~binary_erosion(m)) * spacing for m in (p[box], t[box])]  # (voxels, 3) in mm
-    return [KDTree(b).query(a)[0].astype(np.float32) for a, b in (surfaces, surfaces[::-1])]
 
 
 class Interval(NamedTuple):
@@ -224,16 +176,6 @@ def atlas(train: Slices, bins: int = 24) -> Callable[[np.ndarray], np.ndarray]:
         total = total + ((1 - w) * masks[at - 1] + w * masks[at])
     mean = total / np.float32(len(owners))  # (bins, 1, H, W)
     return lambda position: mean[np.rint(np.asarray(position) * (bins - 1)).astype(int)]
-
-
-def enlarge(probability: np.ndarray, size: int) -> np.ndarray:
-    """Interpolate maps (..., h, w) linearly to (..., size, size), pixel centres in their places."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    p = torch.as_tensor(np.ascontiguousarray(probability, dtype=np.float32))
-    large = interpolate(p.reshape(-1, 1, *p.shape[-2:]), size=(size, size), mode="bilinear", align_corners=False)
-    return large.reshape(*p.shape[:-2], size, size).numpy()
 
 
 def truth_at(shards: str | Path, patient: str, level: int) -> np.ndarray:

@@ -14,7 +14,7 @@ folder upwards that holds ``data/``, or else of the current one.
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,104 +22,34 @@ from typing import Any, cast
 
 import numpy as np
 import SimpleITK as sitk
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vaelib import metrics
-from vaelib.cohort import Cohort, Slices, open_cohort
+from vaelib import metrics, two_stage
+from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import models_folder
+from vaelib.cohorts.windows import Outlined, doubts, of_one, spacing_of
+from vaelib.detached import RECIPE as RECIPE
+from vaelib.detached import predicted, recipe, train_mask, train_vae
+from vaelib.detached import rows_near as rows_near
+from vaelib.detached import train_on_codes as train_on_codes
+from vaelib.detached import with_neighbours as with_neighbours
 from vaelib.dicom.write import check_target, write_mask
 from vaelib.engine import options as opt
 from vaelib.engine import parallel
-from vaelib.engine.boards import baselines, by_patient, fold_report, scoreboard
+from vaelib.engine.boards import Usable, baselines, by_patient, fold_report, scoreboard
 from vaelib.engine.boards import fold_table as fold_table
 from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, refuse_to_replace, said_of, save
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import hash_of, json_ready, write_file
-from vaelib.engine.rows import Rows, mean
 from vaelib.engine.shards import keys_of, meta_of
 from vaelib.engine.states import is_finished, remove_states, states_of
-from vaelib.latent import decode, encode
 from vaelib.levels import FULL, images_at, to_scan
-from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
-from vaelib.training import augment, copies_of, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct
 
 TRAINED = "vae", "mask"  # the networks of a run
 DETACHED = "VAE, detached decoder"
-SPATIAL = {"channels": 24, "blocks": 4, "reach": 1}  # of the mask decoder of a latent that keeps its places
-RECIPE = {"latent": 64, "beta": 0.01, "epochs": 25, "copies": 8, "mask_epochs": 4}  # a minute or two on two cores
-
-
-def recipe(*names: str, of: dict = RECIPE) -> dict:
-    """Return the named parts of a recipe, as keyword arguments: ``train_mask(vae, train, val, **recipe("copies"))``."""
-    return {name: of[name] for name in names}
-
-
-def train_vae(
-    train: Slices, val: Slices, *, latent: int = 64, grid: int = 1, beta: float = 0.01, epochs: int = 25, seed: int = 0,
-    **how: Any,
-) -> tuple[VAE, list[dict]]:  # fmt: skip
-    """Train a VAE on slices, and return it with its history.
-
-    With a `grid`, such as 16, it is the residual VAE whose latent keeps `latent` numbers at each of its places.
-    `how` goes to `fit`: batch_size, precision, state and the like.
-    """
-    torch.manual_seed(seed)
-    make: Any = VAE if grid == 1 else partial(ResidualVAE, grid=grid)
-    vae = make(size=train.size, latent=latent, start=mean(train.images))
-    how |= dict(val=[val.images], epochs=epochs, seed=seed, augmentation=augment, label="VAE")
-    return vae, fit(vae, vae_step(beta), [train.images], **how)
-
-
-def train_mask(
-    vae: VAE, train: Slices, val: Slices, *, copies: int = 8, mask_epochs: int = 4, seed: int = 0, **how: Any
-) -> tuple[nn.Module, list[dict]]:
-    """Train a mask decoder on the detached latents of a VAE that stays as it is, and return it with its history.
-
-    Of a latent that keeps its places, it reads those of the slices below and above too.
-    `how` goes to `fit`, as in `train_vae`; `copies` and `mask_epochs` are explained in `train_on_codes`.
-    """
-    torch.manual_seed(seed)
-    if isinstance(vae, ResidualVAE):
-        how |= dict(epochs=copies * mask_epochs, augmentation=partial(moved_latents, vae), label="mask decoder")
-        as_vae = recipe("size", "latent", "grid", of=vae.config) | SPATIAL
-        wide, z = ResidualMaskDecoder(**as_vae, prevalence=mean(train.masks)), encode(vae, val.images)[0]
-        how |= dict(val=[neighbours(torch.as_tensor(z), val.patient, wide.config["reach"]), val.masks], seed=seed)
-        return wide, fit(wide, mask_step, [with_neighbours(wide, train), train.masks], **how)
-    mask = MaskDecoder(**vae.config, prevalence=mean(train.masks))
-    how |= dict(val=[encode(vae, val.images)[0], val.masks], copies=copies, mask_epochs=mask_epochs, seed=seed)
-    return mask, train_on_codes(mask, lambda x: encode(vae, x)[0], train, **how)
-
-
-def train_on_codes(
-    mask: nn.Module, code: Callable[[Tensor], np.ndarray], train: Slices, *, copies: int, mask_epochs: int, seed: int,
-    **how: Any,
-) -> list[dict]:  # fmt: skip
-    """Train a mask decoder in place on any code of the slices that never changes, and return its history.
-
-    The slices are coded once as they are and ``copies - 1`` times augmented, so that the decoder then learns from
-    pairs of code and mask alone, `mask_epochs` times. Slices that are not in memory are too many for that: they are
-    augmented and coded anew in each of as many passes.
-
-    Parameters
-    ----------
-    mask : nn.Module
-        From codes (N, latent) to logits (N, 1, H, W).
-    code : callable
-        From images (N, 1, H, W) to codes (N, latent) float32.
-    """
-
-    def moved(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        x, m = augment(x, m)
-        return torch.as_tensor(code(x)).to(x.device), m
-
-    run: Callable[..., list[dict]] = partial(fit, mask, mask_step, seed=seed, label="mask decoder", **how)
-    if not train.in_memory:
-        return run([train.images, train.masks], epochs=copies * mask_epochs, augmentation=moved)
-    pairs = copies_of(train.images, train.masks, copies, seed)
-    return run([np.concatenate([code(x) for x, _ in pairs]), torch.cat([m for _, m in pairs])], epochs=mask_epochs)
+TWO = "two-stage"
 
 
 def trained_vae(lab: Cohort) -> VAE:
@@ -155,6 +85,13 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
     return kept(path, made_by, lambda: dict(zip((name, "history"), train(**made_by["recipe"]), strict=True)))[name]
 
 
+def _of_slices(vae: VAE, mask: nn.Module) -> Usable:
+    def predict(images: np.ndarray, spacing: Sequence[float]) -> Outlined:
+        return Outlined(predicted(vae, mask, of_one(images[:, None]))[:, 0])
+
+    return Usable(getattr(vae, "config", {}).get("size", 64).bit_length() - 1, predict)
+
+
 @opt.checked
 def train(
     folder: str | Path | None, *, out: str | Path, level: opt.Level = 6, latent: opt.Latent = 64,
@@ -168,83 +105,77 @@ def train(
     metadata. Of several processes, the first prepares the cohort, writes the checkpoint and returns
     something.
     """
-    out = Path(out)
+    out, level = Path(out), FULL if model == TWO else level
+    names = [f"{stage}-{name}" for stage in two_stage.STAGES for name in TRAINED] if model == TWO else TRAINED
     with parallel.first_process_first():
         lab = open_cohort(folder, level=level, fold=fold)
-        made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, [*lab.scans.rows, *lab.parts["val"]])]
+        people = lab.parts["train"] + lab.parts.get("unlabelled", []) + lab.parts["val"]
+        made_of = [level, latent, beta, lab.parts, keys_of(lab.shards, people)]
         how: dict[str, Any] = dict(seed=seed, batch_size=batch_size, precision=precision, lr=lr)
-        grid, made_of = (1, made_of) if model == "vector" else (2**level // 4, [model, *made_of])
+        made_of = made_of if model == "vector" else [model, *made_of]
         made_by = hash_of([made_of, epochs, how])
         refuse_to_replace(out, made_by, overwrite)
-        states = states_of(out, TRAINED, made_of, resume=resume)
-    vae, h = train_vae(lab.scans, lab.val, latent=latent, grid=grid, beta=beta, epochs=epochs, state=states[0], **how)
-    mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
+        states = states_of(out, names, made_of, resume=resume)
+    of_model = _train_stages if model == TWO else partial(_train_slices, 1 if model == "vector" else 2**level // 4)
+    networks, use, more = of_model(lab, states, dict(latent=latent, beta=beta, epochs=epochs), how)
     if not parallel.is_first():
         return None
-    on_val = by_patient(predicted(vae, mask, lab.val), lab.val.patient)
+    on_val = by_patient(use.maps(lab, lab.val), lab.val.patient)
     meta = dict(
         made_by=made_by, level=level, window=meta_of(lab.shards, lab.parts["val"][0])["window"], beta=beta, seed=seed,
-        fold=fold, patients=lab.parts, data=fingerprint(lab.scans, lab.val), history={"vae": h, "mask": h_mask},
-        thresholds=metrics.best_thresholds(lab.shards, on_val, level),
+        fold=fold, patients=lab.parts, thresholds=metrics.best_thresholds(lab.shards, on_val, level), **more,
     )  # fmt: skip
-    save(out, {"vae": vae, "mask": mask}, **meta)
-    remove_states(out, TRAINED)
+    save(out, networks, **meta)
+    remove_states(out, names)
     return meta
 
 
-def rows_near(s: Slices, reach: int) -> np.ndarray:
-    """Find the rows of each slice and of `reach` neighbours on each side, from the lowest up: (N, 2 * reach + 1)."""
-    return neighbours(torch.arange(len(s.patient))[:, None], s.patient, reach).numpy()
+def _train_slices(grid: int, lab: Cohort, states: Sequence[Path], plan: dict, how: dict) -> tuple[dict, Usable, dict]:
+    """Train a VAE of slices with its mask decoder: the networks, what they can do, and what belongs to them."""
+    vae, h = train_vae(lab.scans, lab.val, grid=grid, state=states[0], **plan, **how)
+    mask, h_mask = train_mask(vae, lab.train, lab.val, state=states[1], **recipe("copies", "mask_epochs"), **how)
+    more = {"data": fingerprint(lab.scans, lab.val), "history": {"vae": h, "mask": h_mask}}
+    return {"vae": vae, "mask": mask}, _of_slices(vae, mask), more
 
 
-def with_neighbours(net: Any, s: Slices) -> np.ndarray | Rows:
-    """Put each slice between the neighbours that a network reads: (N, K, H, W)."""
-    near = rows_near(s, net.config.get("reach", net.config.get("inputs", 1) // 2))
-    return s.computed(lambda rows: s.images[near[rows].ravel()].reshape(-1, near.shape[1], s.size, s.size))
+def _train_stages(lab: Cohort, states: Sequence[Path], plan: dict, how: dict) -> tuple[dict, Usable, dict]:
+    """Train two stages, as `_train_slices` does one."""
+    pairs = dict(zip(two_stage.STAGES, zip(states[::2], states[1::2], strict=True), strict=True))
+    coarse, fine = stages = two_stage.train_stages(lab, pairs, **plan, **how)
+    networks = dict(zip(two_stage.NETWORKS, (coarse.vae, coarse.mask, fine.vae, fine.mask), strict=True))
+    more = {"cut": coarse.cut, "grids": two_stage.GRIDS, "history": [stage.history for stage in stages]}
+    return networks, Usable(FULL, partial(two_stage.predict, coarse, fine)), more
 
 
-def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:
-    """Predict the pancreas: probabilities (N, 1, H, W), as they are asked for where the slices are not in memory."""
-    near = rows_near(s, getattr(mask, "config", {}).get("reach", 0))
-
-    def compute(rows: Any) -> np.ndarray:
-        wanted, at = np.unique(near[rows], return_inverse=True)  # each slice is encoded once
-        z = encode(vae, s.images[wanted])[0][at.reshape(-1, near.shape[1])]
-        return decode(mask, z.reshape(len(z), -1, *z.shape[3:]))
-
-    return s.computed(compute)
-
-
-def _of_one(images: np.ndarray) -> Slices:
-    """Take images (N, 1, H, W) as the slices of one patient, whose masks nobody knows."""
-    return Slices(images, images, np.zeros(len(images)), np.linspace(0, 1, len(images)))
-
-
-def usable(checkpoint: Path) -> tuple[VAE, nn.Module, dict]:
-    """Load a VAE of slices and its mask decoder, and all that a use of them needs; see `said_of`.
+def usable(checkpoint: Path) -> tuple[Usable, dict]:
+    """Load what a checkpoint can do, and all that a use of it needs; see `said_of`.
 
     Raises
     ------
     InputError
-        If the file holds anything else, or says what cannot be.
+        If the file holds neither a VAE of slices with its mask decoder nor two stages of them, or says what cannot be.
     """
+    networks, meta = load(checkpoint)
+    if {*networks} == {*two_stage.NETWORKS}:
+        if meta.get("grids") != json.loads(json.dumps(two_stage.GRIDS)):
+            raise InputError(f"{checkpoint}: was made on other grids, {meta.get('grids')}; train one with this vaelib")
+        stages = two_stage.stages_of(networks, meta["cut"])
+        return Usable(FULL, partial(two_stage.predict, *stages)), said_of(checkpoint, meta, 2**FULL)
     networks, meta = load(checkpoint, *TRAINED)
-    vae, mask = cast(VAE, networks["vae"]), networks["mask"]
-    size = getattr(vae, "config", {}).get("size", 64)
-    blank = np.zeros((2, 1, size, size), np.float32)
-    shape = None
+    use, shape = _of_slices(cast(VAE, networks["vae"]), networks["mask"]), None
+    blank = np.zeros((2, 2**use.level, 2**use.level), np.float32)
     with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # what networks have against slices
-        shape = predicted(vae, mask, _of_one(blank)).shape
+        shape = use.predict(blank, (1, 1, 1)).probability.shape
     if shape != blank.shape:
-        kinds = " and ".join(type(network).__name__ for network in (vae, mask))
+        kinds = " and ".join(type(networks[name]).__name__ for name in TRAINED)
         raise InputError(f"{checkpoint}: its {kinds} do not turn single slices into masks; take a VAE of slices with "
                          "its own mask decoder, as `vaelib train` makes them")  # fmt: skip
-    return vae, mask, said_of(checkpoint, meta, size)
+    return use, said_of(checkpoint, meta, 2**use.level)
 
 
 def evaluate(folder: str | Path | None, *, checkpoint: Path) -> dict:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
-    vae, mask, said = usable(checkpoint)
+    use, said = usable(checkpoint)
     lab = open_cohort(folder, level=said["level"], fold=said["fold"])
     if set(lab.parts["test"]) & {name for part in ("train", "unlabelled") for name in said["patients"].get(part, ())}:
         raise InputError(f"{checkpoint}: was trained on patients that are held out here; train on this cohort's split")
@@ -254,11 +185,12 @@ def evaluate(folder: str | Path | None, *, checkpoint: Path) -> dict:
         raise InputError(f"{checkpoint}: sees HU {said['window']}, and the cache holds {window}; train one for these")
     cuts = said["thresholds"]
     if not {str(2**lab.level), str(2**FULL)} <= cuts.keys():
-        on_val = by_patient(predicted(vae, mask, lab.val), lab.val.patient)
-        cuts = metrics.best_thresholds(lab.shards, on_val, lab.level)
-    methods = baselines(lab.shards, lab.train, lab.val, lab.test, lab.level)
-    methods[DETACHED] = predicted(vae, mask, lab.test), cuts
-    return json_ready(scoreboard(lab.shards, methods, lab.test.patient, lab.level))
+        cuts = metrics.best_thresholds(lab.shards, by_patient(use.maps(lab, lab.val), lab.val.patient), lab.level)
+    low = lab.at(6) if lab.level == FULL else lab  # an atlas at full size would not fit into memory
+    board = scoreboard(lab.shards, baselines(lab.shards, low.train, low.val, low.test, low.level), low.test.patient,
+                       low.level)  # fmt: skip
+    methods = {DETACHED if lab.level < FULL else TWO: (use.maps(lab, lab.test), cuts)}
+    return json_ready(board | scoreboard(lab.shards, methods, lab.test.patient, lab.level))
 
 
 @opt.checked
@@ -267,18 +199,19 @@ def segment(
 ) -> None:
     """Predict the pancreas on the grid of any CT series and write it; see `vaelib segment --help`."""
     check_target(out, overwrite)
-    vae, mask, said = usable(checkpoint)
+    use, said = usable(checkpoint)
     cut = said["thresholds"].get(str(2**FULL)) if threshold is None else threshold
     if cut is None:
         raise InputError(f"{checkpoint}: holds no threshold for full size; say one, such as `--threshold 0.3`")
     scan = read_ct(series)
     check_target(out, overwrite, scan)
-    images = images_at(scan, said["level"], *said["window"])[:, None]
-    found = to_scan(predicted(vae, mask, _of_one(images))[:, 0], scan, cut)
-    write_mask(found, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
-    volume = sitk.GetArrayViewFromImage(found).sum() * np.prod(scan.GetSpacing()) / 1000
-    if not volume:
-        warnings.warn(f"{out}: no voxel reaches {cut:.3g}, so the mask is empty; try a lower --threshold", stacklevel=2)
+    images = images_at(scan, use.level, *said["window"])
+    found = use.predict(images, spacing_of(scan, use.level))
+    mask = to_scan(found.probability, scan, cut)
+    write_mask(mask, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
+    for doubt in doubts(sitk.GetArrayViewFromImage(mask), found, cut):
+        warnings.warn(f"{out}: {doubt}", stacklevel=2)
+    volume = sitk.GetArrayViewFromImage(mask).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 
 

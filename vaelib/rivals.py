@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaelib import detached as ours
 from vaelib import recipes
 from vaelib.cohort import Cohort, Slices
 from vaelib.engine.rows import Rows, mean
@@ -42,7 +43,7 @@ from vaelib.vae import Supervised
 
 PASSES = RECIPE["epochs"] + RECIPE["copies"] * RECIPE["mask_epochs"]  # over the slices
 FROM_LABELS = {"passes": PASSES, "lr": 2e-3, "jitter": False, "network": {}}
-SPATIAL = recipes.SPATIAL | dict(latent=8, grid=16, beta=1e-3, epochs=14, jitter=True, passes=24)
+SPATIAL = ours.SPATIAL | dict(latent=8, grid=16, beta=1e-3, epochs=14, jitter=True, passes=24)
 
 
 class Cut(nn.Module):

@@ -160,7 +160,7 @@ def test_a_decoder_that_reads_neighbours_gets_them_from_the_scan(room, tmp_path)
     torch.manual_seed(0)
     vae, mask = ResidualVAE(64, 2, 3, 8), ResidualMaskDecoder(64, 2, 3, 8, reach=1)
     images = np.random.default_rng(0).random((5, 1, 64, 64), np.float32)
-    got = recipes.predicted(vae.eval(), mask.eval(), recipes._of_one(images))
+    got = recipes.predicted(vae.eval(), mask.eval(), recipes.of_one(images))
     with torch.no_grad():
         z = vae.encoder(torch.from_numpy(images))[0]
         near = torch.stack([torch.cat([z[max(k - 1, 0)], z[k], z[min(k + 1, 4)]]) for k in range(5)])

@@ -1,17 +1,43 @@
 """Scores side by side: the baselines that need no network, a scoreboard over patients, and a report over folds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from vaelib import metrics
-from vaelib.cohort import Slices
+from vaelib.cohort import Cohort, Slices
+from vaelib.cohorts.windows import Outlined
 from vaelib.engine.files import json_ready
 from vaelib.engine.rows import Rows
 from vaelib.levels import FULL
 
 Scores = tuple[np.ndarray | Rows, dict[str, float]]  # a method's probabilities, and its threshold at each side
+
+
+class Usable(NamedTuple):
+    """What a checkpoint can do.
+
+    Attributes
+    ----------
+    level : int
+        Of the slices that it is given.
+    predict : callable
+        From a scan (S, 2^level, 2^level), windowed, and its spacing (dz, dy, dx) in mm to what is `Outlined` on it.
+    """
+
+    level: int
+    predict: Callable[[np.ndarray, Sequence[float]], Outlined]
+
+    def maps(self, lab: Cohort, s: Slices) -> Rows:
+        """Predict the slices of whole patients, one patient after the other, when they are asked for: (N, 1, H, W)."""
+
+        def compute(rows: np.ndarray) -> np.ndarray:
+            spacing = metrics.spacing_at(lab.shards, s.patient[rows[0]], self.level)
+            return self.predict(s.images[rows][:, 0], spacing).probability[:, None]
+
+        return Rows(len(s.patient), compute)
 
 
 def by_patient(array: np.ndarray | Rows, patient: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

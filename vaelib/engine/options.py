@@ -66,8 +66,18 @@ Seed = Annotated[int, _within(0, 10**12)]  # times a million it is still a seed 
 Fold = Annotated[int | None, _within(0, FOLDS - 1, optional=True)]
 Threshold = Annotated[float | None, _within(0.001, 0.999, optional=True)]
 Folder = Annotated[Path | None, Parameter(validator=validators.Path(file_okay=False))]
-Model = Literal["vector", "spatial"]
+Model = Literal["vector", "spatial", "two-stage"]
+OfModel = Annotated[int | None, _within(1, 16_384, optional=True)]  # latent and batch; by default those of the model
+Price = Annotated[float | None, _within(0.0, 1_000_000, optional=True)]
+USUAL: dict[str, dict[str, Any]] = {"vector": {"latent": 64, "beta": 0.01, "batch_size": BATCH}}
+USUAL |= {"spatial": USUAL["vector"] | {"latent": 8, "beta": 0.001}}
+USUAL |= {"two-stage": USUAL["spatial"] | {"batch_size": 16}}
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+def usual(model: str, **given: Any) -> dict[str, Any]:
+    """Take what is given, and what is usual for a model in the place of None."""
+    return {name: USUAL[model][name] if value is None else value for name, value in given.items()}
 
 
 def checked(function: F) -> F:
