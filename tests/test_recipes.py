@@ -8,10 +8,10 @@ import pytest
 import torch
 from small import make_patients
 
-from vaelib import InputError, recipes
+from vaelib import InputError, detached, recipes, two_stage
 from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
-from vaelib.engine.checkpoints import fingerprint, load
+from vaelib.engine.checkpoints import fingerprint, load, save
 from vaelib.engine.rows import Rows
 from vaelib.spatial import ResidualVAE
 
@@ -178,13 +178,13 @@ def test_a_vae_learns_from_patients_without_a_mask_and_a_mask_decoder_does_not(t
     monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
     (mask,) = (tmp_path / "cohort").glob("PANCREAS_0004/*/SEG_*/*")
     mask.unlink()
-    seen, real = {}, recipes.fit
+    seen, real = {}, detached.fit
 
     def fit(net, step, data, **how):
         seen[how["label"]] = len(data[0])
         return real(net, step, data, **how)
 
-    monkeypatch.setattr(recipes, "fit", fit)
+    monkeypatch.setattr(detached, "fit", fit)
     with pytest.warns(UserWarning, match="PANCREAS_0004"):
         made = recipes.train(tmp_path / "cohort", out=tmp_path / "m.safetensors", level=5, latent=2, epochs=1)
     with pytest.warns(UserWarning, match="PANCREAS_0004"):
@@ -202,8 +202,8 @@ def test_a_patient_whose_scan_a_vae_has_seen_is_no_test_patient(tmp_path, monkey
     real = recipes.usable
 
     def usable(checkpoint):
-        vae, mask, meta = real(checkpoint)
-        return vae, mask, meta | {"patients": meta["patients"] | {"unlabelled": said["names"]}}
+        use, meta = real(checkpoint)
+        return use, meta | {"patients": meta["patients"] | {"unlabelled": said["names"]}}
 
     monkeypatch.setattr(recipes, "usable", usable)
     said["names"] = open_cohort(tmp_path / "cohort", level=5).parts["test"][:1]
@@ -230,8 +230,46 @@ def test_a_spatial_model_is_trained_evaluated_and_used_as_any_other(tmp_path, mo
     assert (tmp_path / "mask.nii.gz").exists()
     with pytest.raises(InputError, match="c.safetensors: "):  # a vector model is another run
         recipes.train(tmp_path / "cohort", out=tmp_path / "c.safetensors", **how | {"model": "vector"})
-    with pytest.raises(InputError, match="choose from vector, spatial"):
+    with pytest.raises(InputError, match="choose from vector, spatial, two-stage"):
         recipes.train(tmp_path / "cohort", out=tmp_path / "d.safetensors", **how | {"model": "cube"})
+
+
+def test_two_stages_are_trained_evaluated_and_used_as_any_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vaelib.cohort.cache_folder", lambda folder: tmp_path / "cache")
+    monkeypatch.setitem(recipes.RECIPE, "copies", 1)
+    monkeypatch.setitem(recipes.RECIPE, "mask_epochs", 1)
+    make_patients(tmp_path / "cohort", (1, 3, 5, 7))
+    out, how = tmp_path / "c.safetensors", dict(latent=2, beta=0.001, epochs=1, model="two-stage", batch_size=16)
+    real, stages = two_stage.train_mask, []
+
+    def stop(vae, train, *rest, **more):
+        stages.append([*train.rows])
+        if len(stages) == 4:
+            raise KeyboardInterrupt
+        return real(vae, train, *rest, **more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(two_stage, "train_mask", stop)
+        recipes.train(tmp_path / "cohort", out=out, **how)
+    one, other, both, fine = stages
+    assert len(one) == len(other) == 1 and sorted(one + other) == both == fine  # each half is found by the other
+    assert len(left := sorted(tmp_path.glob("c.*.state"))) == 7 and not out.exists()
+    was = left[0].read_bytes()
+    made = recipes.train(tmp_path / "cohort", out=out, resume=True, **how)
+    assert not left[0].exists() and was and made["thresholds"].keys() == {"512"}
+    networks, meta = load(out, *two_stage.NETWORKS)
+    assert networks["fine vae"].config["grid"] == 32 and meta["grids"]["fine"]["spacing"] == [2.5, 1.5, 1.5]
+    board = recipes.evaluate(tmp_path / "cohort", checkpoint=out)
+    assert board[recipes.TWO].keys() == {"thresholds", "512"} and "64" in board["mean-shape atlas"]
+    scan = next((tmp_path / "cohort").glob("PANCREAS_0001/*/CT_*"))
+    with pytest.warns(UserWarning, match=r"mask.nii.gz: "):
+        recipes.segment(scan, checkpoint=out, out=tmp_path / "mask.nii.gz", threshold=0.001)
+    assert "ml of predicted pancreas" in capsys.readouterr().out
+    said = {name: value for name, value in meta.items() if name != "networks"} | {"grids": {"coarse": "another"}}
+    save(tmp_path / "other.safetensors", networks, **said)
+    with pytest.raises(InputError, match="other.safetensors: was made on other grids"):
+        recipes.segment(scan, checkpoint=tmp_path / "other.safetensors", out=tmp_path / "none.nii.gz")
+    assert not (tmp_path / "none.nii.gz").exists()
 
 
 def test_training_the_spatial_mask_decoder_leaves_its_vae_as_it_was():
