@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelib.cohort import Slices
+from vaelib.cohorts.typical import pooled
 from vaelib.engine.rows import Rows, mean
 from vaelib.latent import decode, encode
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE, neighbours
@@ -113,3 +114,8 @@ def predicted(vae: VAE, mask: nn.Module, s: Slices) -> np.ndarray | Rows:
         return decode(mask, z.reshape(len(z), -1, *z.shape[3:]))
 
     return s.computed(compute)
+
+
+def told(vae: VAE, s: Slices) -> np.ndarray:
+    """Tell slices by their latents: (N, D); see `vaelib.cohorts.typical`."""
+    return pooled(encode(vae, s.images)[0])

@@ -27,9 +27,10 @@ from torch import nn
 from vaelib import metrics, two_stage
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import models_folder
+from vaelib.cohorts.typical import doubt, learn
 from vaelib.cohorts.windows import Outlined, doubts, of_one, spacing_of
 from vaelib.detached import RECIPE as RECIPE
-from vaelib.detached import predicted, recipe, train_mask, train_vae
+from vaelib.detached import predicted, recipe, told, train_mask, train_vae
 from vaelib.detached import rows_near as rows_near
 from vaelib.detached import train_on_codes as train_on_codes
 from vaelib.detached import with_neighbours as with_neighbours
@@ -87,7 +88,8 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
 
 def _of_slices(vae: VAE, mask: nn.Module) -> Usable:
     def predict(images: np.ndarray, spacing: Sequence[float]) -> Outlined:
-        return Outlined(predicted(vae, mask, of_one(images[:, None]))[:, 0])
+        s = of_one(images[:, None])
+        return Outlined(predicted(vae, mask, s)[:, 0], told(vae, s))
 
     return Usable(getattr(vae, "config", {}).get("size", 64).bit_length() - 1, predict)
 
@@ -123,7 +125,8 @@ def train(
     on_val = by_patient(use.maps(lab, lab.val), lab.val.patient)
     meta = dict(
         made_by=made_by, level=level, window=meta_of(lab.shards, lab.parts["val"][0])["window"], beta=beta, seed=seed,
-        fold=fold, patients=lab.parts, thresholds=metrics.best_thresholds(lab.shards, on_val, level), **more,
+        fold=fold, patients=lab.parts, thresholds=metrics.best_thresholds(lab.shards, on_val, level),
+        typical=learn(*(use.codes(lab, s) for s in (lab.scans, lab.val))), **more,
     )  # fmt: skip
     save(out, networks, **meta)
     remove_states(out, names)
@@ -209,8 +212,8 @@ def segment(
     found = use.predict(images, spacing_of(scan, use.level))
     mask = to_scan(found.probability, scan, cut)
     write_mask(mask, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
-    for doubt in doubts(sitk.GetArrayViewFromImage(mask), found, cut):
-        warnings.warn(f"{out}: {doubt}", stacklevel=2)
+    for why in [*doubt(found.codes, said["typical"]), *doubts(sitk.GetArrayViewFromImage(mask), found, cut)]:
+        warnings.warn(f"{out}: {why}", stacklevel=2)
     volume = sitk.GetArrayViewFromImage(mask).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")
 

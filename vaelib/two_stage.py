@@ -7,6 +7,7 @@ its errors are those that a new scan meets.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.windows import COARSE, FINE, MARGIN, Outlined, Windows, find, outline, slices_of, whole, windows
-from vaelib.detached import predicted, recipe, train_mask, train_vae
+from vaelib.detached import predicted, recipe, told, train_mask, train_vae
 from vaelib.metrics import choose
 from vaelib.vae import VAE
 
@@ -99,4 +100,4 @@ def predict(coarse: Stage, fine: Any, scan: np.ndarray, spacing: Sequence[float]
 
     `fine` is a `Stage`, or any method of `vaelib.rivals` that has learned on the windows of the coarse one.
     """
-    return outline(coarse.predict, fine.predict, coarse.cut, scan, spacing)
+    return outline(coarse.predict, fine.predict, coarse.cut, partial(told, coarse.vae), scan, spacing)

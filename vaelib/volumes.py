@@ -12,11 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset
 
-from vaelib.dicom.geometry import axes_of, onto_scan
+from vaelib.dicom.geometry import describe as describe
+from vaelib.dicom.geometry import onto_scan
 from vaelib.dicom.grid import grid_of
 from vaelib.dicom.headers import check_alike, check_one_scan, series_headers
 from vaelib.dicom.masks import is_nifti, read_label, read_nifti
-from vaelib.dicom.pixels import hu_of
+from vaelib.dicom.pixels import take_hu
 
 
 class Scan(sitk.Image):
@@ -77,22 +78,7 @@ def read_ct(folder: str | Path) -> Scan:
     check_alike(headers)
     check_one_scan(headers)
     grid = grid_of(headers)
-    return Scan(grid.image(np.stack([_take_hu(ds) for ds in headers])), headers)
-
-
-def _take_hu(ds: Dataset) -> np.ndarray:
-    """Convert a slice to HU and drop its stored pixels, so that a series is in memory once."""
-    hu = hu_of(ds)
-    del ds.PixelData
-    return hu
-
-
-def describe(image: sitk.Image) -> str:
-    """Say in one line what an image is: size, spacing (mm), range, axes (LAI: x to Left, y Anterior, z Inferior)."""
-    size, spacing = " x ".join(map(str, image.GetSize())), " x ".join(f"{mm:.4g}" for mm in image.GetSpacing())
-    array, kind = sitk.GetArrayViewFromImage(image), image.GetPixelIDTypeAsString()
-    values = f"values {array.min():g} to {array.max():g}"
-    return f"{size} voxels of {spacing} mm, axes {axes_of(image)}, {values}, {kind}"
+    return Scan(grid.image(np.stack([take_hu(ds) for ds in headers])), headers)
 
 
 def read_mask(

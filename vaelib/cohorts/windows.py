@@ -38,6 +38,7 @@ class Outlined(NamedTuple):
     """
 
     probability: np.ndarray
+    codes: np.ndarray
     window: Window | None = None
     lost: bool = False
 
@@ -65,7 +66,7 @@ def find(predict: Predict, scan: np.ndarray, spacing: Sequence[float], cut: floa
     Where no voxel reaches `cut`, the window lies around the largest probability there is.
     """
     window = whole(scan, spacing)
-    p = predict(of_one(averaged(scan, spacing, window)[:, None]))[:, 0]
+    p = predict(on_window(scan, spacing, window))[:, 0]
     pieces, count = ndimage.label(p >= min(cut, p.max()))
     largest = ndimage.sum_labels(p, pieces, np.arange(1, count + 1)).argmax() + 1
     box = ndimage.find_objects(pieces)[largest - 1]
@@ -75,6 +76,11 @@ def find(predict: Predict, scan: np.ndarray, spacing: Sequence[float], cut: floa
     low, high = max(low, -0.5 * spacing[0]), min(high, (len(scan) - 0.5) * spacing[0])  # no further than the scan
     centre = [(a + b) / 2 for a, b in ends[1:]]
     return window_of(low, high, centre, **FINE), bool(p.max() < cut)
+
+
+def on_window(scan: np.ndarray, spacing: Sequence[float], window: Window) -> Slices:
+    """Take a scan (S, H, W) on a window, as the slices of one patient."""
+    return of_one(averaged(scan, spacing, window)[:, None])
 
 
 def slices_of(shards: Path, windows: Windows) -> Slices:
@@ -95,11 +101,14 @@ def windows(shards: Path, names: Iterable[str], place: Callable[[np.ndarray, Seq
     return {name: place(open_case(shards, name, FULL).images, mm) for name, mm in spacing.items()}
 
 
-def outline(coarse: Predict, fine: Predict, cut: float, scan: np.ndarray, spacing: Sequence[float]) -> Outlined:
-    """Predict the organ in a scan (S, H, W) by both stages, on the scan's own voxels."""
+def outline(
+    coarse: Predict, fine: Predict, cut: float, tell: Predict, scan: np.ndarray, spacing: Sequence[float]
+) -> Outlined:
+    """Predict the organ in a scan (S, H, W) by both stages, on the scan's own voxels; `tell` gives its codes."""
     window, lost = find(coarse, scan, spacing, cut)
-    p = fine(of_one(averaged(scan, spacing, window)[:, None]))[:, 0]
-    return Outlined(put_back(p, window, scan.shape, spacing), window, lost)
+    p = fine(on_window(scan, spacing, window))[:, 0]
+    codes = tell(on_window(scan, spacing, whole(scan, spacing)))
+    return Outlined(put_back(p, window, scan.shape, spacing), codes, window, lost)
 
 
 def doubts(mask: np.ndarray, found: Outlined, cut: float) -> list[str]:

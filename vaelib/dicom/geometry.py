@@ -137,3 +137,11 @@ def _within_reach(hot: np.ndarray, image: sitk.Image, scan: sitk.Image) -> tuple
     start = np.clip(np.floor(inside.min(0)).astype(int) - 1, 0, scan.GetSize())
     stop = np.clip(np.ceil(inside.max(0)).astype(int) + 2, start, scan.GetSize())
     return start.tolist(), (stop - start).tolist()
+
+
+def describe(image: sitk.Image) -> str:
+    """Say in one line what an image is: size, spacing (mm), range, axes (LAI: x to Left, y Anterior, z Inferior)."""
+    size, spacing = " x ".join(map(str, image.GetSize())), " x ".join(f"{mm:.4g}" for mm in image.GetSpacing())
+    array, kind = sitk.GetArrayViewFromImage(image), image.GetPixelIDTypeAsString()
+    values = f"values {array.min():g} to {array.max():g}"
+    return f"{size} voxels of {spacing} mm, axes {axes_of(image)}, {values}, {kind}"

@@ -197,3 +197,10 @@ def _decode_by_gdcm(ds: Dataset, picture: bytes, bits: int) -> np.ndarray:
         remedy = "set TMPDIR to a folder that has room and may be written to"
         raise InputError(f"{ds.filename}: {found}; {remedy}") from None
     return sitk.GetArrayFromImage(image)
+
+
+def take_hu(ds: Dataset) -> np.ndarray:
+    """Convert a slice to HU and drop its stored pixels, so that a series is in memory once."""
+    hu = hu_of(ds)
+    del ds.PixelData
+    return hu

@@ -39,6 +39,11 @@ class Usable(NamedTuple):
 
         return Rows(len(s.patient), compute)
 
+    def codes(self, lab: Cohort, s: Slices) -> list[np.ndarray]:
+        """Tell the slices of each patient by their latents; see `vaelib.cohorts.typical`."""
+        spacing = {name: metrics.spacing_at(lab.shards, name, self.level) for name in s.rows}
+        return [self.predict(s.of(name).images[:, 0], mm).codes for name, mm in spacing.items()]
+
 
 def by_patient(array: np.ndarray | Rows, patient: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Take rows (N, 1, H, W) apart by patient, one by one: the name and (S, H, W)."""

@@ -250,8 +250,8 @@ def said_of(path: str | Path, metadata: dict, size: int) -> dict:
     Returns
     -------
     dict
-        ``level``, from the size; ``window``, or else that of `prepare`; ``thresholds`` by side, ``patients`` and
-        ``fold``, {} and None where they are not said.
+        ``level``, from the size; ``window``, or else that of `prepare`; ``thresholds`` by side, ``patients``,
+        ``fold`` and ``typical``, {} and None where they are not said.
 
     Raises
     ------
@@ -265,6 +265,7 @@ def said_of(path: str | Path, metadata: dict, size: int) -> dict:
         "thresholds": ({} if cut is None else {str(size): cut}, lambda v: all(0 < cut < 1 for cut in v.values())),
         "patients": ({}, lambda v: not v or all(isinstance(name, str) for name in v["train"])),
         "fold": (None, lambda v: v is None or v in range(FOLDS)),
+        "typical": (None, lambda v: v is None or np.shape(v["precision"]) == (len(v["centre"]),) * 2),
     }
     said = {name: metadata.get(name, usual) for name, (usual, _) in rules.items()}
     for name, (_, fits) in rules.items():

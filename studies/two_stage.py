@@ -1,0 +1,147 @@
+"""How good is a mask at full size in a whole scan? Two stages in mm, and rivals that get the same windows.
+
+The coarse stage is trained once a seed and finds the window for every method; each fine one then learns on the same
+windows and is put back on the scan's own voxels. Patients are those of ``vaelib phantom --whole``, scanned from the
+dome of the liver to the pelvis. The threshold of each method is chosen on the validation patients' scans. The rows of
+the ceiling have the true occupancy in the window that was found: what the grid and the coarse stage leave.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torch.nn.functional import unfold
+
+from studies import _cells
+from vaelib import metrics, rivals, two_stage
+from vaelib.cohort import Cohort, open_cohort
+from vaelib.cohorts.layout import home, models_folder
+from vaelib.cohorts.windows import FINE, Windows, find, slices_of
+from vaelib.detached import train_mask
+from vaelib.dicom.millimetres import Window, put_back
+from vaelib.engine.checkpoints import kept
+from vaelib.engine.shards import keys_of, open_case
+from vaelib.levels import FULL
+from vaelib.spatial import ResidualVAE
+
+STUDY, SEEDS = "two_stage", (0,)
+HOW: dict[str, Any] = {"batch_size": 16, "epochs": 25}
+OURS, RIVAL, CEILING = "spatial VAE, detached", "U-Net", "ceiling of the grid"
+UNET = rivals.FROM_LABELS | {"passes": 40, "network": {"inputs": 3, "channels": 20}, "batch": 16}
+
+
+class PatchPCA(nn.Module):
+    """Principal components of patches as an encoder: `latent` numbers for each place, of variance 1 over the slices."""
+
+    def __init__(self, images: np.ndarray, latent: int, patch: int = two_stage.PLACE):
+        super().__init__()
+        some = torch.from_numpy(images[:: max(1, len(images) // 400)])
+        patches = unfold(some, patch, stride=patch).transpose(1, 2).reshape(-1, patch**2)
+        pca = PCA(latent, whiten=True, svd_solver="covariance_eigh").fit(patches.numpy())
+        weights = torch.from_numpy(pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).float()
+        self.conv = nn.Conv2d(1, latent, patch, stride=patch).requires_grad_(False)
+        self.conv.weight.copy_(weights.reshape(latent, 1, patch, patch))
+        self.conv.bias.copy_(-weights @ torch.from_numpy(pca.mean_).float())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Code images (N, 1, H, W) as a mean (N, latent, g, g), without variance."""
+        return self.conv(x), torch.zeros(())
+
+
+def codes(train: np.ndarray, seed: int) -> dict[str, ResidualVAE]:
+    """Make what the mask decoder may read in the place of our encoder: patch PCA, and an encoder as it is drawn."""
+    torch.manual_seed(seed)
+    pca, untrained = (ResidualVAE(FINE["side"], latent=8, grid=FINE["side"] // two_stage.PLACE) for _ in range(2))
+    pca.encoder = PatchPCA(train, 8)
+    return {"patch PCA": pca, "untrained encoder": untrained}
+
+
+def unet(train: Any, seed: int) -> dict[str, nn.Module]:
+    """Train the U-Net on the same windows, each slice between its neighbours."""
+    return rivals.from_labels(lambda size, **options: rivals.UNet(**options), train, seed, UNET)
+
+
+def stages(lab: Cohort, seed: int, folder: Path) -> tuple[two_stage.Stage, Windows]:
+    """Train the coarse stage of a seed and find the windows of all but the test patients; or load both."""
+    everyone = [name for part in lab.parts.values() for name in part]
+
+    def make() -> dict:
+        coarse, found = two_stage.train_coarse(lab, {}, seed=seed, **HOW)
+        found |= {name: place_of(lab, coarse, name) for name in lab.parts["test"]}
+        return {"vae": coarse.vae, "mask": coarse.mask, "cut": coarse.cut, "windows": found}
+
+    made_by = {"data": keys_of(lab.shards, everyone), "parts": lab.parts, "how": HOW, "seed": seed}
+    made = kept(folder / f"coarse_{seed}.safetensors", made_by, make)
+    windows = {name: Window(*map(tuple, window)) for name, window in made["windows"].items()}
+    return two_stage.Stage(made["vae"], made["mask"], {}, made["cut"]), windows
+
+
+def place_of(lab: Cohort, coarse: two_stage.Stage, name: str) -> Window:
+    """Find the window of one patient."""
+    scan = open_case(lab.shards, name, FULL).images
+    return find(coarse.predict, scan, metrics.spacing_at(lab.shards, name, FULL), coarse.cut)[0]
+
+
+def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> tuple[rivals.Method, float]:
+    """Train a fine stage on the windows, or load it: the method, and its CPU seconds."""
+    sets = {part: slices_of(lab.shards, {n: windows[n] for n in lab.parts[part]}) for part in ("train", "val")}
+    small = Cohort(lab.shards, lab.parts, FULL, lab.folder)
+    small.train, small.val = sets["train"], sets["val"]
+
+    def make() -> dict:
+        began = time.process_time()
+        if name == RIVAL:
+            made: dict[str, Any] = unet(small, seed)
+        elif name == OURS:
+            stage = two_stage.stage(small.train, small.train, small.val, seed=seed, **HOW)
+            made = {"vae": stage.vae, "mask": stage.mask, "history": stage.history}
+        else:
+            mask, _ = train_mask(code, small.train, small.val, seed=seed, batch_size=HOW["batch_size"])
+            made = {"mask": mask}
+        return made | {"cpu seconds": round(time.process_time() - began)}
+
+    code: Any = None if name in (OURS, RIVAL) else codes(small.train.images, seed)[name]
+    made_by = {"windows": windows, "data": keys_of(lab.shards, [*windows]), "arm": [name, seed, HOW, UNET]}
+    made = kept(folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.safetensors", made_by, make)
+    method = rivals.EndToEnd(made) if name == RIVAL else rivals.Detached(made | ({"vae": code} if code else {}))
+    return method, made["cpu seconds"]
+
+
+def on_scan(lab: Cohort, name: str, window: Window, predict: Any) -> np.ndarray:
+    """Predict a patient's window and put it back on the scan's own voxels: (S, H, W)."""
+    slices, scan = slices_of(lab.shards, {name: window}), open_case(lab.shards, name, FULL).images
+    return put_back(predict(slices)[:, 0], window, scan.shape, metrics.spacing_at(lab.shards, name, FULL))
+
+
+def run(_: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
+    """Measure each method on the whole scans of the test patients, and its difference from the U-Net."""
+    lab = open_cohort(home() / "data" / "synthetic_whole", level=FULL)
+    folder, cells, seconds = models_folder(lab.folder) / STUDY, _cells.read_cells(STUDY), {}
+    for seed in seeds:
+        coarse, windows = stages(lab, seed, folder)
+        for name in (CEILING, OURS, "patch PCA", "untrained encoder", RIVAL):
+            method, spent = (None, 0.0) if name == CEILING else fine(name, lab, windows, seed, folder)
+            predict = (lambda s: s.masks) if method is None else method.predict
+            seconds[name] = spent
+            maps = lambda part: ((n, on_scan(lab, n, windows[n], predict)) for n in lab.parts[part])  # noqa: B023, E731
+            cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
+            cells[name, seed] = {n: scores(lab, n, p >= cut) for n, p in maps("test")}
+            _cells.write_cells(STUDY, cells)
+    table = {name: {m: _cells.interval(_cells.table_of(cells, name, m)) for m in MEASURES} for name in seconds}
+    against = {name: _cells.interval(*(_cells.table_of(cells, n, "dice") for n in (name, RIVAL))) for name in table}
+    return {"methods": table, "minus the U-Net": against, "cpu seconds": seconds, "patients": lab.parts, "how": HOW}
+
+
+MEASURES = ("dice", "hd95 mm", "volume error", "surface dice 2 mm")
+
+
+def scores(lab: Cohort, name: str, found: np.ndarray) -> dict[str, float]:
+    """Score a mask on the scan's own voxels, as `_cells.measure` does on coarse ones."""
+    truth, mm = metrics.truth_at(lab.shards, name, FULL), metrics.spacing_at(lab.shards, name, FULL)
+    values = metrics.dice(found, truth), metrics.hd95(found, truth, mm), found.sum() / truth.sum() - 1
+    return dict(zip(MEASURES, (*map(float, values), metrics.surface_dice(found, truth, mm)), strict=True))
