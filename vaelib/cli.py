@@ -18,7 +18,8 @@ from vaelib.engine.console import run
 
 app = App(
     name="vaelib",
-    help="Segment the pancreas in CT from the latent of a variational autoencoder.",
+    help="Segment the pancreas in CT from the latent of a variational autoencoder.\n\n"
+    "Any command takes --report FILE: as JSON, what was asked and printed, how it ended, and how long it took.",
     version=__version__,
     default_parameter=Parameter(negative=""),  # a flag has no --no- twin
     suppress_keyboard_interrupt=False,  # `run` knows what to answer

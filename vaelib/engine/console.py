@@ -14,6 +14,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from vaelib.engine.errors import OUT_OF_MEMORY, InputError
+from vaelib.engine.records import reported, wanted
 
 
 def run(app: App, argv: Sequence[str] | None = None) -> int:
@@ -26,21 +27,15 @@ def run(app: App, argv: Sequence[str] | None = None) -> int:
     _open_streams()
     alone = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if alone else None  # as at SLURM's limit of time
-    status = 0
+    said: dict[str, Any] = {"status": 0, "warnings": [], "error": None}
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say("warning", message)
-            app(argv, exit_on_error=False, print_error=False, result_action="return_none")
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        status = 130
-    except BrokenPipeError:
-        status = 141
-    except Exception as error:
-        if os.environ.get("VAELIB_TRACEBACK"):
-            traceback.print_exc()
-        text, status = _explained(error)
-        _say("error", text)
+        words, report = wanted(sys.argv[1:] if argv is None else argv)
+        with reported(report, words, said):
+            _command(app, words, said)
+    except InputError as error:  # of the report itself
+        said["status"] = 2
+        _say("error", error)
+    status: int = said["status"]
     if alone:
         signal.signal(signal.SIGTERM, before)
     for stream in (sys.stdout, sys.stderr):
@@ -50,6 +45,29 @@ def run(app: App, argv: Sequence[str] | None = None) -> int:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return status
+
+
+def _command(app: App, words: Sequence[str], said: dict[str, Any]) -> None:
+    """Run a command; how it ends, and what is said of it, goes into `said`."""
+
+    def warned(message: Any, *_: Any, **__: Any) -> None:
+        said["warnings"].append(" ".join(str(message).split()))
+        _say("warning", message)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = warned
+            app(words, exit_on_error=False, print_error=False, result_action="return_none")
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        said["status"] = 130
+    except BrokenPipeError:
+        said["status"] = 141
+    except Exception as error:
+        if os.environ.get("VAELIB_TRACEBACK"):
+            traceback.print_exc()
+        said["error"], said["status"] = _explained(error)
+        _say("error", said["error"])
 
 
 def _explained(error: Exception) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from vaelib.engine import checkpoints, finite, memory, parallel
 from vaelib.engine.errors import InputError, NotFinite
 from vaelib.engine.options import BATCH, LR, Count, Precision, Rate, Seed, refuse
+from vaelib.engine.records import leave
 from vaelib.engine.rows import Rows
 from vaelib.engine.workers import progress_bar
 
@@ -191,6 +192,8 @@ class Run(ExitStack):
             weights = {k: v.detach().clone() for k, v in self.unwrapped.state_dict().items()}
             self.best = {"epoch": epoch, "weights": weights}
         self._keep()
+        if self.state and parallel.is_first():
+            leave(self.state, self.history)
         self.bar.update()
         self.bar.set_postfix({k: f"{v:.4g}" for k, v in record.items() if k.endswith("total")})
 

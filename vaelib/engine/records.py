@@ -1,0 +1,100 @@
+"""What is left to read of a run: beside its state a table and a curve of each network, and the report of a command."""
+
+import csv
+import io
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from vaelib.engine.errors import InputError
+from vaelib.engine.files import write_file
+
+DRAWN = 10.0  # s between two curves, at least
+LIBRARIES = ("vaelib", "torch", "numpy", "SimpleITK", "pydicom", "lightning-fabric")
+
+
+def leave(state: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write the history of a training beside its state: of ``m.vae.0123.state`` to ``m.vae.csv`` and ``m.vae.png``.
+
+    The table is new after each epoch, the curve where the last is older than `DRAWN` seconds.
+    """
+    table, picture = (state.with_suffix("").with_suffix(end) for end in (".csv", ".png"))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*history[-1]], restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_file(table, out.getvalue())
+    if len(history) > 1 and not (picture.exists() and time.time() - picture.stat().st_mtime < DRAWN):
+        from vaelib.pictures import charts, style  # Matplotlib takes a second to import
+
+        log = ["total"] if min(row["train/total"] for row in history) > 0 else []
+        write_file(picture, style.png(charts.curves(list(history), ["total"], log=log, titles={"total": "loss"})))
+
+
+def wanted(argv: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Take ``--report FILE`` out of the words of a command: the others, and the file.
+
+    Raises
+    ------
+    InputError
+        No file is named, or it is a folder.
+    """
+    words, path = [], None
+    rest = iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name != "--report":
+            words.append(word)
+        elif not (value := value if equals else next(rest, "")) or value.startswith("-"):
+            raise InputError("--report: name the file for the report, such as --report run.json")
+        elif (path := Path(value).expanduser()).is_dir():
+            raise InputError(f"--report {path}: is a folder; name a file in it, such as {path / 'run.json'}")
+    return words, path
+
+
+class Heard(io.TextIOBase):
+    """A stream that hands on what is written to it, and remembers it."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.text = stream, io.StringIO()
+
+    def write(self, text: str) -> int:
+        """Write and remember."""
+        self.text.write(text)
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether somebody reads on."""
+        return self.stream.isatty()
+
+
+@contextmanager
+def reported(path: Path | None, words: Sequence[str], said: dict[str, Any]) -> Any:
+    """Write the report of a command when it ends, however it does: what `said` holds then, and what was printed."""
+    if path is None:
+        yield
+        return
+    began, out = time.time(), Heard(sys.stdout)
+    sys.stdout = out
+    try:
+        yield
+    finally:
+        sys.stdout = out.stream
+        versions = {"python": platform.python_version()}
+        for name in LIBRARIES:
+            with suppress(metadata.PackageNotFoundError):
+                versions[name] = metadata.version(name)
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+        facts: dict[str, Any] = {"command": ["vaelib", *words], "started": at, "seconds": round(time.time() - began, 2)}
+        facts |= {**said, "printed": out.text.getvalue().splitlines()}
+        write_file(path, json.dumps(facts | {"versions": versions}, indent=1) + "\n")
