@@ -8,7 +8,7 @@ from PIL import Image
 
 from vaelib import latent, losses, metrics, recipes
 from vaelib.cohort import Slices
-from vaelib.engine.checkpoints import save
+from vaelib.engine.checkpoints import load, save
 from vaelib.levels import downscale, window
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct, read_mask
@@ -79,3 +79,27 @@ def test_the_same_functions_train_on_real_slices(real_slices):
     probability = latent.decode(mask, latent.encode(vae, train.images)[0])
     truth = train.masks >= metrics.TRUTH
     assert probability[truth].mean() > 2 * probability[~truth].mean()  # it looks in the right place
+
+
+@pytest.mark.parametrize(("limit", "said"), [(-20.0, True), (20.0, False), (None, False)])
+def test_a_scan_unlike_those_of_training_is_not_answered_without_a_word(
+    series, tmp_path, checkpoint, recwarn, limit, said
+):
+    networks, meta = load(checkpoint, "vae", "mask")
+    like = {"centre": [0.0] * 4, "precision": np.eye(4).tolist(), "limit": limit}
+    told = {name: value for name, value in meta.items() if name != "networks"} | {"typical": like}
+    path = save(tmp_path / "told.safetensors", networks, **told)
+    recipes.segment(series, checkpoint=path, out=tmp_path / "m.nii.gz")
+    assert any("m.nii.gz: unlike the scans that the network learned from" in str(w.message) for w in recwarn) == said
+    assert (tmp_path / "m.nii.gz").exists()
+
+
+def test_a_checkpoint_whose_limit_fits_no_network_is_refused(series, tmp_path, checkpoint):
+    networks, meta = load(checkpoint, "vae", "mask")
+    told = {name: value for name, value in meta.items() if name != "networks"} | {
+        "typical": {"centre": [1], "limit": 2}
+    }
+    path = save(tmp_path / "odd.safetensors", networks, **told)
+    with pytest.raises(recipes.InputError, match="odd.safetensors: says typical"):
+        recipes.segment(series, checkpoint=path, out=tmp_path / "m.nii.gz")
+    assert not (tmp_path / "m.nii.gz").exists()
