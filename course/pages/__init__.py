@@ -22,7 +22,7 @@ from vaelib.engine.files import write_file
 HERE = Path(__file__).resolve().parent
 GUARD = "hide-cell"
 KINDS = ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb", "solutions/[0-9]*.ipynb", "*.md")
-SLIDERS = "<p class='note'>Here a running notebook has sliders; the picture beside shows them.</p>"
+SLIDERS = "<p class='note'>Here a running notebook has sliders; the picture below shows some of their settings.</p>"
 LEFT_OUT = "<p class='note'>{} that only check the numbers above are left out of this page; the notebook has them.</p>"
 SCRIPT = re.compile(r"<script\b[\s\S]*?</script>")
 TABLE = re.compile(r"<table[\s\S]*?</table>")

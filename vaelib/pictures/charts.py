@@ -263,7 +263,7 @@ def forest(
         at = [n for n, row in enumerate(rows.values()) if name in row]
         values = [[row[name][key] for key in ("mean", "low", "high")] for row in rows.values() if name in row]
         mean, low, high = as_numbers(values, f"forest: {name}", (None, 3)).T
-        y = np.array(at) + (k - (len(series) - 1) / 2) * 0.8 / len(series)
+        y = np.array(at) + (k - (len(series) - 1) / 2) * 0.8 / len(series) * (max(map(len, rows.values())) > 1)
         ax.hlines(y, low, high, color=colour, lw=2, clip_on=False)
         ax.plot(mean, y, MARKERS[k % len(MARKERS)], color=colour, ms=6, label=name, clip_on=False)
     if zero is not None:
