@@ -21,7 +21,8 @@ def cohort(tmp_path, monkeypatch):
 def test_each_patient_is_tested_once_and_finished_folds_are_kept(cohort, tmp_path, capsys):
     out = tmp_path / "folds"
     assert recipes.cross_validate(cohort, out=out, only=2, **SMALL) is None
-    assert sorted(p.name for p in out.iterdir()) == ["fold2.json", "fold2.safetensors"]
+    left = {p.name for p in out.iterdir() if p.suffix not in (".csv", ".png")}  # what trainings leave to be looked at
+    assert left == {"fold2.json", "fold2.safetensors"}
     kept = (out / "fold2.safetensors").stat().st_mtime_ns
     board = recipes.cross_validate(cohort, out=out, **SMALL)
     assert (out / "fold2.safetensors").stat().st_mtime_ns == kept
