@@ -22,6 +22,8 @@ TAUGHT = {
     "sequence": ("08", "slice after slice,\nand volumes"),
     "uncertainty": ("11", "more than\na mask"),
     "cohort": ("", "slices, split\nby patient"),
+    "detached": ("", "a VAE, a decoder\nof its latents"),
+    "two_stage": ("", "coarse to fine,\nin mm"),
     "recipes": ("", "train, evaluate,\nsegment"),
     "cli": ("", "the commands"),
 }

@@ -54,11 +54,11 @@ def lessons_map(title: str) -> Figure:
 def library(title: str) -> Figure:
     """Draw the files of the root of `vaelib`, each with its lesson, and below them the folders that they stand on."""
     fig, ax = canvas(title)
-    files, columns = rooms.root_files(), 5
+    files, columns = rooms.root_files(), 6
     for k, name in enumerate(files):
         lesson, words = rooms.TAUGHT[name]
         row, column = divmod(k, columns)
-        place = 104 + 188 * column, 416 - 104 * row, 176, 92
+        place = 87 + 157 * column, 416 - 104 * row, 149, 92
         box(ax, *place, f"{lesson} {name}".strip(), words, SKY if lesson else YELLOW)
     for k, name in enumerate(rooms.folders()):
         box(ax, 104 + 188 * k, 72, 176, 48, f"{name}/", colour=ORANGE)

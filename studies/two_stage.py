@@ -1,13 +1,12 @@
 """How good is a mask at full size in a whole scan? Two stages in mm, and rivals that get the same windows.
 
-The coarse stage is trained once a seed and finds the window for every method; each fine one then learns on the same
-windows and is put back on the scan's own voxels. Patients are those of ``vaelib phantom --whole``, scanned from the
+The coarse stage is trained once and finds the window for every method; each fine one then learns on the same windows
+and is put back on the scan's own voxels. Patients are those of ``vaelib phantom --whole``, scanned from the
 dome of the liver to the pelvis. The threshold of each method is chosen on the validation patients' scans. The rows of
 the ceiling have the true occupancy in the window that was found: what the grid and the coarse stage leave.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from vaelib.levels import FULL
 from vaelib.spatial import ResidualVAE
 
 MEASURES = ("dice", "hd95 mm", "volume error", "surface dice 2 mm")
-STUDY, SEEDS = "two_stage", (0,)
+STUDY, COARSE_SEED = "two_stage", 0
 HOW: dict[str, Any] = {"batch_size": 16, "epochs": 25}
-OURS, RIVAL, CEILING = "spatial VAE, detached", "U-Net", "ceiling of the grid"
+OURS, LINEAR, RIVAL, CEILING = "spatial VAE, detached", "patch PCA", "U-Net", "ceiling of the grid"
+SEEDS = {CEILING: (0,), OURS: (0, 1), LINEAR: (0,), RIVAL: (0, 1)}  # of the fine stage
 UNET = rivals.FROM_LABELS | {"passes": 40, "network": {"inputs": 3, "channels": 20}, "batch": 16}
 
 
@@ -52,15 +52,15 @@ class PatchPCA(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Code images (N, 1, H, W) as a mean (N, latent, g, g), without variance."""
-        return self.conv(x), torch.zeros(())
+        z = self.conv(x)
+        return z, torch.zeros_like(z)
 
 
-def codes(train: np.ndarray, seed: int) -> dict[str, ResidualVAE]:
-    """Make what the mask decoder may read in the place of our encoder: patch PCA, and an encoder as it is drawn."""
-    torch.manual_seed(seed)
-    pca, untrained = (ResidualVAE(FINE["side"], latent=8, grid=FINE["side"] // two_stage.PLACE) for _ in range(2))
-    pca.encoder = PatchPCA(train, 8)
-    return {"patch PCA": pca, "untrained encoder": untrained}
+def pca_of(images: np.ndarray) -> ResidualVAE:
+    """Make what the mask decoder reads in the place of our encoder's latent: patch PCA, as many numbers a place."""
+    vae = ResidualVAE(FINE["side"], latent=8, grid=FINE["side"] // two_stage.PLACE)
+    vae.encoder = PatchPCA(images, 8)
+    return vae
 
 
 def unet(train: Any, seed: int) -> dict[str, nn.Module]:
@@ -102,12 +102,12 @@ def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> t
         elif name == OURS:
             stage = two_stage.stage(small.train, small.train, small.val, seed=seed, **HOW)
             made = {"vae": stage.vae, "mask": stage.mask, "history": stage.history}
-        else:
+        elif code is not None:
             mask, _ = train_mask(code, small.train, small.val, seed=seed, batch_size=HOW["batch_size"])
             made = {"mask": mask}
         return made | {"cpu seconds": round(time.process_time() - began)}
 
-    code: Any = None if name in (OURS, RIVAL) else codes(small.train.images, seed)[name]
+    code = pca_of(small.train.images) if name == LINEAR else None
     made_by = {"windows": windows, "data": keys_of(lab.shards, [*windows]), "arm": [name, seed, HOW, UNET]}
     made = kept(folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.safetensors", made_by, make)
     method = rivals.EndToEnd(made) if name == RIVAL else rivals.Detached(made | ({"vae": code} if code else {}))
@@ -120,25 +120,23 @@ def on_scan(lab: Cohort, name: str, window: Window, predict: Any) -> np.ndarray:
     return put_back(predict(slices)[:, 0], window, scan.shape, metrics.spacing_at(lab.shards, name, FULL))
 
 
-def run(_: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
+def run(_: Cohort) -> dict:
     """Measure each method on the whole scans of the test patients, and its difference from the U-Net."""
     lab = open_cohort(home() / "data" / "synthetic_whole", level=FULL)
     folder, cells, seconds = models_folder(lab.folder) / STUDY, _cells.read_cells(STUDY), {}
-    for seed in seeds:
-        coarse, windows = stages(lab, seed, folder)
-        for name in (CEILING, OURS, "patch PCA", "untrained encoder", RIVAL):
-            method, spent = (None, 0.0) if name == CEILING else fine(name, lab, windows, seed, folder)
-            predict = (lambda s: s.masks) if method is None else method.predict
-            seconds[name] = spent
-            maps = lambda part: ((n, on_scan(lab, n, windows[n], predict)) for n in lab.parts[part])  # noqa: B023, E731
-            cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
-            cells[name, seed] = {n: scores(lab, n, p >= cut) for n, p in maps("test")}
-            _cells.write_cells(STUDY, cells)
+    _, windows = stages(lab, COARSE_SEED, folder)
+    for name, seed in [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]:
+        method, seconds[name] = (None, 0.0) if name == CEILING else fine(name, lab, windows, seed, folder)
+        predict = (lambda s: s.masks) if method is None else method.predict
+        maps = lambda part: ((n, on_scan(lab, n, windows[n], predict)) for n in lab.parts[part])  # noqa: B023, E731
+        cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
+        cells[name, seed] = {n: scores(lab, n, p >= cut) for n, p in maps("test")}
+        _cells.write_cells(STUDY, cells)
     arms: dict[str, Any] = {}
     for name in seconds:
         arms[name] = {m: _cells.interval(_cells.table_of(cells, name, m)) for m in MEASURES}
         arms[name]["minus the U-Net"] = _cells.interval(*(_cells.table_of(cells, n) for n in (name, RIVAL)))
-        arms[name] |= {"cpu seconds": seconds[name], "seeds": len(seeds)}
+        arms[name] |= {"cpu seconds": seconds[name], "seeds": len(SEEDS[name])}
     return {"arms": arms, "patients": {part: len(names) for part, names in lab.parts.items()}, "how": HOW}
 
 
@@ -152,7 +150,7 @@ def tables(record: dict) -> dict[str, str]:
         gap = "" if name == RIVAL else studies.cell(row["minus the U-Net"], "+.3f")
         cells = [studies.cell(row["dice"], ".3f"), gap, studies.cell(row["hd95 mm"], ".1f")]
         minutes = f"{row['cpu seconds'] / 60:.0f}" if row["cpu seconds"] else ""
-        cells += [f"{100 * row['volume error']['mean']:+.0f}%", minutes]
+        cells += [f"{100 * row['volume error']['mean']:+.0f}%", minutes, str(row["seeds"])]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return {STUDY: "\n".join(lines)}
 
