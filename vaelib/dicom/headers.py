@@ -227,7 +227,7 @@ def check_alike(headers: list[Dataset], *, placed: bool = True) -> None:
             way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
-        slack = max(5e-5, 2.01 * rounding_of_cosines(headers)) if count == 6 else 5e-5  # of two rounded apart
+        slack = max(5e-5, 2.01 * rounding_of_cosines(headers)) if placed and count == 6 else 5e-5  # if rounded
         values = np.nan_to_num([read_numbers(ds, keyword, count) for ds in headers])
         usual = np.abs(values - np.median(values, axis=0)).sum(1).argmin()
         odd = np.flatnonzero((np.abs(values - values[usual]) > slack).any(1))
