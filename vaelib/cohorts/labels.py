@@ -210,7 +210,10 @@ def place(
 
     Then the scan is asked (`quality.flips`). Does the mask lie clearly better reversed, that is an error that
     names the remedy. It is verified only if it lies clearly better as it is; under "axes", a spacing other
-    than the scan's leaves it unverified as well, for it may be another patient's.
+    than the scan's leaves it unverified as well, for it may be another patient's. What is asked has been measured on
+    the pancreas: another organ is not refused for it, and where its header fits, not warned of.
+
+    A folder of DICOM slices goes by 1 and 3.
 
     A DICOM SEG, or what the caller asks for by `reorient`, is believed instead, and a warning says so where the
     outcome is not verified.
@@ -238,7 +241,7 @@ def place(
     scores = flips(scan, mask, pancreas := is_pancreas(segment, path))
     rival, ahead = lead(scores)
     verified, said = ahead >= MARGIN, f"{scores['']:.2f} as it lies, {scores[rival]:.2f} reversed along {rival}"
-    if -ahead >= MARGIN and not believed:
+    if -ahead >= MARGIN and pancreas and not believed:  # of other organs, `check_mask` warns
         raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(label, scan, rule, rival)}")
     spacing = np.take(label.GetSpacing(), axes_by(label, scan, rule)[0])
     if rule == "axes" and not believed and not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
