@@ -134,7 +134,7 @@ def test_every_command_takes_a_cohort_of_pairs(whole, tmp_path, monkeypatch, cap
     said = capsys.readouterr().out
     assert len(Path("sheet/check.csv").read_text().splitlines()) == PATIENTS + 1
     assert "cannot be read" not in Path("sheet/check.csv").read_text() and "Dice" in said
-    scans = sorted((whole / "imagesTr").glob("p*.nii.gz"))[:2]
+    scans = [*sorted((whole / "imagesTr").glob("p*.nii.gz"))[:1], *(whole / "imagesTs").iterdir()]
     how = ["--checkpoint", "c.safetensors", "--threshold", "0.001"]
     assert cli.main(["segment", *map(str, scans), "--out", "masks", *how]) == 0
     for scan in scans:

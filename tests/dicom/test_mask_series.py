@@ -28,7 +28,7 @@ def write_masks(array, scan, folder, keep=PLACE, **tags):
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, make_uid(folder, f"slice {k}")
-        ds.Modality, ds.SeriesInstanceUID, ds.PatientID = "OT", make_uid(folder, "series"), ct.PatientID
+        ds.Modality, ds.SeriesInstanceUID, ds.PatientID = "SC", make_uid(folder, "series"), ct.PatientID
         ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = *pixels.shape, 1, "MONOCHROME2"
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
         for name in keep:
@@ -95,7 +95,7 @@ def test_values_are_asked_for_by_number_as_in_nifti(case, tmp_path):
         np.testing.assert_array_equal(found, wanted)
     with pytest.raises(InputError, match=r"m: holds the values 1, 2; choose one by number"):
         read_mask(folder, scan)
-    with pytest.raises(InputError, match=r"m: 0 segments are '3'; choose from 1, 2 by number"):
+    with pytest.raises(InputError, match=r"m: 0 segments are 3; choose from 1, 2 by number"):
         read_mask(folder, scan, segment=3)
 
 
@@ -189,10 +189,10 @@ def _emptied(folder):
         (_without_a_slice, r"image_\d+: 5.00 mm from image_\d+, 2.50 is usual: 1 missing slice"),
         (_of_another_size, r"image_\d+: Rows is 38 in 1 of 12 slices, elsewhere 40; take the odd slices out"),
         (_twice, r"image_\d+: 0.00 mm from image_\d+, .*the same place twice; remove one of the two"),
-        (_of_two_series, r"image_\d+: is one of 2 series in .*; keep one series in a folder"),
+        (_of_two_series, r"image_\d+: one of 2 series in .*; keep one series in a folder"),
         (_with_a_picture, "overlay.png: is no slice of a mask; give a folder of its DICOM slices and nothing else"),
         (_with_a_seg, "seg.dcm: is SEG, and not one image of one number a pixel; take it out, or give a SEG by"),
-        (_in_colour, r"image_\d+: is OT, and not one image of one number a pixel"),
+        (_in_colour, r"image_\d+: is SC, and not one image of one number a pixel"),
         (_cut_short, r"image_\d+: .*truncated\? download it again"),
         (_elsewhere, "m: its header does not fit the scan.*--reorient index"),
         (_emptied, "m: holds no slice of a mask; give a folder of its DICOM slices"),
