@@ -84,7 +84,7 @@ def read_ct(folder: str | Path) -> Scan:
 def read_mask(
     path: str | Path, like: sitk.Image, *, segment: str | int = "Pancreas", reorient: str | None = None
 ) -> sitk.Image:
-    """Read a mask from DICOM SEG or NIfTI and put it on the grid of the scan `like`.
+    """Read a mask from DICOM SEG, NIfTI or a folder of DICOM images, and put it on the grid of the scan `like`.
 
     A label is placed where its header says, and the header has to fit: its voxels are the scan's own
     (all or some, in any order or direction), or another sampling of the scan's own box. Anything else
@@ -94,7 +94,8 @@ def read_mask(
     Parameters
     ----------
     path : path
-        A DICOM SEG, or a NIfTI (`.nii`, `.nii.gz`).
+        A DICOM SEG, a NIfTI (`.nii`, `.nii.gz`), or a folder of DICOM images, one a slice, or of one such folder for
+        each organ; `mask_series.read_folder` says how these are placed.
     like : sitk.Image
         The scan, as `read_ct` gives it.
     segment : str or int
@@ -120,4 +121,4 @@ def read_mask(
         No such file, no such segment, a header that disagrees with the scan, a SEG of another scan, an empty mask.
     """
     path = Path(path).expanduser()
-    return onto_scan(read_label(path, like, segment, strict=reorient is None), like, path, reorient)
+    return onto_scan(read_label(path, like, segment, reorient), like, path, reorient)

@@ -23,7 +23,7 @@ import SimpleITK as sitk
 from vaelib.cohorts.layout import WITHDRAWN, Case
 from vaelib.cohorts.quality import MARGIN, flips, lead
 from vaelib.dicom.geometry import axes_by, index_map, matching_axes, onto_scan
-from vaelib.dicom.masks import is_nifti, read_label
+from vaelib.dicom.masks import is_nifti, is_pancreas, read_label
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import FULL, atomic_write
 from vaelib.engine.workers import progress_bar
@@ -210,7 +210,10 @@ def place(
 
     Then the scan is asked (`quality.flips`). Does the mask lie clearly better reversed, that is an error that
     names the remedy. It is verified only if it lies clearly better as it is; under "axes", a spacing other
-    than the scan's leaves it unverified as well, for it may be another patient's.
+    than the scan's leaves it unverified as well, for it may be another patient's. What is asked has been measured on
+    the pancreas: another organ is not refused for it, and where its header fits, not warned of.
+
+    A folder of DICOM slices goes by 1 and 3.
 
     A DICOM SEG, or what the caller asks for by `reorient`, is believed instead, and a warning says so where the
     outcome is not verified.
@@ -227,18 +230,18 @@ def place(
         A header that fits neither way, a mask that seems reversed, and all that `read_mask` raises.
     """
     path = Path(path).expanduser()
-    believed = reorient is not None or not is_nifti(path)
-    label = read_label(path, scan, segment, strict=reorient is None)
+    believed = reorient is not None or not (is_nifti(path) or path.is_dir())
+    label = read_label(path, scan, segment, reorient)
     try:
         rule, mask = reorient or "header", onto_scan(label, scan, path, reorient)
     except InputError:
-        if believed or not lenient or not _same_box(label, scan):
+        if believed or not lenient or path.is_dir() or not _same_box(label, scan):
             raise
         rule, mask = "axes", onto_scan(label, scan, path, "axes")
-    scores = flips(scan, mask)
+    scores = flips(scan, mask, pancreas := is_pancreas(segment, path))
     rival, ahead = lead(scores)
     verified, said = ahead >= MARGIN, f"{scores['']:.2f} as it lies, {scores[rival]:.2f} reversed along {rival}"
-    if -ahead >= MARGIN and not believed:
+    if -ahead >= MARGIN and pancreas and not believed:  # of other organs, `check_mask` warns
         raise InputError(f"{path}: seems reversed along {rival} ({said}); {_remedy(label, scan, rule, rival)}")
     spacing = np.take(label.GetSpacing(), axes_by(label, scan, rule)[0])
     if rule == "axes" and not believed and not np.allclose(spacing, scan.GetSpacing(), rtol=0.01):
@@ -246,7 +249,7 @@ def place(
     off = _off(label, scan, mask, rule)
     words = f"{path}: placed by rule {rule}, its header {off:.1f} mm off, {'' if verified else 'not '}verified ({said})"
     log.info(words)
-    if not verified:
+    if not verified and (pancreas or rule != "header"):
         warnings.warn(words + "; look at the overlay", stacklevel=2)
     return mask, Placement(rule, off, verified)
 

@@ -15,7 +15,8 @@ from vaelib.engine.errors import InputError
 ENDING = re.compile(r"(_0000)?\.(nii|nii\.gz|dcm)$", re.IGNORECASE)  # nnU-Net writes a scan's first channel as _0000
 LABEL = re.compile(r"label(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 PATIENT = re.compile(r"PANCREAS_(\d+)$", re.IGNORECASE)
-SERIES = re.compile(r"(CT|SEG)_", re.IGNORECASE)
+SERIES = re.compile(r"(CT|SEG)_|PATIENT_DICOM$", re.IGNORECASE)  # the second is how 3D-IRCADb names its scans
+MASKS = re.compile(r"MASKS?_", re.IGNORECASE)  # a folder of slices, or of one such folder an organ; not gone into
 Labels = dict[int | None, list[Path]]  # by number
 VOLUME = re.compile(r"\.(nii|nrrd|mha|mhd|mgz)\b", re.IGNORECASE)  # in one file, and no slice
 Tree = dict[Path, tuple[list[str], list[str]]]  # by folder, the names of the folders and files in it
@@ -105,8 +106,10 @@ def find_cases(folder: str | Path) -> list[Case]:
 
     Four layouts are known (`data/README.md` shows them). One is that of the Medical Segmentation Decathlon and of
     nnU-Net: scans in `imagesTr` (and, without masks, `imagesTs`), masks of the same names in `labelsTr`; scans are
-    NIfTI or folders of DICOM, masks NIfTI or DICOM SEG. The others lie up to three folders deep:
-    IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it; synthetic, the same with a
+    NIfTI or folders of DICOM, masks NIfTI, DICOM SEG or folders of DICOM images. The others lie up to three folders
+    deep: IDC, `<patient>/<study>/CT_<series>/` with a `SEG_<series>/` beside it, or a `MASK_<name>/` or `MASKS_<name>/`
+    with a mask's slices, or with a folder of them for each organ (3D-IRCADb: `MASKS_DICOM/` beside `PATIENT_DICOM/`);
+    synthetic, the same with a
     `SYNTHETIC.md` above; TCIA, `PANCREAS_0001/<study>/<series>/` with `label0001.nii.gz` in a folder
     of labels, or of the patient's own. The folder of the study may be missing. A TCIA label belongs to the patient of
     the same number, never to the next in line; where the patient has a SEG too, that is the mask and the label stands
@@ -224,7 +227,8 @@ def _tree(top: Path, left: dict[Path, str]) -> Tree:
         names = (name for name in folders if not HIDDEN.match(name))
         inside = sorted(names, key=lambda name: (os.path.islink(path / name), name))
         again = seen.setdefault(os.path.realpath(here), path) is not path
-        folders[:] = [] if again or len(path.parts) - len(top.parts) >= DEEP else inside
+        far = len(path.parts) - len(top.parts)
+        folders[:] = [] if again or far >= DEEP or (far and MASKS.match(path.name)) else inside
         if again:
             left[path] = "is a link to what is read elsewhere"
         else:
@@ -281,13 +285,14 @@ def _cases(
     patient: Path, inside: list[Path], tree: Tree, labels: Labels, top: Path, left: dict[Path, str]
 ) -> list[Case]:
     """Return the scans of one patient, each with its mask: one, if all is well."""
-    series = [path for path in inside if not all(map(VOLUME.search, tree[path][1]))]
-    scans, segs = ([path for path in series if path.name.upper().startswith(kind)] for kind in ("CT_", "SEG_"))
+    series = [p for p in inside if MASKS.match(p.name) and tree[p][0] or not all(map(VOLUME.search, tree[p][1]))]
+    scans, segs = ([p for p in series if re.match(kind, p.name.upper())] for kind in ("CT_|PATIENT_D", "(SEG|MASKS?)_"))
     layout = "tcia" if not scans else "synthetic" if _is_synthetic(patient, top) else "idc"
     for far in (2, 1, 0):  # below a study, as is usual; without one; without a folder of its own
         there = [p for p in series if p not in segs and len(p.parts) - len(patient.parts) == far]
         scans = scans or [p for p in there if far == 2 or sort_files(p).read]
-    own, masks = labels.get(_number(patient.name), []), [mask for seg in segs for mask in sort_files(seg).read]
+    own = labels.get(_number(patient.name), [])
+    masks = [mask for seg in segs for mask in ([seg] if MASKS.match(seg.name) else sort_files(seg).read)]
     if not scans:
         left[patient] = "has no CT series"
     for found, what in ((masks, "masks"), (own, "labels")):

@@ -30,8 +30,8 @@ class MaskCheck(NamedTuple):
     flip: str
 
 
-def check_mask(scan: sitk.Image, mask: sitk.Image) -> MaskCheck:
-    """Measure what `mask` covers in `scan`, and warn where that can be no pancreas.
+def check_mask(scan: sitk.Image, mask: sitk.Image, pancreas: bool = True) -> MaskCheck:
+    """Measure what `mask` covers in `scan`, and warn where that can be no pancreas, if it should be one.
 
     A label flipped inside a right header passes every test of geometry; then `flips` may give it away.
     Look at the overlay all the same.
@@ -51,11 +51,11 @@ def check_mask(scan: sitk.Image, mask: sitk.Image) -> MaskCheck:
         return MaskCheck(0.0, float("nan"), float("nan"), 0, False, "")
     values = hu[inside]
     median = float(np.median(values))
-    if not PANCREAS_HU[0] <= median <= PANCREAS_HU[1]:
+    if pancreas and not PANCREAS_HU[0] <= median <= PANCREAS_HU[1]:
         warnings.warn(f"median of {median:.0f} HU under the mask: no pancreas; is it flipped, or not HU?", stacklevel=2)
     edge = any(np.take(inside, end, axis).any() for axis in range(3) for end in (0, -1))
     volume = float(inside.sum() * np.prod(scan.GetSpacing()) / 1000)
-    if flip := best_flip(scan, mask):
+    if flip := best_flip(scan, mask, pancreas):
         warnings.warn(f"the mask would lie better reversed in {flip}: look at its overlay", stacklevel=2)
     return MaskCheck(volume, median, soft_share(values), int(inside.any((1, 2)).sum()), bool(edge), flip)
 
@@ -65,7 +65,7 @@ def soft_share(hu: np.ndarray) -> float:
     return float(np.mean((hu >= SOFT_TISSUE_HU[0]) & (hu <= SOFT_TISSUE_HU[1])))
 
 
-def flips(scan: sitk.Image, mask: sitk.Image) -> dict[str, float]:
+def flips(scan: sitk.Image, mask: sitk.Image, pancreas: bool = True) -> dict[str, float]:
     """Score the mask as it lies, and reversed along x, y, z and their combinations.
 
     The score is the share of soft tissue inside, times how far the HU inside differ from those in a thin shell
@@ -81,6 +81,9 @@ def flips(scan: sitk.Image, mask: sitk.Image) -> dict[str, float]:
     ----------
     scan, mask : sitk.Image
         HU, and 0 and 1, on one grid.
+    pancreas : bool
+        Whether it should be one. Of another organ, soft tissue counts where most of the mask is that as it lies, for
+        lungs and bone are right to be none; how far the score can be trusted there has not been measured.
 
     Returns
     -------
@@ -103,13 +106,14 @@ def flips(scan: sitk.Image, mask: sitk.Image) -> dict[str, float]:
     box = tuple(slice(max(s.start - pad, 0), s.stop + pad) for s, pad in zip(whole, pads, strict=True))
     near, far = (maximum_filter(array[box], (1, 2 * d + 1, 2 * d + 1)) > 0 for d in SHELL)
     inside, shell = array[box] > 0, far & ~near
-    return {name: _score(np.flip(hu, axes)[box], inside, shell) for name, axes in FLIPS.items()}
+    soft = pancreas or soft_share(hu[box][inside]) >= 0.5
+    return {name: _score(np.flip(hu, axes)[box], inside, shell, soft) for name, axes in FLIPS.items()}
 
 
-def _score(hu: np.ndarray, inside: np.ndarray, shell: np.ndarray) -> float:
+def _score(hu: np.ndarray, inside: np.ndarray, shell: np.ndarray, soft: bool) -> float:
     counts = [np.bincount((np.clip(hu[part], 0, 199) // 10).astype(int), minlength=20) for part in (inside, shell)]
     here, around = (count / max(count.sum(), 1) for count in counts)
-    return float(soft_share(hu[inside]) * np.abs(here - around).sum() / 2)
+    return float((soft_share(hu[inside]) if soft else 1) * np.abs(here - around).sum() / 2)
 
 
 def lead(scores: dict[str, float]) -> tuple[str, float]:
@@ -118,9 +122,9 @@ def lead(scores: dict[str, float]) -> tuple[str, float]:
     return rival, scores[""] - scores[rival]
 
 
-def best_flip(scan: sitk.Image, mask: sitk.Image) -> str:
+def best_flip(scan: sitk.Image, mask: sitk.Image, pancreas: bool = True) -> str:
     """Return the axes along which the mask would lie better reversed, by `MARGIN` or more in `flips`, or ""."""
-    rival, ahead = lead(flips(scan, mask))
+    rival, ahead = lead(flips(scan, mask, pancreas))
     return rival if -ahead >= MARGIN else ""
 
 

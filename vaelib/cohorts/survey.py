@@ -21,11 +21,12 @@ import pydicom
 import SimpleITK as sitk
 
 from vaelib.cohorts.labels import Placement, mask_of
-from vaelib.cohorts.layout import VOLUME, Case
+from vaelib.cohorts.layout import Case
 from vaelib.cohorts.quality import PANCREAS_HU, MaskCheck, check_mask, fingerprint, twins
 from vaelib.dicom import identity
 from vaelib.dicom.geometry import axes_of
 from vaelib.dicom.headers import series_headers
+from vaelib.dicom.masks import files_of, is_pancreas
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 from vaelib.engine.options import Reorient, Segment, checked
@@ -60,6 +61,7 @@ class Row(NamedTuple):
     image: np.ndarray | None = None  # uint8 (128, 128), canonical: the slice that shows most of the mask
     mask: np.ndarray | None = None  # bool, like `image`
     prints: np.ndarray = np.empty(0, np.uint64)  # `fingerprint` of the scan
+    pancreas: bool = True  # whether the mask should be one, and its limits apply
     reasons: tuple[str, ...] = ()
 
 
@@ -70,8 +72,9 @@ def survey(
     """Read every case and say what is in it, and what is odd about it by itself or among the others.
 
     Flagged by themselves: what cannot be read, whatever the cause, and what was warned of while reading; spacing, HU
-    without air or tissue, or that no CT has; no mask, a mask at the edge of the scan, whose volume or median HU can be
-    no pancreas, that would lie better reversed, whose place is not verified, or that differs from the second label. So
+    without air or tissue, or that no CT has; no mask, a mask at the edge of the scan, that would lie better reversed,
+    or that differs from the second label; of a pancreas, volume or median HU that none has, and a place that is not
+    verified: other organs have other limits, and some are their own mirror image. So
     are headers that hold more of the patient than a research ID, private tags or overlays, and pixels that may have
     writing in them (see `identity`). Such a reason names attributes and never their values, for it is printed and kept.
     Among the others: axes, if fewer than one case in ten lies otherwise than the rest, the same scan twice (`twins`),
@@ -121,8 +124,9 @@ def _row(case: Case, reorient: str | None, segment: Any) -> Row:
             if count := identity.slices_with_writing(hu):
                 reasons.append(f"writing burned into {count} slice(s)?")
             if case.mask:
-                mask, placement = mask_of(case, scan, reorient, segment)
-                found |= {"check": check_mask(scan, mask), "placement": placement}
+                found["pancreas"] = is_pancreas(segment, case.mask)
+                mask, found["placement"] = mask_of(case, scan, reorient, segment)
+                found["check"] = check_mask(scan, mask, found["pancreas"])
             found |= _pictures(scan, mask)
             if case.label:
                 other, _ = mask_of(replace(case, mask=case.label, layout="tcia"), scan, reorient)
@@ -148,14 +152,12 @@ def _warned(said: list[warnings.WarningMessage], case: Case) -> Iterator[str]:
 
 
 def _exposures(case: Case) -> Iterator[str]:
-    """Find reasons in the headers of scan and SEG: what may tell who the patient is."""
-    if case.ct.is_file():  # a NIfTI says nothing of the patient
-        return iter(())
-    headers, seg = series_headers(case.ct), None
-    if case.mask and not VOLUME.search(case.mask.name) and case.mask.is_file():
+    """Find reasons in the headers of scan and mask: what may tell who the patient is."""
+    headers = [] if case.ct.is_file() else series_headers(case.ct)  # a NIfTI says nothing of the patient
+    for path in files_of(case.mask):
         with suppress(Exception):  # pydicom raises many kinds on damaged files, and `mask_of` will say so
-            seg = pydicom.dcmread(case.mask, stop_before_pixels=True)
-    return identity.reasons(headers, case.patient, seg)
+            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
+    return identity.reasons(headers, case.patient) if headers else iter(())
 
 
 def _shortly(said: str, case: Case) -> str:
@@ -197,13 +199,13 @@ def _oddities(row: Row, case: Case) -> list[str]:
         }
     said["no mask"] = case.mask is None
     if (check := row.check) and row.placement:
-        volume, median = check.volume_ml, check.median_hu
+        volume, hu, known = check.volume_ml, check.median_hu, row.placement.verified or check.flip
         said |= {
             "mask at the edge of the scan": check.touches_border,
-            f"mask of {volume:.3g} ml": not VOLUME_ML[0] <= volume <= VOLUME_ML[1],
-            f"median of {median:.0f} HU under the mask": not PANCREAS_HU[0] <= median <= PANCREAS_HU[1],
+            f"mask of {volume:.3g} ml": row.pancreas and not VOLUME_ML[0] <= volume <= VOLUME_ML[1],
+            f"median of {hu:.0f} HU under the mask": row.pancreas and not PANCREAS_HU[0] <= hu <= PANCREAS_HU[1],
             f"mask lies better reversed in {check.flip}": check.flip != "",
-            "place of the mask not verified": not (check.flip or row.placement.verified),
+            "place of the mask not verified": not known and (row.pancreas or row.placement.rule != "header"),
         }
     if row.agreement is not None:
         said[f"second label: Dice {row.agreement:.2f}"] = row.agreement < AGREEMENT
@@ -232,7 +234,7 @@ def _outliers(rows: list[Row]) -> Iterator[tuple[int, str]]:
         off = np.abs(turn(values) - np.median(turn(values)))
         spread = max(np.median(off) / 0.6745, least)
         for k, value, far in zip(checks, values, off / spread > OUTLIER, strict=True):
-            if far and low <= value <= high:
+            if far and (low <= value <= high or not rows[k].pancreas):
                 yield k, f"{value:.0f} {unit}, far from the others' {np.median(values):.0f}"
 
 

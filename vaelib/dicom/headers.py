@@ -63,7 +63,7 @@ def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds one CT series")
     paths, left_out = sort_files(folder)
-    headers = [ds for path in paths if (ds := _read_slice(path, pixels)) is not None]
+    headers = [ds for path in paths if (ds := read_slice(path, pixels)) is not None]
     if not headers:
         there = f" (but {left_out[0].name})" if left_out else ""
         raise InputError(f"{folder}: holds no DICOM file{there}; give the folder that holds one CT series")
@@ -74,8 +74,8 @@ def series_headers(folder: str | Path, *, pixels: bool = False) -> list[Dataset]
     return sorted(headers, key=lambda ds: float(normal @ read_numbers(ds, "ImagePositionPatient", 3)))
 
 
-def _read_slice(path: Path, pixels: bool) -> Dataset | None:
-    """Read a file of a series; None where it is a DICOMDIR."""
+def read_slice(path: Path, pixels: bool, *, of_ct: bool = True) -> Dataset | None:
+    """Read a file of a series, which is of a CT unless one says otherwise; None where it is a DICOMDIR."""
     start = b""
     try:
         held = path.read_bytes() if pixels else b""  # one read in place of many
@@ -96,7 +96,8 @@ def _read_slice(path: Path, pixels: bool) -> Dataset | None:
     if not ds.file_meta.get("TransferSyntaxUID"):  # pydicom has found out which of the two it is
         plain = uid.ImplicitVRLittleEndian if ds.original_encoding[0] else uid.ExplicitVRLittleEndian
         ds.file_meta.TransferSyntaxUID = plain
-    _check_kind(ds)
+    if of_ct:
+        _check_kind(ds)
     return ds
 
 
@@ -202,10 +203,11 @@ def rounding_of_cosines(headers: list[Dataset]) -> float:
     return half if half < 1e-3 else 0.0
 
 
-def check_alike(headers: list[Dataset]) -> None:
+def check_alike(headers: list[Dataset], *, placed: bool = True) -> None:
     """Raise unless slices are of one scan, have pixels of a CT, and share size, spacing and orientation.
 
-    What most of them have is right, and the others are odd.
+    What most of them have is right, and the others are odd. Those that are not `placed`, as slices of a mask may be,
+    need no spacing.
     """
     n, folder = len(headers), Path(headers[0].filename).parent
     views = [ds for ds, kind in zip(headers, _stored(headers, "ImageType"), strict=True) if "LOCALIZER" in kind]
@@ -225,7 +227,7 @@ def check_alike(headers: list[Dataset]) -> None:
             way = "export the scan again" if 2 * len(bad) > n else "move such files out of the folder"
             raise InputError(f"{bad[0].filename}: {found}; {way}")
     for keyword, count in ("Rows", 1), ("Columns", 1), ("PixelSpacing", 2), ("ImageOrientationPatient", 6):
-        slack = max(5e-5, 2.01 * rounding_of_cosines(headers)) if count == 6 else 5e-5  # of two rounded apart
+        slack = max(5e-5, 2.01 * rounding_of_cosines(headers)) if placed and count == 6 else 5e-5  # if rounded
         values = np.nan_to_num([read_numbers(ds, keyword, count) for ds in headers])
         usual = np.abs(values - np.median(values, axis=0)).sum(1).argmin()
         odd = np.flatnonzero((np.abs(values - values[usual]) > slack).any(1))
@@ -233,7 +235,7 @@ def check_alike(headers: list[Dataset]) -> None:
             here, there = headers[odd[0]].get(keyword), headers[usual].get(keyword)
             found = f"{keyword} is {here!s:.60} in {len(odd)} of {n} slices, elsewhere {there!s:.60}"
             raise InputError(f"{headers[odd[0]].filename}: {found}; take the odd slices out")
-    if not all(0 < mm < np.inf for mm in read_numbers(headers[0], "PixelSpacing", 2)):
+    if placed and not all(0 < mm < np.inf for mm in read_numbers(headers[0], "PixelSpacing", 2)):
         found = f"PixelSpacing is {headers[0].get('PixelSpacing')!s:.60}"
         raise InputError(f"{headers[0].filename}: {found}; export the scan again")
 

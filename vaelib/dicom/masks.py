@@ -1,4 +1,4 @@
-"""Read a scan from NIfTI, or a label from NIfTI or DICOM SEG, on the grid of its own header; refuse one that lies.
+"""Read a scan from NIfTI, or a label however it comes, on the grid of its own header; refuse one that lies.
 
 NIfTI is read here and not by ITK, which scales in float32, takes a sheared header for a damaged file, and ends the
 process at a name that is not UTF-8.
@@ -18,7 +18,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from vaelib.dicom.grid import Grid
-from vaelib.dicom.seg import asked, check_size, choose, read_seg, scans_own
+from vaelib.dicom.mask_series import read_folder
+from vaelib.dicom.seg import LESION, ORGAN, asked, check_size, choose, read_seg, scans_own
 from vaelib.engine.errors import InputError
 
 LATEST = 1 << 24  # byte at which voxels begin: there may be extensions before them
@@ -40,20 +41,21 @@ def is_nifti(path: Path) -> bool:
 
 
 def read_label(
-    path: str | Path, like: sitk.Image, segment: str | int = "Pancreas", *, strict: bool = True
+    path: str | Path, like: sitk.Image, segment: str | int = "Pancreas", reorient: str | None = None
 ) -> sitk.Image:
     """Read a label as 0 and 1, uint8, on the grid of its own header.
 
     Parameters
     ----------
     path : path
-        A NIfTI (`.nii`, `.nii.gz`) or else a DICOM SEG.
+        A NIfTI (`.nii`, `.nii.gz`), a folder of DICOM images, or else a DICOM SEG.
     like : sitk.Image
         The scan. Where it has the headers of its slices, a SEG has to refer to them.
     segment : str or int
         As in `read_mask`.
-    strict : bool
-        Whether a SEG that refers to another scan is refused; else it is warned of.
+    reorient : str, optional
+        As in `read_mask`, which acts on it. With it, a SEG that refers to another scan is warned of and not refused,
+        and a folder that says nothing of place is read in the order of InstanceNumber.
 
     Raises
     ------
@@ -62,19 +64,22 @@ def read_label(
     """
     path = Path(path).expanduser()
     try:
-        if not path.is_file():
+        if path.is_dir():
+            array, grid = read_folder(path, like, segment, reorient)
+            array = array if array.dtype == bool else _of_values(path, array, segment)
+        elif not path.is_file():
             raise InputError(f"{path}: no such file; give a DICOM SEG or a NIfTI file")
-        if is_nifti(path):
+        elif is_nifti(path):
             array, grid = check_nifti(path, like)
             array = _of_values(path, array, segment)
         else:
-            array, grid = read_seg(path, like, segment, strict)
+            array, grid = read_seg(path, like, segment, strict=reorient is None)
     except OSError as error:
         why = error.strerror or error
         raise InputError(f"{path}: cannot be read: {why}; see that you may read it, or try again") from None
     if not array.any():
         raise InputError(f"{path}: the mask is empty; choose another segment or leave this case out")
-    return grid.image(array)
+    return grid.image(array.astype(np.uint8))
 
 
 def read_nifti(path: Path) -> sitk.Image:
@@ -101,6 +106,18 @@ def names_of(path: Path) -> dict[int, str]:
         return {int(number): str(name) for number, name in pairs if int(number)}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or regions of several values
         return {}
+
+
+def is_pancreas(segment: str | int, mask: Path) -> bool:
+    """Tell whether a pancreas is asked for: by its name, or by a number that has this name in `dataset.json`."""
+    names = {str(number): name for number, name in names_of(mask).items()}
+    parts = [names.get(part.strip(), part) for part in str(segment).split("+")]
+    return any(ORGAN.search(part) and not LESION.search(part) for part in parts)
+
+
+def files_of(mask: Path | None) -> list[Path]:
+    """List the files of a mask: itself, or all those in its folder."""
+    return sorted(filter(Path.is_file, mask.rglob("*"))) if mask and mask.is_dir() else [mask] if mask else []
 
 
 def twin_of(path: Path) -> Path:

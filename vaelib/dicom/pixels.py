@@ -33,7 +33,7 @@ def hu_of(ds: Dataset) -> np.ndarray:
     """
     slope, intercept = (read_numbers(ds, keyword, 1).item() for keyword in ("RescaleSlope", "RescaleIntercept"))
     _check_units(ds, slope, intercept)
-    stored = _read_stored(ds, (AIR - intercept) / slope, (METAL - intercept) / slope)
+    stored = read_stored(ds, (AIR - intercept) / slope, (METAL - intercept) / slope)
     ends = [float(end) * slope + intercept for end in (stored.min(), stored.max())]
     if not max(map(abs, ends)) < MAX_HU:
         raise InputError(f"{ds.filename}: RescaleSlope {slope:g}, RescaleIntercept {intercept:g}: no HU; export again")
@@ -60,8 +60,11 @@ def _check_units(ds: Dataset, slope: float, intercept: float) -> None:
         raise InputError(f"{name}: has a ModalityLUTSequence besides its rescale; export the scan without it")
 
 
-def _read_stored(ds: Dataset, air: float, metal: float) -> np.ndarray:
-    """Read the stored numbers, (H, W), out of their cells (PS3.5 8.1.1), and put `air` where they are padding."""
+def read_stored(ds: Dataset, air: float = -math.inf, metal: float = math.inf) -> np.ndarray:
+    """Read the stored numbers, (H, W), out of their cells (PS3.5 8.1.1), and put `air` where they are padding.
+
+    Unless one says what `air` and `metal` are, as in a mask, none is padding.
+    """
     count, high = (read_attribute(ds, keyword) for keyword in ("BitsStored", "HighBit"))
     if not (isinstance(count, int) and isinstance(high, int)):
         count, high = (read_numbers(ds, keyword, 1).item() for keyword in ("BitsStored", "HighBit"))

@@ -20,6 +20,7 @@ from vaelib.cohorts.labels import mask_of
 from vaelib.cohorts.layout import Case
 from vaelib.cohorts.quality import check_mask
 from vaelib.dicom.folder import sort_files
+from vaelib.dicom.masks import files_of, is_pancreas
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import atomic_write, hash_of, remove_leftovers
 from vaelib.engine.options import Reorient, Segment, checked
@@ -42,7 +43,7 @@ class Shard(NamedTuple):
 
 def identity(case: Case, *made_by: object) -> str:
     """Return the key of a shard: a hash over the files that are read (name, size, time), the options and `VERSION`."""
-    files = (sort_files(case.ct).read if case.ct.is_dir() else [case.ct]) + ([case.mask] if case.mask else [])
+    files = (sort_files(case.ct).read if case.ct.is_dir() else [case.ct]) + files_of(case.mask)
     facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files if p.exists()]
     return hash_of([VERSION, made_by, facts])
 
@@ -140,7 +141,7 @@ def _fill_shard(case: Case, folder: Path, low, high, levels, reorient, segment) 
     files = _write_levels(folder, "image", grid, levels, partial(window, low=low, high=high))
     if case.mask:
         mask, placed = mask_of(case, scan, reorient, segment)
-        check_mask(scan, mask)  # warns where the HU under the mask are not those of a pancreas
+        check_mask(scan, mask, is_pancreas(segment, case.mask))  # warns where the HU of a pancreas are no such
         files |= _write_levels(folder, "mask", canonical(mask, fill=0), levels, np.float32)
     size, spacing, origin, direction = grid.GetSize(), grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection()
     meta = dict(
