@@ -32,7 +32,7 @@ def test_each_patient_is_tested_once_and_finished_folds_are_kept(cohort, tmp_pat
     assert sorted(board["patients"]) == [f"PANCREAS_{n:04d}" for n in FOUR] and board["folds"] == [1, 1, 1, 1]
     assert json.loads((out / "report.json").read_text()) == board
     table = pd.read_csv(out / "scores.csv")
-    assert [*table[table.method == recipes.DETACHED][table.side == 512].patient] == board["patients"]
+    assert [*table[(table.method == recipes.DETACHED) & (table.side == 512)].patient] == board["patients"]
     assert np.isinf(table[table.method == "empty mask"].hd95).all() and table.notna().all(axis=None)
     assert all((out / f"fold{k}.png").read_bytes().startswith(b"\x89PNG") for k in range(4))
     for sides in board["methods"].values():

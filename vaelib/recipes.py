@@ -199,7 +199,7 @@ def evaluate(folder: str | Path | None, *, checkpoint: Path, out: opt.Folder = N
     methods = {DETACHED if lab.level < FULL else TWO: (maps := use.maps(lab, lab.test), cuts)}
     board = json_ready(board | scoreboard(lab.shards, methods, lab.test.patient, lab.level))
     if out is not None:
-        leave(out, board, checkpoint, lab, maps, cuts[str(2**FULL)])
+        leave(Path(out), board, checkpoint, lab, maps, cuts[str(2**FULL)])
     return board
 
 

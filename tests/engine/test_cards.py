@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -183,7 +184,7 @@ def test_two_stages_say_their_grids_in_mm(here, tmp_path):
     from vaelib import two_stage
 
     networks, meta = load(here / "m.safetensors")
-    pair = {name: networks["mask" if name.endswith("mask") else "vae"] for name in two_stage.NETWORKS}
+    pair = {name: deepcopy(networks["mask" if name.endswith("mask") else "vae"]) for name in two_stage.NETWORKS}
     said = {name: value for name, value in meta.items() if name != "networks"}
     said |= {"grids": two_stage.GRIDS, "level": 9, "thresholds": {"512": 0.4}}
     text = cards.card(save(tmp_path / "two.safetensors", pair, **said))

@@ -64,7 +64,7 @@ def card(checkpoint: Path, scores: Path | None = None) -> str:
     slices = slices or [f"{2 ** said['level']} x {2 ** said['level']} pixels"] * (said["level"] > 0)
     known = {name: meta.get(name) for name in ("beta", "seed")} | part["made_by"].get("recipe", {}) | {
         **part["cohort"], **part["recipe"], "name": checkpoint.name,
-        "kind": WORDS["kind"][part["cohort"].get("kind", "unknown")],
+        "kind": WORDS["kind"].get(str(part["cohort"].get("kind")), WORDS["kind"]["unknown"]),
         "patients": [f"{len(people[k])} {what}" for k, what in WORDS["patients"].items() if k in people],
         "split": ["the usual one" if said["fold"] is None else f"fold {said['fold']}"] * ("fold" in meta),
         "networks": [f"{name} ({type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters)"
@@ -72,7 +72,7 @@ def card(checkpoint: Path, scores: Path | None = None) -> str:
         "slices": slices, "window": ["HU {:g} to {:g}".format(*said["window"])] * ("window" in meta),
         "thresholds": [f"{cut:.2f} at {side}" for side, cut in said["thresholds"].items()],
         "versions": [" ".join(pair) for pair in part["versions"].items()],
-        "note": _worded("note", note=part["cohort"].get("note", "").replace("\n", "\n> ")),
+        "note": _worded("note", note=str(part["cohort"].get("note", "")).replace("\n", "\n> ")),
         "scores": _worded("scores", rows="\n".join(_rows(board)), count=len(board.get("patients", []))),
         "typical": _worded("typical", limit=like.get("limit")),
         "use": _worded("use", name=checkpoint.name if any(name.endswith("mask") for name in networks) else None),
