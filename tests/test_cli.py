@@ -11,7 +11,7 @@ from small import make_patients
 
 from vaelib import InputError, cli, recipes
 
-COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment")
+COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment", "card")
 
 
 def run(*words):

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 from small import make_patients
 
@@ -21,13 +23,18 @@ def cohort(tmp_path, monkeypatch):
 def test_each_patient_is_tested_once_and_finished_folds_are_kept(cohort, tmp_path, capsys):
     out = tmp_path / "folds"
     assert recipes.cross_validate(cohort, out=out, only=2, **SMALL) is None
-    left = {p.name for p in out.iterdir() if p.suffix not in (".csv", ".png")}  # what trainings leave to be looked at
-    assert left == {"fold2.json", "fold2.safetensors"}
+    left = {"fold2.json", "fold2.safetensors", "fold2.png"}
+    curves = {f"fold2.{name}" for name in ("vae.csv", "mask.csv", "mask.png")}  # one epoch of a VAE makes no curve
+    assert {p.name for p in out.iterdir()} == left | curves
     kept = (out / "fold2.safetensors").stat().st_mtime_ns
     board = recipes.cross_validate(cohort, out=out, **SMALL)
     assert (out / "fold2.safetensors").stat().st_mtime_ns == kept
     assert sorted(board["patients"]) == [f"PANCREAS_{n:04d}" for n in FOUR] and board["folds"] == [1, 1, 1, 1]
     assert json.loads((out / "report.json").read_text()) == board
+    table = pd.read_csv(out / "scores.csv")
+    assert [*table[(table.method == recipes.DETACHED) & (table.side == 512)].patient] == board["patients"]
+    assert np.isinf(table[table.method == "empty mask"].hd95).all() and table.notna().all(axis=None)
+    assert all((out / f"fold{k}.png").read_bytes().startswith(b"\x89PNG") for k in range(4))
     for sides in board["methods"].values():
         assert set(sides) == {"32", "512"} and len(sides["512"]["dice"]["values"]) == 4
     assert board["methods"]["ceiling of the downscaling"]["32"]["dice"]["mean"] == 1

@@ -11,6 +11,7 @@ from small import make_patients
 from vaelib import InputError, detached, recipes, two_stage
 from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import models_folder
+from vaelib.engine.cards import card
 from vaelib.engine.checkpoints import fingerprint, load, save
 from vaelib.engine.rows import Rows
 from vaelib.spatial import ResidualVAE
@@ -259,8 +260,12 @@ def test_two_stages_are_trained_evaluated_and_used_as_any_other(tmp_path, monkey
     assert not left[0].exists() and was and made["thresholds"].keys() == {"512"}
     networks, meta = load(out, *two_stage.NETWORKS)
     assert networks["fine vae"].config["grid"] == 32 and meta["grids"]["fine"]["spacing"] == [2.5, 1.5, 1.5]
-    board = recipes.evaluate(tmp_path / "cohort", checkpoint=out)
+    board = recipes.evaluate(tmp_path / "cohort", checkpoint=out, out=tmp_path / "scores")
     assert board[recipes.TWO].keys() == {"thresholds", "512"} and "64" in board["mean-shape atlas"]
+    assert (tmp_path / "scores" / "worst.png").exists()
+    assert "two-stage,512,PANCREAS_000" in (tmp_path / "scores" / "scores.csv").read_text()
+    text = card(out, tmp_path / "scores" / "scoreboard.json")
+    assert "model: two-stage" in text and "| two-stage | 512 |" in text and "fine 2.5 x 1.5 x 1.5 mm" in text
     scan = next((tmp_path / "cohort").glob("PANCREAS_0001/*/CT_*"))
     with pytest.warns(UserWarning, match=r"mask.nii.gz: "):
         recipes.segment(scan, checkpoint=out, out=tmp_path / "mask.nii.gz", threshold=0.001)

@@ -1,4 +1,4 @@
-"""Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment`.
+"""Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment | card`.
 
 Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
 runs, so that `vaelib --help` answers at once.
@@ -223,7 +223,9 @@ def train(
 
 
 @app.command(sort_key=6)
-def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json: bool = False) -> None:
+def evaluate(
+    folder: Path | None = None, *, checkpoint: Path | None = None, out: opt.Folder = None, json: bool = False
+) -> None:
     """Score a checkpoint on the held-out patients: 3D Dice, IoU and HD95, beside the baselines.
 
     Parameters
@@ -232,17 +234,16 @@ def evaluate(folder: Path | None = None, *, checkpoint: Path | None = None, json
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
     checkpoint : Path, optional
         The weights to score; by default what `vaelib train` has made of this cohort.
+    out : Path, optional
+        A folder for scores.csv, scoreboard.json and worst.png, the worst cases drawn; by default nothing is written.
     json : bool
         Print the scoreboard as JSON, and nothing else, on standard output.
     """
     from vaelib import recipes
+    from vaelib.engine.boards import board_table
 
-    board = recipes.evaluate(folder, checkpoint=_checkpoint(checkpoint, folder))
-    if json:
-        print(dumps(board, indent=1))
-    for name, row in () if json else board.items():
-        cells = "  ".join(f"Dice {row[side]['dice']['mean']:.3f} at {side}" for side in row if side.isdigit())
-        print(f"{name:28s} {cells}")
+    board = recipes.evaluate(folder, checkpoint=_checkpoint(checkpoint, folder), out=out)
+    print(dumps(board, indent=1) if json else board_table(board))
 
 
 @app.command(sort_key=7)
@@ -260,7 +261,8 @@ def folds(
     folder : Path, optional
         The cohort; by default $VAELIB_DATA, or else data/synthetic.
     out : Path, optional
-        Folder of checkpoints, scores and report.json; by default folds/ beside the cohort's other models.
+        Folder of checkpoints, scores, pictures of the worst cases, scores.csv and report.json; by default folds/ beside
+        the cohort's other models.
     only : int, optional
         Run this fold alone, 0 to 3: with several GPUs, one fold on each.
     level : int
@@ -321,6 +323,26 @@ def segment(
     for scan, target in masks_of(series, out, overwrite).items():
         how: dict[str, Any] = dict(out=target, threshold=threshold, overwrite=overwrite)
         recipes.segment(scan, checkpoint=_checkpoint(checkpoint), **how)
+
+
+@app.command(sort_key=9)
+def card(checkpoint: Path | None = None, *, scores: Path | None = None, out: Path | None = None) -> None:
+    """Write a model card from what a checkpoint says: data, recipe, scores with intervals, limits, use.
+
+    What the checkpoint does not know is said to be unknown. Read the card before you hand it on.
+
+    Parameters
+    ----------
+    checkpoint : Path, optional
+        The weights; by default what `vaelib train` has made of the cohort in $VAELIB_DATA, or else of data/synthetic.
+    scores : Path, optional
+        The scoreboard.json that `vaelib evaluate --out` has written of it; by default the one beside it, if any.
+    out : Path, optional
+        The Markdown file to write, such as card.md; one that is there stays. By default the card is printed.
+    """
+    from vaelib.engine.cards import leave
+
+    leave(_checkpoint(checkpoint), scores, out)
 
 
 def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:

@@ -37,13 +37,15 @@ from vaelib.detached import with_neighbours as with_neighbours
 from vaelib.dicom.write import check_target, write_mask
 from vaelib.engine import options as opt
 from vaelib.engine import parallel
-from vaelib.engine.boards import Usable, baselines, by_patient, fold_report, scoreboard
+from vaelib.engine.boards import Usable, baselines, by_patient, leave, run_folds, scoreboard
 from vaelib.engine.boards import fold_table as fold_table
+from vaelib.engine.cards import cohort_of
 from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept, load, refuse_to_replace, said_of, save
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import hash_of, json_ready, write_file
+from vaelib.engine.files import hash_of, json_ready
+from vaelib.engine.records import versions
 from vaelib.engine.shards import keys_of, meta_of
-from vaelib.engine.states import is_finished, remove_states, states_of
+from vaelib.engine.states import remove_states, states_of
 from vaelib.levels import FULL, images_at, to_scan
 from vaelib.vae import VAE, MaskDecoder
 from vaelib.volumes import read_ct
@@ -126,7 +128,8 @@ def train(
     meta = dict(
         made_by=made_by, level=level, window=meta_of(lab.shards, lab.parts["val"][0])["window"], beta=beta, seed=seed,
         fold=fold, patients=lab.parts, thresholds=metrics.best_thresholds(lab.shards, on_val, level),
-        typical=learn(*(use.codes(lab, s) for s in (lab.scans, lab.val))), **more,
+        typical=learn(*(use.codes(lab, s) for s in (lab.scans, lab.val))), cohort=cohort_of(lab), versions=versions(),
+        recipe=dict(model=model, latent=latent, epochs=epochs, **how), **more,
     )  # fmt: skip
     save(out, networks, **meta)
     remove_states(out, names)
@@ -176,7 +179,8 @@ def usable(checkpoint: Path) -> tuple[Usable, dict]:
     return use, said_of(checkpoint, meta, 2**use.level)
 
 
-def evaluate(folder: str | Path | None, *, checkpoint: Path) -> dict:
+@opt.checked
+def evaluate(folder: str | Path | None, *, checkpoint: Path, out: opt.Folder = None) -> dict:
     """Score a checkpoint and its baselines on the test patients; see `vaelib evaluate --help`."""
     use, said = usable(checkpoint)
     lab = open_cohort(folder, level=said["level"], fold=said["fold"])
@@ -192,8 +196,11 @@ def evaluate(folder: str | Path | None, *, checkpoint: Path) -> dict:
     low = lab.at(6) if lab.level == FULL else lab  # an atlas at full size would not fit into memory
     board = scoreboard(lab.shards, baselines(lab.shards, low.train, low.val, low.test, low.level), low.test.patient,
                        low.level)  # fmt: skip
-    methods = {DETACHED if lab.level < FULL else TWO: (use.maps(lab, lab.test), cuts)}
-    return json_ready(board | scoreboard(lab.shards, methods, lab.test.patient, lab.level))
+    methods = {DETACHED if lab.level < FULL else TWO: (maps := use.maps(lab, lab.test), cuts)}
+    board = json_ready(board | scoreboard(lab.shards, methods, lab.test.patient, lab.level))
+    if out is not None:
+        leave(Path(out), board, checkpoint, lab, maps, cuts[str(2**FULL)])
+    return board
 
 
 @opt.checked
@@ -231,7 +238,8 @@ def cross_validate(
     folder : path, optional
         The cohort; by default `layout.data_folder()`.
     out : path
-        Folder of the results: ``fold0.safetensors``, ``fold0.json``, ... and ``report.json``.
+        Folder of the results: ``fold0.safetensors``, ``fold0.json``, its worst cases in ``fold0.png``, ... and, of all
+        patients together, ``report.json`` and ``scores.csv``.
     only : int, optional
         Run this fold alone.
     **training
@@ -247,22 +255,4 @@ def cross_validate(
     InputError
         A fold in `out` was made with other settings; or no such fold.
     """
-    if only is not None and not 0 <= only < opt.FOLDS:
-        raise InputError(f"fold {only}: there are {opt.FOLDS}, from 0 to {opt.FOLDS - 1}")
-    made = [Path(out) / f"fold{k}.json" for k in range(opt.FOLDS)]
-    for k in range(opt.FOLDS) if only is None else [only]:
-        lab = open_cohort(folder, fold=k)
-        keys = keys_of(lab.shards, sorted(sum(lab.parts.values(), [])))  # what the shards of all patients are made from
-        made_by = {"fold": k} | training | {"cohort": models_folder(lab.folder).name, "data": hash_of(keys)}
-        if is_finished(made[k], made_by):
-            continue
-        checkpoint = made[k].with_suffix(".safetensors")
-        train(lab.folder, out=checkpoint, fold=k, resume=True, overwrite=True, **training)
-        board = evaluate(lab.folder, checkpoint=checkpoint)
-        write_file(made[k], json.dumps({"made_by": made_by, "test": lab.parts["test"], "methods": board}, indent=1))
-    done = [json.loads(path.read_text()) for path in made if path.exists()]
-    if len(done) < len(made) or len({fold["made_by"]["data"] for fold in done}) > 1:
-        return None
-    board = fold_report(done)
-    write_file(Path(out) / "report.json", json.dumps(board, indent=1))
-    return board
+    return run_folds(train, evaluate, folder, Path(out).expanduser(), only, training)

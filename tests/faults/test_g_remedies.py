@@ -24,6 +24,7 @@ PRINTS = {  # by file, the commands whose messages its text becomes
     "vaelib/engine/shards.py": ("check", "prepare"),
     "vaelib/dicom/write.py": ("segment",),
     "vaelib/recipes.py": ("segment",),
+    "vaelib/engine/cards.py": ("card",),
     "vaelib/engine/checkpoints.py": ("train",),
     "vaelib/engine/finite.py": ("train", "folds"),
     "vaelib/engine/memory.py": ("train", "folds"),

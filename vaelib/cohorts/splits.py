@@ -50,7 +50,7 @@ def folds(patients: Iterable[str], *, count: int = FOLDS, seed: int = 0) -> list
 
     A patient's fold is the SHA-256 of the seed and the name, modulo `count`. It depends on nobody else, so a
     patient who joins the cohort moves no one; the price is that folds are of roughly, not exactly, equal size.
-    Validation patients (a tenth of the others, and one at least) are chosen by a second hash.
+    Validation patients (a fifth of the others, and one at least) are chosen by a second hash.
 
     Parameters
     ----------
@@ -80,6 +80,7 @@ def folds(patients: Iterable[str], *, count: int = FOLDS, seed: int = 0) -> list
         if not test or len(rest) < 2:
             found = f"fold {k} would test {len(test)} and leave {len(rest)} to learn from"
             raise InputError(f"{len(names)} patient(s) are too few for {count} folds: {found}; add patients")
-        val = rest[: max(1, sum(draw[name][8] < 26 for name in rest))]  # a byte is below 26 one time in ten
+        few = sum(draw[name][8] < 51 for name in rest)  # a byte is below 51 one time in five
+        val = rest[: min(max(1, few), len(rest) - 1)]
         out.append({"train": sorted({*rest} - {*val}), "val": sorted(val), "test": test})
     return out

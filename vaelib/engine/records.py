@@ -58,6 +58,15 @@ def wanted(argv: Sequence[str]) -> tuple[list[str], Path | None]:
     return words, path
 
 
+def versions() -> dict[str, str]:
+    """Name the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 class Heard(io.TextIOBase):
     """A stream that hands on what is written to it, and remembers it."""
 
@@ -90,11 +99,7 @@ def reported(path: Path | None, words: Sequence[str], said: dict[str, Any]) -> A
         yield
     finally:
         sys.stdout = out.stream
-        versions = {"python": platform.python_version()}
-        for name in LIBRARIES:
-            with suppress(metadata.PackageNotFoundError):
-                versions[name] = metadata.version(name)
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         facts: dict[str, Any] = {"command": ["vaelib", *words], "started": at, "seconds": round(time.time() - began, 2)}
         facts |= {**said, "printed": out.text.getvalue().splitlines()}
-        write_file(path, json.dumps(facts | {"versions": versions}, indent=1) + "\n")
+        write_file(path, json.dumps(facts | {"versions": versions()}, indent=1) + "\n")

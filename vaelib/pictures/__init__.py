@@ -10,7 +10,7 @@ _FILES = {
     "style": "BLUE GREEN GREY ORANGE PURPLE SKY VERMILLION YELLOW png show",
     "charts": "bars curves dice_per_patient forest histogram latent_scatter scoreboard threshold_sweep",
     "panels": "PREDICTION TRUTH VERDICTS around cut",
-    "grids": "agreement contact_sheet planes pyramid reconstructions slices traversal",
+    "grids": "agreement contact_sheet gallery planes pyramid reconstructions slices traversal",
     "solids": "VIEWS Mesh area mesh surfaces turntable volume",
     "sliders": "WINDOWS latent_explorer slice_browser threshold_explorer",
 }

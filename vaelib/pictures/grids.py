@@ -200,6 +200,25 @@ def agreement(images: Images, truth: Images, predictions: Images, **look: Any) -
 
 
 @styled
+def gallery(images: Images, masks: Images, predictions: Images, titles: Names, spacings: Sequence[Triple]) -> Figure:
+    """Draw a slice of each of several scans closely around its mask, an outline, and its prediction, a fill.
+
+    Parameters
+    ----------
+    images, masks, predictions : sequence of (H, W), of one size in a scan
+    titles : sequence of str
+    spacings : sequence of (dy, dx) or (dz, dy, dx) in mm
+        Each scan has the shape of its own pixels.
+    """
+    boxes = [around(np.logical_or(*pair), 0.6) for pair in zip(masks, predictions, strict=True)]
+    near = ([a[box] for a, box in zip(layer, boxes, strict=True)] for layer in (images, masks, predictions))
+    fig = slices(*near, titles, columns=3)
+    for ax, spacing in zip(fig.axes, spacings, strict=True):
+        ax.set_aspect(spacing[-2] / spacing[-1])
+    return fig
+
+
+@styled
 def contact_sheet(rows: Iterable["Row"]) -> Figure:
     """Draw a cohort at a glance: for each row of `survey.survey` its thumbnail, patient and ml, the mask outlined.
 
