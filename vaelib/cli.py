@@ -27,8 +27,9 @@ app = App(
 
 @app.command(sort_key=1)
 def phantom(
-    folder: opt.Folder = None, *, patients: opt.Count = 48, seed: opt.Seed = 2026, workers: opt.Workers = None
-) -> None:
+    folder: opt.Folder = None, *, patients: opt.Count | None = None, seed: opt.Seed = 2026,
+    workers: opt.Workers = None, whole: bool = False,
+) -> None:  # fmt: skip
     """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
 
     Patients already made are kept, so an interrupted run can be started again.
@@ -36,18 +37,21 @@ def phantom(
     Parameters
     ----------
     folder : Path, optional
-        Where the patients go; by default data/synthetic.
-    patients : int
-        How many.
+        Where the patients go; by default data/synthetic, or data/synthetic_whole.
+    patients : int, optional
+        How many; by default 48, or 24 whole ones.
     seed : int
         The same seed gives the same bytes.
     workers : int, optional
         Processes over patients; by default one a core.
+    whole : bool
+        Make the second cohort, other patients, scanned as people are: from the base of the lungs to the pelvis.
     """
     from vaelib.phantom import make_cohort
 
-    made = make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
-    print(f"{made}: holds the synthetic cohort, patients 1 to {patients}")
+    folder = folder or home() / "data" / ("synthetic_whole" if whole else "synthetic")
+    made = make_cohort(folder, patients=patients, seed=seed, workers=workers, whole=whole)
+    print(f"{made}: holds the synthetic cohort, patients 1 to {patients or (24 if whole else 48)}")
     warn_if_elsewhere(made)
 
 

@@ -44,8 +44,11 @@ class Part(NamedTuple):
 class Body:
     """What the organs of patient `number` under `seed` hang on; `parts` are added to it in painting order."""
 
+    stream: tuple[int, ...] = ()  # tells the numbers of one kind of body from another's
+    reach: tuple[float, float] | None = None  # where a scan begins and ends, if not about the pancreas
+
     def __init__(self, seed: int, number: int, enhanced: bool = True):
-        self.rng = rng = np.random.default_rng([seed, number])
+        self.rng = rng = np.random.default_rng([seed, number, *self.stream])
         n, u = rng.normal, rng.uniform
         self.stature = float(np.clip(n(1, 0.04), 0.91, 1.09))
         self.fat = float(rng.beta(1.4, 1.9))  # 0 thin ... 1 obese

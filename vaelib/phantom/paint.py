@@ -14,6 +14,14 @@ ALL = (slice(None), slice(None))
 def paint(canvas: Canvas, body: Anatomy) -> np.ndarray:
     """Paint all of a body on a canvas; return the pancreas' mask (H, W), bool."""
     torso(canvas, body)
+    mask = organs(canvas, body)
+    ribs(canvas, body)
+    vertebra(canvas, body)
+    return mask
+
+
+def organs(canvas: Canvas, body: Anatomy) -> np.ndarray:
+    """Paint all parts of a body in their order; return the pancreas' mask (H, W), bool."""
     mask = np.zeros(canvas.hu.shape, bool)
     for part in body.parts:
         found = part.shape.near(canvas)
@@ -21,7 +29,6 @@ def paint(canvas: Canvas, body: Anatomy) -> np.ndarray:
             pancreas(canvas, body, part, found + part.more["uncinate"].near(canvas), mask)
         elif found:
             PAINTERS.get(part.kind, solid)(canvas, body, part, *found[0])
-    bones(canvas, body)
     return mask & canvas.among(ALL, "pancreas")
 
 
@@ -77,14 +84,18 @@ def back(c: Canvas, body: Anatomy, box: Box, flesh: np.ndarray) -> None:
             c.paint(box, d, flesh, "muscle")
 
 
-def bones(c: Canvas, body: Anatomy) -> None:
-    """Paint ribs in section, and the vertebra that this slice meets: body or disc, ring, processes."""
-    st, fine = body.stature, body.fields[9]
+def ribs(c: Canvas, body: Anatomy) -> None:
+    """Paint ribs in section, and their cartilage."""
     for rib, bony in body.ribs:
         for box, d in rib.near(c):
             c.paint(box, d, 520.0 if bony else 105.0, "bone")
             if bony:
-                c.paint(box, d + 1.7, 170 + 40 * c.waves(fine, box))
+                c.paint(box, d + 1.7, 170 + 40 * c.waves(body.fields[9], box))
+
+
+def vertebra(c: Canvas, body: Anatomy) -> None:
+    """Paint the vertebra that this slice meets: body or disc, ring, processes."""
+    st, fine = body.stature, body.fields[9]
     t = (c.z / body.period + body.phase) % 1  # 0 at the lower plate, 0.78 at the upper, then the disc
     box = c.box(-50 * st, 50 * st, 10 * st, 104 * st)
     X, Y = c.X[box] / np.float32(st), c.Y[box] / np.float32(st)
