@@ -18,6 +18,8 @@ from vaelib.phantom.shapes import TABLES, Box, Canvas, Ellipsoid, Tube
 TABLE = {name: np.array(rows) for name, rows in TABLES["whole"].items()}
 PROFILE = CubicSpline(TABLE["profile"][:, 0], TABLE["profile"][:, 1:])
 
+TOPS = "liver", "spleen", "stomach"  # what lies under the domes of the diaphragm
+
 
 class Whole(Anatomy):
     """Everything about patient `number` of the second cohort; `reach` is where the scan ends, in mm."""
@@ -126,10 +128,11 @@ class Whole(Anatomy):
     def _chest(self) -> None:
         """Add heart, oesophagus, aorta and cava above the diaphragm, and the vessels of the lungs."""
         at, n, st = self.place, self.rng.normal, self.stature
-        right: Any = next(p.shape for p in self.parts if p.name == "liver")
-        self.dome = right.centre[2] + right.radii[2] - 10 * st  # the height of the diaphragm
+        liver, spleen, bag = (next(p.shape for p in self.parts if p.name == name) for name in TOPS)
+        liver, spleen = (e.centre[2] + e.radii[2] for e in (liver, spleen))
+        self.domes = liver - 10 * st, min(liver, max(spleen, (bag.points[:, 2] + bag.radii).max())) - 4 * st
         size = np.array([60, 44, 48]) * st * self.rng.uniform(0.92, 1.08)
-        heart = Ellipsoid([*at((20, -40, 0))[:2], self.dome + 0.85 * size[2]], size, (0, 20, 35))
+        heart = Ellipsoid([*at((20, -40, 0))[:2], np.mean(self.domes) + 0.85 * size[2]], size, (0, 20, 35))
         self.add("muscle", heart, 92.0 if self.enhanced else 45.0, "heart")
         self.add("aorta", Tube(np.vstack([self.aorta[-1], at((6, 13, 150), (14, 15, 250))]), 11))
         self.add("cava", Tube(at((-24, -6, 110), (-26, -12, 128), (-22, -20, 145)), 11), kind="flat")
@@ -176,7 +179,7 @@ def torso(c: Canvas, body: Whole) -> None:
     flesh_out = flat + gluteal + 7 * chest * np.exp(-(((turn - 1.2) / 0.5) ** 2))
     under = under * (0.62 + 0.55 * behind + 0.3 * lateral + 0.035 * ripple) + 2
     outline = wall - flesh_out - loin - under + 4 * np.exp(-((X / 14) ** 2)) * behind
-    bed = Y + bend - (body.back + body.muscle + 15 + 0.9 * body.subcutaneous)  # the back lies flat on the table
+    bed = Y + bend + X * X / 1000 - (body.back + body.muscle + 17 + 0.9 * body.subcutaneous)  # the table's curve
     outline = np.maximum(outline, bed) + 3.5 * np.clip(1 - np.abs(outline - bed) / 14, 0, 1) ** 2
     c.paint(ALL, outline, 25.0)
     c.paint(ALL, outline + 2.2, fat, "fat")
@@ -213,7 +216,8 @@ def lungs(c: Canvas, body: Whole, n: np.ndarray, rho: np.ndarray) -> None:
     """Paint the lungs above a dome that falls to the recess behind; organs under it are painted later."""
     st, sin = body.stature, c.Y / rho
     base = st * (66 - 26 * np.clip(sin, 0, 1) + 45 * np.clip(-sin, 0, 1)) + 8 * body.phase
-    rise = np.clip((c.z - base) / (body.dome - base), 0, 1)
+    right, left = body.domes
+    rise = np.clip((c.z - base) / (right + (left - right) * (0.5 + 0.5 * np.tanh(c.X / 25)) - base), 0, 1)
     d = np.maximum((np.sqrt(1 - rise**2) - n) * rho / n, c.wall + 2.5)
     for x, y, a, b in ((0, 42, 36, 30), (8, 6, 24, 24), (0, -0.95 * float(body.level(c.z)[1]), 20, 30)):
         d = np.maximum(d, (1 - np.sqrt(((c.X - x * st) / a) ** 2 + ((c.Y - y * st) / b) ** 2)) * min(a, b))
