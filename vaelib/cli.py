@@ -17,12 +17,10 @@ from vaelib.engine import options as opt
 from vaelib.engine.console import run
 
 app = App(
-    name="vaelib",
-    help="Segment the pancreas in CT from the latent of a variational autoencoder.",
-    version=__version__,
+    name="vaelib", help="Segment the pancreas in CT from the latent of a variational autoencoder.", version=__version__,
     default_parameter=Parameter(negative=""),  # a flag has no --no- twin
     suppress_keyboard_interrupt=False,  # `run` knows what to answer
-)
+)  # fmt: skip
 
 
 @app.command(sort_key=1)
@@ -49,9 +47,10 @@ def phantom(
     """
     from vaelib.phantom import make_cohort
 
-    folder = folder or home() / "data" / ("synthetic_whole" if whole else "synthetic")
+    name, usual = ("synthetic_whole", 24) if whole else ("synthetic", 48)
+    folder, patients = folder or home() / "data" / name, patients or usual
     made = make_cohort(folder, patients=patients, seed=seed, workers=workers, whole=whole)
-    print(f"{made}: holds the synthetic cohort, patients 1 to {patients or (24 if whole else 48)}")
+    print(f"{made}: holds the synthetic cohort, patients 1 to {patients}")
     warn_if_elsewhere(made)
 
 
@@ -318,8 +317,7 @@ def segment(
     from vaelib.cohorts.layout import masks_of
 
     for scan, target in masks_of(series, out, overwrite).items():
-        how: dict[str, Any] = dict(out=target, threshold=threshold, overwrite=overwrite)
-        recipes.segment(scan, checkpoint=_checkpoint(checkpoint), **how)
+        recipes.segment(scan, out=target, checkpoint=_checkpoint(checkpoint), threshold=threshold, overwrite=overwrite)
 
 
 def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 from threadpoolctl import threadpool_limits
 
 from vaelib import InputError, __version__
@@ -19,10 +18,9 @@ from vaelib.phantom.anatomy import Anatomy
 from vaelib.phantom.paint import paint
 from vaelib.phantom.scanner import SCANNERS, Painter, Scanner, scan
 from vaelib.phantom.shapes import TABLES
-from vaelib.phantom.whole import Whole, paint_whole
+from vaelib.phantom.whole import Whole
 
 Numbers = Sequence[int]  # of patients, from 1
-PATIENTS = 48, 24  # of the first cohort and of the second, as many as take 1 to 2 GB
 HEADERS = TABLES["header"]
 NOTE = Path(__file__).with_name("SYNTHETIC.md")
 
@@ -61,20 +59,15 @@ def make_patient(
     Patient. The anatomy is the same at every `size`; `facts` holds the volume (ml), the diameters drawn
     (mm), the pancreas' HU, the scanner, and more.
     """
-    if whole:
-        body, painter = body or Whole(seed, number, enhanced), paint_whole
-    body = body or Anatomy(seed, number, enhanced)
+    body = body or (Whole if whole else Anatomy)(seed, number, enhanced)
     scanner = scanner or SCANNERS[number % len(SCANNERS)]
     rng = np.random.default_rng([seed, number, 1])
     with threadpool_limits(1):  # its matrices are small: more threads would only wait for each other
         hu, mask, labels, grid = scan(body, rng, scanner, painter, size, scale, view)
-    padding = np.hypot(*(np.indices(hu.shape[1:]) - (size - 1) / 2)) > size / 2 if whole and number % 3 == 0 else None
-    if padding is not None:  # what lies outside the round field of view
-        hu[:, padding], mask[:, padding], labels[:, padding] = -1024, 0, 0
     facts = {name: value * scale if name.endswith("_mm") else value for name, value in body.facts.items()}
     facts |= {
         "volume_ml": float(mask.sum() * np.prod(grid.spacing) / 1000), "pancreas_hu": body.hu["pancreas"],
-        "fat": body.fat, "scanner": scanner, "padding": padding, "origin": (float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
+        "fat": body.fat, "scanner": scanner, "origin": (float(grid.x[0]), float(grid.y[-1]), float(grid.z[-1])),
     }  # fmt: skip
     return Patient(hu, mask, labels, grid.spacing, facts)
 
@@ -88,14 +81,13 @@ def _write_scan(patient: Patient, series: Path, number: int, name: str, uid: str
         y -= (hu.shape[1] - 1) * patient.spacing[1]
     tags = TABLES["tags"] | {"StationName": made_by.station, "ConvolutionKernel": made_by.kernel}
     tags |= {"ManufacturerModelName": made_by.model} | header["tags"] | dict.fromkeys(header.get("without", ()))
+    tags |= TABLES["whole"]["tags"] if whole else {}
     tags = {keyword: patient.spacing[0] if value == "distance" else value for keyword, value in tags.items()}
     where = {"origin": (0, 0, 0) if header.get("zero") else (x, y, z), "direction": direction}
     stored = hu - np.int16(tags.get("RescaleIntercept", 0))
-    if (padding := patient.facts["padding"]) is not None:
+    if whole and number % 3 == 0:  # what lies outside the round field of view
         tags["PixelPaddingValue"] = -2000 * tags.get("PixelRepresentation", 1)
-        stored[:, padding] = tags["PixelPaddingValue"]
-    if whole:
-        tags["TransferSyntaxUID"] = DeflatedExplicitVRLittleEndian
+        stored[:, np.hypot(*(np.indices(hu.shape[1:]) * 2 + 1 - len(hu[0]))) > len(hu[0])] = tags["PixelPaddingValue"]
     write_ct(stored, series, spacing=patient.spacing, **where, patient_id=name, uid=uid, tags=tags)
     for k, path in enumerate(sorted(series.iterdir()) if "names" in header else ()):
         path.rename(series / header["names"].format(k=k + 1, uid=make_uid(uid, f"slice {k}")))
@@ -119,7 +111,7 @@ def _write_patient(folder: Path, seed: int, size: int, whole: bool, number: int)
 
 @opt.checked
 def make_cohort(
-    folder: str | Path, *, patients: int | Numbers | None = None, seed: opt.Seed = 2026, workers: int | None = None,
+    folder: str | Path, *, patients: int | Numbers = 48, seed: opt.Seed = 2026, workers: int | None = None,
     size: opt.Count = 512, whole: bool = False,
 ) -> Path:  # fmt: skip
     """Write synthetic patients as DICOM: a CT series each, and beside it the pancreas as DICOM SEG.
@@ -131,7 +123,7 @@ def make_cohort(
     Parameters
     ----------
     folder : where to write; made if need be.
-    patients : how many, or their numbers: ``(1, 3, 5, 7)``; by default `PATIENTS`, of the one cohort or the other.
+    patients : how many, or their numbers: ``(1, 3, 5, 7)``.
     seed : from which every number is drawn.
     workers : processes; by default one for each processor.
     size : pixels a side.
@@ -145,12 +137,10 @@ def make_cohort(
     ------
     InputError : the folder holds a cohort of another kind, seed, size or version.
     """
-    patients = PATIENTS[whole] if patients is None else patients
     if isinstance(patients, int | float):
         opt.refuse({"patients": opt.Count}, {"patients": patients})
-    folder = Path(folder).expanduser()
-    note, text = folder / NOTE.name, NOTE.read_text().format(version=__version__, seed=seed, size=size)
-    text = text.replace("pixels.", "pixels, whole scans.") if whole else text
+    folder, more = Path(folder).expanduser(), ", whole scans" * whole
+    note, text = folder / NOTE.name, NOTE.read_text().format(version=__version__, seed=seed, size=size, more=more)
     if note.exists() and (there := note.read_text("utf-8", "replace")) != text:
         found, wanted = (" ".join(said.rpartition("\n\n")[2].split()) for said in (there, text))
         what = f"is of another seed, size or version: {found!r}, where this would be {wanted!r}"
