@@ -82,7 +82,7 @@ class Anatomy(Body):
         *way, calibre = np.transpose(self.table["colon"])
         arc = at(*np.transpose(way)) + n(0, 7, (len(calibre), 3)) * (0.7, 0.7, 1.2)
         calibre = calibre * u(0.8, 1.25) + n(0, 1.5, len(calibre))
-        fill, gas = u(20, 60), float(arc[4:7, 1].mean()) - u(-4, 8)
+        fill, gas = u(20, 60), float(arc[slice(*self.table["transverse"]), 1].mean()) - u(-4, 8)
         colon = tube("colon", arc, calibre, fill, gas, wall=2.0, faeces=u(0.2, 1))
         along = np.cumsum(np.linalg.norm(np.diff(colon.points, axis=0, prepend=colon.points[:1]), axis=1))
         colon.radii *= (1 + 0.12 * np.sin(along * (2 * np.pi / 27))).astype(np.float32)

@@ -204,7 +204,7 @@ def pancreas(c: Canvas, body: Anatomy, part: Part, found: list[tuple[Box, np.nda
     for box, near in found:
         d[box] = blend(d[box], near, 5) if len(found) > 1 else near
     fine, mid = c.waves(body.fields[9], ALL), c.waves(body.fields[14], ALL)
-    d = d + part.more["rough"] * (0.7 * fine + 0.5 * mid)
+    d = d + body.table["rough"] * part.more["rough"] * (0.7 * fine + 0.5 * mid)
     film = d - np.clip(part.more["halo"] + 1.3 * c.waves(body.fields[24], ALL), 0, 4)
     c.paint(ALL, film, body.hu["fat"] + 5, "fat", strength=0.85)
     hu = part.hu + 4 * mid - part.more["clefts"] * 45 * np.clip(fine - 0.9, 0, 1)

@@ -51,12 +51,12 @@ class Whole(Anatomy):
         n, u = self.rng.normal, self.rng.uniform
         full, beat = u(0.3, 0.85), np.linspace(-2.4, 2.4, 7)[:, None]
         for x, y, z in np.stack(np.meshgrid(*(np.arange(*ends) for ends in self.table["loops"])), -1).reshape(-1, 3):
-            if u() < 0.22 + 0.2 * self.fat or z > (-45 if x < 10 else -15 if y > -20 else 25):
+            if u() < 0.12 + 0.2 * self.fat or z > (-40 if x < 10 else -10 if y > -20 else 45):
                 continue
-            coil = np.sin(beat * (1, 1.8, 0.8) * u(0.6, 1.1) + u(0, 6.3, 3)) * (19, 13, 11)
+            coil = np.sin(beat * (1, 1.8, 0.8) * u(0.6, 1.1) + u(0, 6.3, 3)) * (20, 14, 11)
             path = self.place(*(coil + (x * (1 if z > -150 else 0.8), y, z) + n(0, 5, 3)))
             gas = float(path[:, 1].mean() - u(0, 5)) if y < -50 and u() < 0.2 else None
-            self._hollow("jejunum", path, u(7.5, 12.5) + n(0, 1, 7), self._fill(full), gas, **self.table["look"])
+            self._hollow("jejunum", path, u(8, 13.5) + n(0, 1, 7), self._fill(full), gas, **self.table["look"])
             root = self.sma[3] + (self.sma[4] - self.sma[3]) * np.clip(-(z + 20) / 80, 0, 1) + n(0, 4, 3)
             way = [root, 0.5 * (root + path[3]) + n(0, 6, 3), 0.25 * root + 0.75 * path[3] + n(0, 4, 3)]
             self.add("vessel", Tube(way, [u(1.2, 2.2), 1.3, 0.8]), self.hu["aorta"] - u(0, 30) * self.enhanced)
@@ -66,7 +66,7 @@ class Whole(Anatomy):
         n, u, st = self.rng.normal, self.rng.uniform, self.stature
         first: dict[str, Any] = {part.name: part.shape for part in reversed(self.parts)}
         liver, spleen, bag = first["liver"], first["spleen"], first["stomach"]
-        spleen.centre, spleen.radii = spleen.centre + (0, -4, 18), spleen.radii * (1.1, 1.1, 1.2)
+        spleen.centre, spleen.radii = spleen.centre + (0, -4, 18), spleen.radii * (1.25, 1.15, 1.2)
         top, left = (e.centre[2] + e.radii[2] for e in (liver, spleen))
         self.domes = top - 10 * st, min(top, max(left, (bag.points[:, 2] + bag.radii).max())) - 4 * st
         size = np.array([60, 44, 48]) * st * u(0.92, 1.08)
@@ -93,20 +93,20 @@ def torso(c: Canvas, body: Whole) -> None:
     seams = (Y < 0) * (1 - chest) * (0.5 * np.exp(-(((np.abs(X) - 64) / 7) ** 2)) + 0.8 * np.exp(-((X / 6) ** 2)))
     flat = muscle * (1 + 0.35 * lateral) * (1 - seams) + 7 * chest * np.exp(-(((turn - 1.2) / 0.5) ** 2))
     flat += hip * (34 * np.exp(-(((turn - 0.8) / 0.5) ** 2)) + 14 * np.exp(-(((turn - 1.6) / 0.5) ** 2)))
-    loin = behind * ((17 + 6 * chest) * np.exp(-(((X / 78) ** 2) ** 2)) - 4 * np.exp(-((X / 14) ** 2)))
+    loin = behind * ((17 + 11 * chest) * np.exp(-(((X / 78) ** 2) ** 2)) - 4 * np.exp(-((X / 14) ** 2)))
     outline = wall - flat - loin - under * (0.62 + 0.55 * behind + 0.3 * lateral + 0.035 * ripple) - 2
-    bed = Y + bend + X * X / 1000 - (body.back + body.muscle + 17 + 0.9 * body.subcutaneous)  # the table's curve
+    bed = Y + bend + X * X / 1000 - (body.back + body.muscle + 20 + 0.9 * body.subcutaneous)  # the table's curve
     outline = np.maximum(outline, bed) + 3.5 * np.clip(1 - np.abs(outline - bed) / 14, 0, 1) ** 2
     c.paint(ALL, outline, 25.0)
     c.paint(ALL, outline + 2.2, fat, "fat")
-    bare = 12 * np.clip(1.15 - turn, 0, 1) * (1 - hip)  # no flat muscle over the loin, where the back's lie
+    bare = 8 * np.clip(1.15 - turn, 0, 1) * (1 - hip)  # no flat muscle over the loin, where the back's lie
     c.paint(ALL, wall - flat + bare, flesh - 0.4 * streaks, "muscle")
     for depth in (0.36, 0.68):  # fat between the layers of flank and hip
         c.paint(ALL, np.abs(wall - flat * depth + ripple) - 0.5, fat, strength=0.75 * lateral * (Y > -0.7 * front))
     c.paint(ALL, wall, fat + 4 * mid + 5 * ripple, "fat")
-    for x, y, a, b in ((63, 62, 19, 9), (41, 82, 22, 16), (16, 85, 14, 15))[c.z > 45 :]:  # the back's, in fat
+    for x, y, a, b in ((63, 62, 20, 10), (39, 80, 27, 19), (12, 84, 13, 18))[c.z > 45 :]:  # the back's, in fat
         across, deep = np.abs(X) / body.stature - x, Y / body.stature - y - 5 * chest
-        d = (np.abs(across / a) ** 2.8 + np.abs((deep - 0.1 * across) / b) ** 2.8) ** (1 / 2.8)
+        d = (np.abs(across / a) ** 2.4 + np.abs((deep + 0.12 * across) / b) ** 2.4) ** (1 / 2.4) * (1 + 0.35 * chest)
         c.paint(ALL, (d - 1) * b + 0.8 * mid - 1.2, fat, strength=0.8)
         c.paint(ALL, (d - 1) * b + 0.8 * mid, flesh - streaks, "muscle")
     if hip:
