@@ -25,7 +25,7 @@ app = App(
 
 @app.command(sort_key=1)
 def phantom(
-    folder: opt.Folder = None, *, patients: opt.Count | None = None, seed: opt.Seed = 2026,
+    folder: opt.Folder = None, *, patients: opt.Some = None, seed: opt.Seed = 2026,
     workers: opt.Workers = None, whole: bool = False,
 ) -> None:  # fmt: skip
     """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.

@@ -99,8 +99,8 @@ def torso(c: Canvas, body: Whole) -> None:
     outline = np.maximum(outline, bed) + 3.5 * np.clip(1 - np.abs(outline - bed) / 14, 0, 1) ** 2
     c.paint(ALL, outline, 25.0)
     c.paint(ALL, outline + 2.2, fat, "fat")
-    bare = 8 * np.clip(1.15 - turn, 0, 1) * (1 - hip)  # no flat muscle over the loin, where the back's lie
-    c.paint(ALL, wall - flat + bare, flesh - 0.4 * streaks, "muscle")
+    # the flat muscles thin out over the loin, where the back's lie
+    c.paint(ALL, wall - flat + 8 * np.clip(1.15 - turn, 0, 1) * (1 - hip), flesh - 0.4 * streaks, "muscle")
     for depth in (0.36, 0.68):  # fat between the layers of flank and hip
         c.paint(ALL, np.abs(wall - flat * depth + ripple) - 0.5, fat, strength=0.75 * lateral * (Y > -0.7 * front))
     c.paint(ALL, wall, fat + 4 * mid + 5 * ripple, "fat")
