@@ -23,13 +23,14 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=""),  # a flag has no --no- twin
     suppress_keyboard_interrupt=False,  # `run` knows what to answer
-)
+)  # fmt: skip
 
 
 @app.command(sort_key=1)
 def phantom(
-    folder: opt.Folder = None, *, patients: opt.Count = 48, seed: opt.Seed = 2026, workers: opt.Workers = None
-) -> None:
+    folder: opt.Folder = None, *, patients: opt.Some = None, seed: opt.Seed = 2026,
+    workers: opt.Workers = None, whole: bool = False,
+) -> None:  # fmt: skip
     """Make the synthetic cohort: DICOM CT series with the pancreas as DICOM SEG.
 
     Patients already made are kept, so an interrupted run can be started again.
@@ -37,17 +38,21 @@ def phantom(
     Parameters
     ----------
     folder : Path, optional
-        Where the patients go; by default data/synthetic.
-    patients : int
-        How many.
+        Where the patients go; by default data/synthetic, or data/synthetic_whole.
+    patients : int, optional
+        How many; by default 48, or 24 whole ones.
     seed : int
         The same seed gives the same bytes.
     workers : int, optional
         Processes over patients; by default one a core.
+    whole : bool
+        Make the second cohort, other patients, scanned as people are: from the base of the lungs to the pelvis.
     """
     from vaelib.phantom import make_cohort
 
-    made = make_cohort(folder or home() / "data" / "synthetic", patients=patients, seed=seed, workers=workers)
+    name, usual = ("synthetic_whole", 24) if whole else ("synthetic", 48)
+    folder, patients = folder or home() / "data" / name, patients or usual
+    made = make_cohort(folder, patients=patients, seed=seed, workers=workers, whole=whole)
     print(f"{made}: holds the synthetic cohort, patients 1 to {patients}")
     warn_if_elsewhere(made)
 
@@ -321,8 +326,7 @@ def segment(
     from vaelib.cohorts.layout import masks_of
 
     for scan, target in masks_of(series, out, overwrite).items():
-        how: dict[str, Any] = dict(out=target, threshold=threshold, overwrite=overwrite)
-        recipes.segment(scan, checkpoint=_checkpoint(checkpoint), **how)
+        recipes.segment(scan, out=target, checkpoint=_checkpoint(checkpoint), threshold=threshold, overwrite=overwrite)
 
 
 @app.command(sort_key=9)

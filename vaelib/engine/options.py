@@ -51,6 +51,7 @@ def _like(pattern: str, said: str) -> Parameter:
 
 
 Count = Annotated[int, _within(1, 1_000_000)]
+Some = Annotated[int | None, _within(1, 1_000_000, optional=True)]
 Workers = Annotated[int | None, _within(1, 10_000, optional=True)]
 Level = Annotated[int, _within(5, 9)]  # what the networks can do: 32 to 512 pixels
 PLACES = r"header|axes|index|flip-(?!.*(.).*\1)[xyz]{1,3}"

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vaelib.phantom.body import Body
-from vaelib.phantom.shapes import TABLES, Ellipsoid, Tube
+from vaelib.phantom.shapes import Ellipsoid, Tube
 
 
 class Anatomy(Body):
@@ -24,10 +24,8 @@ class Anatomy(Body):
     def _solid_organs(self) -> None:
         """Add liver and its vessels, gallbladder, spleen, kidneys, adrenals, psoas and crura."""
         rng, at, add = self.rng, self.place, self.add
-        n, u = rng.normal, rng.uniform
-        st = self.stature
-        size = u(0.9, 1.1)
-        low = n(0, 14)
+        n, u, st = rng.normal, rng.uniform, self.stature
+        size, low = u(0.9, 1.1), n(0, 14)
         right = Ellipsoid(at((-82, 2, 45)), np.array([68, 84, 92 + low]) * st * size, (0, u(-14, -4), 0))
         left = Ellipsoid(at((-8, -56, 62)), np.array([76 + n(0, 9), 30, 50 + n(0, 8)]) * st * size, (0, 8, u(-5, 12)))
         add("liver", right, kind="liver", left=left, hilum=at((-44, -15, 46)))
@@ -48,8 +46,8 @@ class Anatomy(Body):
             for limb in (-1, 1):
                 bent = [top, top + (limb * 6, 9, -6), top + (limb * 9, 17, -16)]
                 add("adrenal", Tube(bent, [2.6, 2.1, 1.7]), 80 if self.enhanced else 25)
-            psoas = at((x * 27, 34, 30), (x * 34, 40, -10), (x * 42, 40, -60), (x * 48, 38, -120))
-            add("muscle", Tube(psoas, np.array([4, 10, 14.5, 19]) * st))
+            *way, thick = np.transpose(self.table["psoas"])
+            add("muscle", Tube(at(*np.transpose(way) * (x, 1, 1)), thick * st))
             for dx, y in ((-5, 1), (0, 10), (3, 20)):  # a crus drapes the aorta's side
                 crus = at((x * (18 + dx), y - 2, 105), (x * (18 + dx), y, 55), (x * (15 + dx), y + 4, 15))
                 add("muscle", Tube(np.vstack([crus, at((x * 13, 20, -10))]), [4.6, 4.4, 3.6, 2.5]))
@@ -66,22 +64,25 @@ class Anatomy(Body):
             return self.contrast
         return self.rng.uniform(15, 85)
 
+    def _loops(self) -> None:
+        """Add jejunum and ileum."""
+        n, u = self.rng.normal, self.rng.uniform
+        for k in range(self.rng.integers(30, 40) - int(8 * self.fat)):
+            upper, lower = (56, -34, -40) + n(0, 1, 3) * (24, 16, 22), (5, -42, -78) + n(0, 1, 3) * (48, 15, 15)
+            path = self.place(upper if k < 14 else lower) + np.cumsum(n(0, 1, (5, 3)) * (17, 12, 11), 0)
+            radii, fill, wall = u(7, 12) + n(0, 0.8, 5), self._fill(0.45), u(2, 3)
+            self._hollow("jejunum", path, radii, fill, wall=wall, folds=1.0, speckle=0.28)
+
     def _bowel(self) -> None:
-        """Add jejunum and ileum, colon with its haustra, stomach. Later organs push these aside."""
+        """Add the loops, colon with its haustra, stomach. Later organs push these aside."""
         rng, at, tube = self.rng, self.place, self._hollow
         n, u = rng.normal, rng.uniform
         self.contrast = u(150, 400) if rng.random() < 0.75 else None
-        for k in range(rng.integers(30, 40) - int(8 * self.fat)):
-            upper, lower = (56, -34, -40) + n(0, 1, 3) * (24, 16, 22), (5, -42, -78) + n(0, 1, 3) * (48, 15, 15)
-            start = at(upper if k < 14 else lower)
-            path = start + np.cumsum(n(0, 1, (5, 3)) * (17, 12, 11), 0)
-            radii = u(7, 12) + n(0, 0.8, 5)
-            tube("jejunum", path, radii, self._fill(0.45), wall=u(2, 3), folds=1.0, speckle=0.28)
-        *way, calibre = np.transpose(TABLES["colon"]["points"])
-        arc = at(*np.transpose(way))
-        arc += n(0, 7, arc.shape) * (0.7, 0.7, 1.2)
-        calibre = calibre * u(0.8, 1.25) + n(0, 1.5, 13)
-        fill, gas = u(20, 60), float(arc[4:7, 1].mean()) - u(-4, 8)
+        self._loops()
+        *way, calibre = np.transpose(self.table["colon"])
+        arc = at(*np.transpose(way)) + n(0, 7, (len(calibre), 3)) * (0.7, 0.7, 1.2)
+        calibre = calibre * u(0.8, 1.25) + n(0, 1.5, len(calibre))
+        fill, gas = u(20, 60), float(arc[slice(*self.table["transverse"]), 1].mean()) - u(-4, 8)
         colon = tube("colon", arc, calibre, fill, gas, wall=2.0, faeces=u(0.2, 1))
         along = np.cumsum(np.linalg.norm(np.diff(colon.points, axis=0, prepend=colon.points[:1]), axis=1))
         colon.radii *= (1 + 0.12 * np.sin(along * (2 * np.pi / 27))).astype(np.float32)
@@ -104,9 +105,8 @@ class Anatomy(Body):
 
     def _pancreas(self) -> None:
         """Add the gland along its landmarks, with the uncinate process; its size is what varies most."""
-        rng = self.rng
-        n, u = rng.normal, rng.uniform
-        g = float(np.clip(n(1.05 + 0.08 * self.fat, 0.15), 0.76, 1.4))
+        n, u = self.rng.normal, self.rng.uniform
+        g = self.table["girth"] * float(np.clip(n(1.05 + 0.08 * self.fat, 0.15), 0.76, 1.4))
         head, middle, tail = (g * np.clip(n(m, s), m - 2 * s, m + 2 * s) for m, s in ((28, 3.5), (16, 3), (18, 2.5)))
         neck = self.confluence + (3, -(6.5 + middle * 0.45), 3)
         medial = self.second + (11 + head / 2 - 3, 0, 0)  # beside the descending duodenum
@@ -121,7 +121,7 @@ class Anatomy(Body):
         main = Tube(path, thick / 2, 1.6)
         hook = self.confluence + (-3, 14, -24 + n(0, 4))  # the uncinate process, behind the vein
         uncinate = Tube([low + (2, 2, 4), 0.5 * (low + hook) + (0, 2, 0), hook], [8 * g, 7 * g, 5 * g], 1.4)
-        lobulated = bool(rng.random() < 0.2)
+        lobulated = bool(self.rng.random() < 0.2)
         self.gland = main
         rough, clefts = 1.9 if lobulated else u(0.4, 0.9), float(np.clip(0.25 + 0.5 * self.fat + n(0, 0.25), 0, 1))
         self.add("pancreas", main, None, "pancreas", uncinate=uncinate, rough=rough, clefts=clefts, halo=u(0.3, 1.6))
@@ -132,8 +132,8 @@ class Anatomy(Body):
     def _vessels(self) -> None:
         """Add great vessels, renal and splanchnic branches, the portal system, and the twigs in the mesentery."""
         at, n, u = self.place, self.rng.normal, self.rng.uniform
-        artery, vein = self.hu["aorta"], self.hu["cava"]
-        renal, twig = (15, 30) if self.enhanced else (0, 0)  # renal veins are brighter than the cava, twigs fainter
+        # renal veins are brighter than the cava, twigs fainter than the arteries
+        artery, vein, (renal, twig) = self.hu["aorta"], self.hu["cava"], (15, 30) if self.enhanced else (0, 0)
 
         def add(name, points, radii, hu=None, **more):
             self.add(name, Tube(points, radii), hu, **more)
@@ -179,9 +179,9 @@ class Anatomy(Body):
             right, left = (-90 + n(0, 22), -5 + n(0, 35), 25 + n(0, 40)), (-10 + n(0, 20), -58, 62 + n(0, 10))
             end = at(right if k % 4 else left)
             middle = 0.55 * start + 0.45 * end + n(0, 7, 3)
-            self.add("portal", Tube([start, middle, end], [width, 3.4, 1.3]), self.hu["portal"] + hu, "in_liver")
+            self.add("portal", Tube([start, middle, end], [width, 3.4, 1.3]), self.hu["portal"] + hu, "inside")
             for _ in range(3):
                 a = middle + (end - middle) * self.rng.uniform(0, 0.7)
                 b = a + n(0, 1, 3) * (26, 26, 22)
                 twig = Tube([a, 0.5 * (a + b) + n(0, 3, 3), b], [2.6, 2, 1])
-                self.add("portal", twig, self.hu["portal"] + hu, "in_liver")
+                self.add("portal", twig, self.hu["portal"] + hu, "inside")

@@ -37,15 +37,18 @@ class Part(NamedTuple):
     name: str
     shape: Shape
     hu: float
-    kind: str  # solid, flat, gut, kidney, liver, pancreas, in_liver
+    kind: str  # solid, flat, gut, kidney, liver, pancreas, inside
     more: dict[str, Any]
 
 
 class Body:
     """What the organs of patient `number` under `seed` hang on; `parts` are added to it in painting order."""
 
+    table: dict[str, Any] = TABLES["abdomen"]
+    reach: tuple[float, float] | None = None  # where a scan begins and ends, if not about the pancreas
+
     def __init__(self, seed: int, number: int, enhanced: bool = True):
-        self.rng = rng = np.random.default_rng([seed, number])
+        self.rng = rng = np.random.default_rng([seed, number, *self.table["stream"]])
         n, u = rng.normal, rng.uniform
         self.stature = float(np.clip(n(1, 0.04), 0.91, 1.09))
         self.fat = float(rng.beta(1.4, 1.9))  # 0 thin ... 1 obese
@@ -94,20 +97,23 @@ class Body:
         self.aorta[:, :2] += n(0, 2, (5, 2)) * (1, 0.6)
         self.arch = n(0, 3)  # how far the pancreatic body bulges forward
 
+    def level(self, z: np.ndarray) -> tuple[ArrayLike, ...]:
+        """Return width and front of the cavity at heights `z`, in mm, and what else changes with the height."""
+        return self.width, self.front
+
     def _skeleton(self) -> None:
-        """Place ribs 6 to 12 as tubes along the wall, sinking forward; cartilage where they end in front."""
-        self.ribs = []
-        for rank, back_z in enumerate(np.arange(7) * 27 + 58):
+        """Place the ribs, from the twelfth up, as tubes along the wall, sinking forward; cartilage where they end."""
+        self.ribs: list[tuple[Shape, bool]] = []  # and whether it is bone
+        for rank, (reach, steep) in enumerate(self.table["ribs"]):
             for side in (-1, 1):
-                reach = (68, 112, 165, 174, 178, 178, 178)[rank] * np.pi / 180
-                turn = np.linspace(0.35, reach, 24)  # 0 at the spine, pi in front
-                a, b = self.width + 5, np.where(turn < np.pi / 2, self.back + 8, self.front + 3)
+                turn = np.linspace(0.35, reach * np.pi / 180, 24)  # 0 at the spine, pi in front
+                sink = np.interp(turn, *np.transpose(self.table["sink"])) * steep
+                z = (rank * 27 + 58 + self.phase * 12 - sink + side) * self.stature
+                width, front, *_ = self.level(z)
+                a, b = width + 5, np.where(turn < np.pi / 2, self.back + 8, front + 3)
                 x = side * a * np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** 0.85
                 y = b * np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** 0.85
-                sink = np.interp(turn, [0.3, 1.7, 2.5, 3.2], [0, 128, 165, 140])
-                z = (back_z + self.phase * 12 - sink + side) * self.stature
-                bony = turn < 2.45
-                points = np.stack([x, y, z], 1)
+                bony, points = turn < 2.45, np.stack([x, y, z], 1)
                 self.ribs.append((Tube(points[bony], 4.3, 1.4), True))
                 if (~bony).sum() > 3:
                     self.ribs.append((Tube(points[~bony], 5.5, 1.3), False))

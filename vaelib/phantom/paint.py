@@ -13,7 +13,8 @@ ALL = (slice(None), slice(None))
 
 def paint(canvas: Canvas, body: Anatomy) -> np.ndarray:
     """Paint all of a body on a canvas; return the pancreas' mask (H, W), bool."""
-    torso(canvas, body)
+    around, within = FRAMES[body.table["name"]]
+    around(canvas, body)
     mask = np.zeros(canvas.hu.shape, bool)
     for part in body.parts:
         found = part.shape.near(canvas)
@@ -21,8 +22,15 @@ def paint(canvas: Canvas, body: Anatomy) -> np.ndarray:
             pancreas(canvas, body, part, found + part.more["uncinate"].near(canvas), mask)
         elif found:
             PAINTERS.get(part.kind, solid)(canvas, body, part, *found[0])
-    bones(canvas, body)
+    within(canvas, body)
     return mask & canvas.among(ALL, "pancreas")
+
+
+def cavity(X: np.ndarray, Y: np.ndarray, width: float, front: float, back: float) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the distance from the middle, and that to the inside of a wall with these half axes (mm)."""
+    rho = np.sqrt(X * X + Y * Y) + np.float32(1e-3)
+    u, v = (X / np.float32(width)) ** 2, (Y / np.where(Y > 0, np.float32(back), np.float32(front))) ** 2
+    return rho, rho * (1 - (u**1.2 + v**1.2 + np.float32(1e-6)) ** np.float32(-1 / 2.4))
 
 
 def torso(c: Canvas, body: Anatomy) -> None:
@@ -30,15 +38,12 @@ def torso(c: Canvas, body: Anatomy) -> None:
     side, thick = body.width + 8, body.muscle * 1.4 + body.subcutaneous * 1.25 + 8
     box = c.box(-side - thick, side + thick, -body.front * 1.25 - thick, body.back + 25 + thick)
     X, Y = c.X[box], c.Y[box]
-    rho = np.sqrt(X * X + Y * Y) + np.float32(1e-3)
     lift = c.z / 1000
     front, width = body.front * (1 - 0.9 * lift * body.fat - 0.3 * lift), body.width * (1 - 0.25 * lift)
-    u, v = (X / np.float32(width)) ** 2, (Y / np.where(Y > 0, np.float32(body.back), np.float32(front))) ** 2
-    wall = rho * (1 - (u**1.2 + v**1.2 + np.float32(1e-6)) ** np.float32(-1 / 2.4))
+    rho, wall = cavity(X, Y, width, front, body.back)
     c.wall[box] = wall
     cos, sin = X / rho, Y / rho  # sin < 0 in front
-    lateral, behind = cos * cos, np.clip(sin, 0, 1) ** 2
-    ahead = sin < 0
+    lateral, behind, ahead = cos * cos, np.clip(sin, 0, 1) ** 2, sin < 0
     flat = body.muscle * (1 + 0.35 * lateral)  # the flank's three flat muscles; rectus in front
     semilunar = np.exp(-(((np.abs(X) - 66) / 7) ** 2)) * ahead
     midline = np.exp(-((X / 7) ** 2)) * np.where(ahead, body.muscle * 0.75, 9)
@@ -77,7 +82,7 @@ def back(c: Canvas, body: Anatomy, box: Box, flesh: np.ndarray) -> None:
             c.paint(box, d, flesh, "muscle")
 
 
-def bones(c: Canvas, body: Anatomy) -> None:
+def bones(c: Canvas, body: Anatomy, spine: bool = True) -> None:
     """Paint ribs in section, and the vertebra that this slice meets: body or disc, ring, processes."""
     st, fine = body.stature, body.fields[9]
     for rib, bony in body.ribs:
@@ -85,6 +90,8 @@ def bones(c: Canvas, body: Anatomy) -> None:
             c.paint(box, d, 520.0 if bony else 105.0, "bone")
             if bony:
                 c.paint(box, d + 1.7, 170 + 40 * c.waves(fine, box))
+    if not spine:
+        return
     t = (c.z / body.period + body.phase) % 1  # 0 at the lower plate, 0.78 at the upper, then the disc
     box = c.box(-50 * st, 50 * st, 10 * st, 104 * st)
     X, Y = c.X[box] / np.float32(st), c.Y[box] / np.float32(st)
@@ -126,9 +133,9 @@ def flat(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
     c.paint(box, d + 1.6 * c.waves(body.fields[45], box), part.hu + 5 * c.waves(body.fields[14], box), "cava")
 
 
-def in_liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
-    """Paint a vessel that shows only inside the liver."""
-    c.paint(box, d, part.hu, "portal", strength=0.85 * c.among(box, "liver"))
+def inside(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
+    """Paint a vessel that shows only inside its organ, by default the liver."""
+    c.paint(box, d, part.hu, part.name, strength=0.85 * c.among(box, part.more.get("organ", "liver")))
 
 
 def liver(c: Canvas, body: Anatomy, part: Part, box: Box, d: np.ndarray) -> None:
@@ -197,11 +204,12 @@ def pancreas(c: Canvas, body: Anatomy, part: Part, found: list[tuple[Box, np.nda
     for box, near in found:
         d[box] = blend(d[box], near, 5) if len(found) > 1 else near
     fine, mid = c.waves(body.fields[9], ALL), c.waves(body.fields[14], ALL)
-    d = d + part.more["rough"] * (0.7 * fine + 0.5 * mid)
+    d = d + body.table["rough"] * part.more["rough"] * (0.7 * fine + 0.5 * mid)
     film = d - np.clip(part.more["halo"] + 1.3 * c.waves(body.fields[24], ALL), 0, 4)
     c.paint(ALL, film, body.hu["fat"] + 5, "fat", strength=0.85)
     hu = part.hu + 4 * mid - part.more["clefts"] * 45 * np.clip(fine - 0.9, 0, 1)
     mask |= c.paint(ALL, d, hu, "pancreas")
 
 
-PAINTERS = {"liver": liver, "kidney": kidney, "gut": gut, "in_liver": in_liver, "flat": flat}
+PAINTERS: dict[str, Any] = {"liver": liver, "kidney": kidney, "gut": gut, "inside": inside, "flat": flat}
+FRAMES: dict[str, Any] = {"abdomen": (torso, bones)}  # what is painted before all organs, and after them

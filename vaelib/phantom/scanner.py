@@ -44,13 +44,16 @@ def plan(body: Anatomy, rng: np.random.Generator, size: int, *, scale: float = 1
     """
     across = scale * (2 * (body.width + body.muscle + body.subcutaneous) + 12)
     pixel = float(np.clip((across + rng.uniform(20, 130)) / 512, 0.66, 0.98)) * 512 / size
-    low, high = (scale * z for z in body.extent)
+    low, high = (scale * z for z in body.reach or body.extent)
     most = round(48 * scale)  # slices
     need = high - low + rng.uniform(22, 36)
     dz = float(min(step for step in (2.5, 3.0, 3.5, 4.0, 4.5) if step * most >= need or step == 4.5))
     dz = max(dz, float(rng.choice([2.5, 3.0, 3.5])))
     count = int(np.clip(np.ceil(need / dz), 40, most))
     middle = (low + high) / 2 + rng.uniform(-0.35, 0.35) * (count * dz - (high - low))
+    if body.reach:  # a scan of all of it
+        dz = float(rng.choice([2.0, 2.5]))
+        count, middle = round((high - low) / dz), (low + high) / 2
     room = max(0.0, pixel * size - across) / 2
     dx, dy = np.clip(rng.normal(0, 9), -room, room), rng.normal(12, 18)
     pixel *= view
