@@ -100,8 +100,8 @@ def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> t
         if name == RIVAL:
             made: dict[str, Any] = unet(small, seed)
         elif name == OURS:
-            stage = two_stage.stage(small.train, small.train, small.val, seed=seed, **HOW)
-            made = {"vae": stage.vae, "mask": stage.mask, "history": stage.history}
+            found = two_stage.stage(small.train, small.train, small.val, seed=seed, **HOW)
+            made = {"vae": found.vae, "mask": found.mask, "history": found.history}
         elif code is not None:
             mask, _ = train_mask(code, small.train, small.val, seed=seed, batch_size=HOW["batch_size"])
             made = {"mask": mask}
