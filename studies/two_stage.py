@@ -124,7 +124,7 @@ def run(_: Cohort) -> dict:
     """Measure each method on the whole scans of the test patients, and its difference from the U-Net."""
     lab = open_cohort(home() / "data" / "synthetic_whole", level=FULL)
     folder, cells, seconds = models_folder(lab.folder) / STUDY, _cells.read_cells(STUDY), {}
-    _, windows = stages(lab, COARSE_SEED, folder)
+    windows = stages(lab, COARSE_SEED, folder)[1]
     for name, seed in [(name, seed) for name, seeds in SEEDS.items() for seed in seeds]:
         method, seconds[name] = (None, 0.0) if name == CEILING else fine(name, lab, windows, seed, folder)
         predict = (lambda s: s.masks) if method is None else method.predict
