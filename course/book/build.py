@@ -1,7 +1,7 @@
 """Build the book: the notebooks with their committed outputs, glossary and reference, as static pages.
 
 Run it from the root of the project, ``python -m course.book.build [FOLDER]``; ``make site`` does. Nothing is executed
-and nothing is fetched but the two packages of `package.json`, once. The sources are laid out in a folder as in the
+and nothing is fetched but MathJax, by `package.json`, once. The sources are laid out in a folder as in the
 repository, so that a link from one page to another is the same in both.
 """
 

@@ -51,9 +51,7 @@ class Live(anywidget.AnyWidget):
     @property
     def fig(self) -> Figure:
         """The figure of where `set` left the controls; the page never says where it moved them."""
-        if not self.drawn:
-            self.drawn = {"fig": self.still(**self.at)}
-        return self.drawn["fig"]
+        return self.drawn.get("fig") or self.drawn.setdefault("fig", self.still(**self.at))
 
     @property
     def picture(self) -> SimpleNamespace:

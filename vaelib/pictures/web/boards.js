@@ -13,12 +13,19 @@ async function latent(board, c) {
   const space = await Latents.from(c), kinds = Object.keys(space.kinds), grid = c.shape[1];
   const starts = {}; // by the name that the lists show
   const slice = (name, k) => { starts[name] = { name, latent: space.row(k), truth: space.truth(k), row: k }; };
-  c.places.forEach(([name, k]) => slice(name, k));
+  const nameOf = (k) => (c.patient ? c.patient[k] : `slice ${k}`);
+  const originals = c.originals && (await unpack(c.originals));
+  c.places.forEach(([name, k], n) => {
+    slice(name, k);
+    starts[name].image = originals?.subarray(n * space.pixels, (n + 1) * space.pixels);
+  });
+  if (c.average) starts["the average slice"] = { name: "the average slice", latent: space.mean };
   const left = new Picture(board, "reconstruction"), right = new Picture(board, "mask");
+  const whole = originals && new Picture(board, "original"), blank = new Uint8Array(space.pixels);
   const first = space.kinds[kinds[0]];
   const key = (k) => `slider ${k + 1}`;
 
-  board.choice("from", "from", starts, Object.keys(starts)[0]);
+  board.choice("from", "from", starts, Object.keys(starts)[0], ({ row }) => { if (row >= 0) board.controls.dot.put(row); });
   board.choice("to", "to", starts, Object.keys(starts).at(-1));
   board.slider("morph", "morph", 0, 1, 0, 0.05);
   board.buttons({
@@ -33,10 +40,38 @@ async function latent(board, c) {
   board.slider("threshold", "threshold", 0, 1, ORIGINAL, 0.01);
   board.slider("opacity", "mask's opacity", 0, 1, 0.6, 0.05);
 
+  board.slider("dot", "slice on the map", 0, space.count - 1, starts[Object.keys(starts)[0]].row, 1, (k) => pick(k));
+  const map = new Chart(board, space.scores.map((score) => [score[0], score[1] ?? 0]), {
+    name: nameOf, pick, title: "map: direction 1 across, direction 2 up",
+    thumb: (k) => ({ grey: bytes(sigmoid(forward(space.nets.image, space.row(k)))), side: c.size }),
+  });
+  const owners = c.patient?.map((name) => name.split(",")[0]);
+  const family = (k) => (owners && k >= 0 ? [...owners.keys()].filter((n) => owners[n] === owners[k]) : []);
+  if (c.place) {
+    left.canvas.addEventListener("click", (event) => {
+      const [column, row] = left.under(event).map((x) => Math.floor((x * grid) / c.size));
+      board.set({ "sliders move": c.place, row, column });
+    });
+  }
+
+  // Start from a slice of the map: also one that the lists do not have yet.
+  function pick(k) {
+    const known = Object.values(starts).find(({ row }) => row === k);
+    if (!known) {
+      slice(nameOf(k), k);
+      for (const end of ["from", "to"]) board.controls[end].fill();
+    }
+    board.set({ from: (known ?? starts[nameOf(k)]).name, morph: 0, ...steps(() => 0) });
+  }
+
   function steps(make) { return Object.fromEntries(first.map((_, k) => [key(k), make(k)])); }
 
   function rename(kind) {
-    space.kinds[kind].forEach(({ name }, k) => { board.controls[key(k)].text.textContent = name; });
+    first.forEach((_, k) => {
+      const step = space.kinds[kind][k];
+      board.controls[key(k)].row.hidden = !step;
+      if (step) board.controls[key(k)].text.textContent = step.name;
+    });
     const whole = kind === "raw units" ? "steps in units" : "steps in standard deviations";
     board.form.querySelector("legend").textContent = whole;
     for (const side of c.place ? ["row", "column"] : []) board.controls[side].input.disabled = kind !== c.place;
@@ -65,7 +100,10 @@ async function latent(board, c) {
     const box = local && [board.value("column") * side, board.value("row") * side, side, side];
     const colours = [null, [...rgb(c.colours.prediction), board.value("opacity")]];
     const outlines = near.truth && scored.length ? [{ mask: near.truth, colour: c.colours.truth }] : [];
+    map.draw(space.score(z).slice(0, 2), family(near.row));
     left.draw({ ...view, box });
+    whole?.draw({ ...view, grey: near.image ?? blank, outlines });
+    if (whole) whole.title.textContent = near.image ? `original: ${near.name}` : "no original";
     right.draw({ ...view, fill: found, colours, outlines });
     right.title.textContent = `mask at ${threshold.toFixed(2)}${outlines.length ? `, outline: ${near.name}` : ""}`;
     return report(z, found, near, scored);
@@ -82,6 +120,11 @@ async function latent(board, c) {
   }
 
   const keys = { "decoded mask": c.colours.prediction, ...(c.truth && { "true mask": c.colours.truth }) };
+  if (c.nets.encoder) await bring(board, c, space, starts);
+  if (c.address) keepInAddress(board, (name) => {
+    const k = c.patient?.indexOf(name) ?? -1;
+    if (!(name in starts) && k >= 0) pick(k);
+  });
   Object.assign(board, { space, starts, here });
   board.begin(draw, keys);
 }
@@ -269,77 +312,6 @@ async function threshold(board, c) {
 
 // --- surfaces -----------------------------------------------------------------------------------------------------
 
-// Meshes in mm, LPS, seen from an azimuth and an elevation, as `solids.View` draws them.
-class Solid {
-  constructor(picture, vertices, faces, colour, limits) {
-    const centre = limits[0].map((low, i) => (low + limits[1][i]) / 2);
-    this.half = limits[0].map((low, i) => (limits[1][i] - low) / 2);
-    this.reach = Math.max(...this.half);
-    Object.assign(this, { picture, faces, colour: rgb(colour), vertices: vertices.map((x, i) => x - centre[i % 3]) });
-  }
-
-  // The triangles that face the eye, each of one shade; of two at a pixel the nearer one is seen.
-  shade(side, place, eye, light) {
-    const pixels = new ImageData(side, side), words = new Uint32Array(pixels.data.buffer).fill(0xffffffff);
-    const depth = new Float32Array(words.length).fill(-Infinity), count = this.vertices.length / 3;
-    const seen = Array.from({ length: count }, (_, k) => {
-      const v = this.vertices.subarray(3 * k, 3 * k + 3);
-      return [...place(v), dot(v, eye), v];
-    });
-    for (let f = 0; f < this.faces.length; f += 3) {
-      const [[ax, ay, az, a], [bx, by, bz, b], [cx, cy, cz, c]] = [0, 1, 2].map((k) => seen[this.faces[f + k]]);
-      const area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay);
-      if (area >= 0) continue; // seen from inside: y goes down in a picture
-      const [u, v] = [[b[0] - a[0], b[1] - a[1], b[2] - a[2]], [c[0] - a[0], c[1] - a[1], c[2] - a[2]]];
-      const n = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
-      const bright = 0.35 + (0.65 * Math.max(0, dot(n, light))) / (Math.hypot(...n) || 1);
-      const [red, green, blue] = this.colour.map((x) => Math.round(bright * x));
-      const word = 0xff000000 | (blue << 16) | (green << 8) | red, last = side - 1;
-      const top = Math.max(0, Math.floor(Math.min(ay, by, cy))), end = Math.min(last, Math.ceil(Math.max(ay, by, cy)));
-      const from = Math.max(0, Math.floor(Math.min(ax, bx, cx))), to = Math.min(last, Math.ceil(Math.max(ax, bx, cx)));
-      for (let y = top; y <= end; y++) {
-        for (let x = from; x <= to; x++) {
-          const p = ((bx - x) * (cy - y) - (cx - x) * (by - y)) / area, q = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) / area;
-          if (p < -1e-6 || q < -1e-6 || p + q > 1 + 1e-6) continue;
-          const near = p * az + q * bz + (1 - p - q) * cz, at = y * side + x;
-          if (near > depth[at]) { depth[at] = near; words[at] = word; }
-        }
-      }
-    }
-    return pixels;
-  }
-
-  turn(azimuth, elevation, bar) {
-    const { canvas } = this.picture, side = this.picture.wide(), dense = window.devicePixelRatio || 1;
-    if (canvas.width !== side || canvas.height !== side) [canvas.width, canvas.height] = [side, side];
-    const [a, e] = [azimuth, elevation].map((degrees) => (degrees * Math.PI) / 180);
-    const eye = [Math.cos(e) * Math.cos(a), Math.cos(e) * Math.sin(a), Math.sin(e)], right = [-Math.sin(a), Math.cos(a), 0];
-    const up = [-Math.sin(e) * Math.cos(a), -Math.sin(e) * Math.sin(a), Math.cos(e)];
-    const light = eye.map((x, i) => (x + 0.5 * up[i] - 0.5 * right[i]) / Math.sqrt(1.5)); // above the left shoulder
-    const scale = side / (2 * this.reach + 44), pen = canvas.getContext("2d");
-    const place = (v) => [side / 2 + scale * dot(v, right), side / 2 - scale * dot(v, up)];
-    this.picture.drawn = true;
-    pen.putImageData(this.shade(side, place, eye, light), 0, 0);
-    const beside = (direction, gap) => { // the body taken as an ellipsoid
-      const long = Math.hypot(...direction) || 1, unit = direction.map((x) => x / long);
-      return unit.map((x) => x * (Math.hypot(...unit.map((y, i) => y * this.half[i])) + gap));
-    };
-    pen.fillStyle = pen.strokeStyle = "#303030";
-    pen.lineWidth = 2 * dense;
-    pen.font = `${13 * dense}px system-ui, sans-serif`;
-    [pen.textAlign, pen.textBaseline] = ["center", "middle"];
-    [..."RLAPIS"].forEach((letter, k) => {
-      const direction = [0, 0, 0];
-      direction[k >> 1] = 2 * (k % 2) - 1;
-      const toward = dot(direction, eye); // the two that point at the viewer say nothing
-      if (Math.abs(toward) < 0.8) pen.fillText(letter, ...place(beside(direction.map((x, i) => x - toward * eye[i]), 9)));
-    });
-    const [x, y] = [side / 2, side - 12 * dense], half = (bar * scale) / 2;
-    pen.fillRect(x - half, y, 2 * half, 2 * dense);
-    pen.fillText(`${bar} mm`, x, y - 9 * dense);
-  }
-}
-
 function inWords(azimuth, elevation) {
   if (Math.abs(elevation) > 60) return elevation > 0 ? "seen from above" : "seen from below, as a slice is";
   const around = `seen from ${["the left", "the back", "the right", "the front"][((Math.round(azimuth / 90) % 4) + 4) % 4]}`;
@@ -368,7 +340,7 @@ async function show(el, content, at = {}) {
     const board = new Board(el, content.alt);
     board.root.classList.add(content.kind);
     await BOARDS[content.kind](board, content);
-    board.set(at);
+    board.set({ ...at, ...board.asked });
     return board;
   } catch (error) {
     el.replaceChildren(make("div", { className: "vaelib-live" },

@@ -216,3 +216,143 @@ class Latents {
     return this.last;
   }
 }
+
+// --- a slice that a reader brings -------------------------------------------------------------------------------
+
+// Grey values from 0 to 1, size x size, of a PNG or an uncompressed DICOM slice of CT, which is windowed.
+async function readSlice(file, size, window) {
+  const bytes = new Uint8Array(await file.arrayBuffer()), text = (at, n) => String.fromCharCode(...bytes.subarray(at, at + n));
+  if (text(128, 4) === "DICM") {
+    const { values, height, width } = dicom(bytes, file.name), [low, high] = window;
+    return shrunk(values.map((hu) => Math.max(0, Math.min(1, (hu - low) / (high - low)))), height, width, size);
+  }
+  const picture = await createImageBitmap(file).catch(() => {
+    throw new Error(`${file.name} is no picture that this browser can read, and no DICOM file.`);
+  });
+  const { width, height } = picture, canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  const pen = canvas.getContext("2d");
+  pen.drawImage(picture, 0, 0);
+  const { data } = pen.getImageData(0, 0, width, height);
+  const grey = Float32Array.from({ length: width * height }, (_, i) => (data[4 * i] + data[4 * i + 1] + data[4 * i + 2]) / 765);
+  return shrunk(grey, height, width, size);
+}
+
+// The HU of one slice. Only what is needed is understood; the rest is refused in one sentence.
+function dicom(bytes, name) {
+  const view = new DataView(bytes.buffer), found = {};
+  const text = (at, n) => String.fromCharCode(...bytes.subarray(at, at + n)).replace(/[\0 ]+$/, "");
+  const long = new Set("OB OW OF OD OL OV SQ UC UN UR UT SV UV".split(" "));
+  let at = 132, explicit = true;
+  const element = () => {
+    const group = view.getUint16(at, true), tag = (group << 16 >>> 0) + view.getUint16(at + 2, true);
+    const told = group === 2 || explicit, marks = group === 0xfffe; // items of a sequence have no kind
+    const kind = told && !marks ? text(at + 4, 2) : "";
+    const wide = kind && !long.has(kind), head = kind && !wide ? 12 : 8;
+    const length = wide ? view.getUint16(at + 6, true) : view.getUint32(at + head - 4, true);
+    at += head;
+    return { tag, length };
+  };
+  const skip = () => { // a sequence or an item without a length: to its end
+    for (;;) {
+      const { tag, length } = element();
+      if (tag === 0xfffee0dd || tag === 0xfffee00d) return;
+      if (length === 0xffffffff) skip();
+      else at += length;
+    }
+  };
+  while (at + 8 <= bytes.length) {
+    if (explicit && view.getUint16(at, true) !== 2 && found[0x20010]) {
+      const syntax = text(...found[0x20010]);
+      if (!["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"].includes(syntax)) {
+        throw new Error(`${name} is compressed (transfer syntax ${syntax}); save it uncompressed first.`);
+      }
+      explicit = syntax.endsWith(".1");
+    }
+    const { tag, length } = element();
+    if (length === 0xffffffff && tag !== 0x7fe00010) skip();
+    else {
+      found[tag] = [at, length];
+      at += length;
+    }
+  }
+  const number = (tag) => found[tag] && view.getUint16(found[tag][0], true);
+  const decimals = (tag) => found[tag] && text(...found[tag]).split("\\").map(Number);
+  const [height, width, slope, intercept] = [number(0x280010), number(0x280011), decimals(0x281053), decimals(0x281052)];
+  if (!found[0x7fe00010] || !height || !width) throw new Error(`${name} holds no pixels.`);
+  if (text(...(found[0x80060] ?? [0, 0])) !== "CT" || !slope || !intercept || number(0x280100) !== 16) {
+    throw new Error(`${name} has no HU: give a slice of CT, 16 bits a pixel, with its rescale slope and intercept.`);
+  }
+  const turned = decimals(0x200037);
+  if (turned && Math.max(...[1, 0, 0, 0, 1, 0].map((x, i) => Math.abs(x - turned[i]))) > 0.1) {
+    throw new Error(`${name} is not an axial slice that shows the patient's right at the left and the front at the top.`);
+  }
+  const read = number(0x280103) ? "getInt16" : "getUint16", [start, length] = found[0x7fe00010];
+  if (length < 2 * height * width) throw new Error(`${name} is cut off: it holds fewer pixels than it says.`);
+  const values = Float32Array.from({ length: height * width }, (_, i) => slope[0] * view[read](start + 2 * i, true) + intercept[0]);
+  return { values, height, width };
+}
+
+// Area averages of an image in a black square, size x size
+function shrunk(values, height, width, size) {
+  const n = Math.max(height, width), square = new Float32Array(n * n), down = (n - height) >> 1, right = (n - width) >> 1;
+  for (let y = 0; y < height; y++) square.set(values.subarray(y * width, (y + 1) * width), (y + down) * n + right);
+  const along = (rows) => { // averages each column, and turns the image over its diagonal: twice is both ways
+    const many = rows.length / n, out = new Float32Array(many * size);
+    for (let k = 0; k < size; k++) {
+      const low = (k * n) / size, high = ((k + 1) * n) / size;
+      for (let y = Math.floor(low); y < Math.ceil(high); y++) {
+        const share = (Math.min(high, y + 1) - Math.max(low, y)) / (high - low);
+        for (let c = 0; c < many; c++) out[c * size + k] += share * rows[y * many + c];
+      }
+    }
+    return out;
+  };
+  return along(along(square));
+}
+
+// A slice of the reader's own: read, encoded and compared with the training slices, all in this page.
+async function bring(board, c, space, starts) {
+  const encoder = await network(c.nets.encoder), errors = await unpack(c.errors), said = make("p", { role: "status" });
+  const input = make("input", { type: "file", accept: ".png,.dcm,image/png,application/dicom" });
+  const take = async (file) => {
+    try {
+      const image = await readSlice(file, c.size, c.window), z = forward(encoder, image), name = "your slice";
+      const error = Math.sqrt(space.decode(z).image.reduce((sum, v, i) => sum + (v - image[i]) ** 2, 0) / image.length);
+      const worse = errors.filter((e) => e < error).length / errors.length, far = space.farther(z) / 100;
+      starts[name] = { name, latent: z, image: bytes(image) };
+      for (const end of ["from", "to"]) board.controls[end].fill();
+      board.set({ from: name, to: name, morph: 0 });
+      const words = Math.max(worse, far) > 0.98 ? "It is unlike the training slices: trust neither picture nor mask." :
+        "It is like the training slices.";
+      const percent = (share) => `${(100 * share).toFixed(0)}%`;
+      said.textContent = `${file.name}: drawn worse than ${percent(worse)} of the training slices, and farther from the ` +
+        `middle than ${percent(far)}. ${words}`;
+    } catch (error) {
+      said.textContent = error.message;
+    }
+  };
+  board.group("your slice: it stays on this computer", () => board.row("PNG or DICOM", input));
+  board.form.lastElementChild.append(said);
+  input.addEventListener("change", () => { if (input.files[0]) take(input.files[0]); });
+  board.root.addEventListener("dragover", (event) => event.preventDefault());
+  board.root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  });
+}
+
+// The controls in the address of the page: whoever opens it there sees the same.
+function keepInAddress(board, prepare) {
+  const at = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  for (const end of ["from", "to"]) if (at[end]) prepare(at[end]);
+  delete at.dot; // follows from "from"
+  board.asked = at;
+  board.after = () => {
+    clearTimeout(board.noted);
+    board.noted = setTimeout(() => {
+      const now = Object.entries(board.controls).map(([name, { input }]) => [name, input.value]);
+      history.replaceState(null, "", `#${new URLSearchParams(now)}`);
+    }, 300);
+  };
+}
