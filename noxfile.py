@@ -318,6 +318,7 @@ TASKS = {
             module(PIP, ".[bench]"),
             Step(("-W", "ignore", "-m", "benchmarks.growth"), env=MEASURE),
             Step(("-W", "ignore", "-m", "benchmarks"), env=MEASURE),
+            Step(("-W", "ignore", "-m", "benchmarks.sliders"), env=MEASURE),
         ),
         ("synthetic",),
     ),
