@@ -88,8 +88,8 @@ def main():
             opened, took = measure(tab, page, presses)
             every = sorted(sum(took.values(), []))
             median, late = statistics.median(every), every[int(0.95 * len(every))]
-            print(f"{name:28s} {median:5.0f} ms at the median, {late:5.0f} at the 95th percentile; open in {opened:.1f} s",
-                  flush=True)  # fmt: skip
+            said = f"{median:5.0f} ms at the median, {late:5.0f} at the 95th percentile; open in {opened:.1f} s"
+            print(f"{name:28s} {said}", flush=True)
             tab.close()
         window.close()
 
