@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from vaelib.pictures.controls import Board
+from vaelib.pictures.live import Live
 
 from benchmarks.growth_chart import growth
 from vaelib import InputError, pictures
@@ -318,7 +318,7 @@ def test_the_door_opens_at_once_and_shows_every_figure_and_slider():
         module = importlib.import_module(f"vaelib.pictures.{file}")
         for name, value in vars(module).items():
             if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
-                if getattr(value, "__annotations__", {}).get("return") in (Figure, Board):
+                if getattr(value, "__annotations__", {}).get("return") in (Figure, Live):
                     assert getattr(pictures, name) is value
     with pytest.raises(AttributeError, match="no attribute 'outline'; it has BLUE, "):
         pictures.outline  # noqa: B018
