@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from vaelib.pictures.live import Live
 
 from benchmarks.growth_chart import growth
 from vaelib import InputError, pictures
 from vaelib.cohorts.quality import MaskCheck
 from vaelib.cohorts.survey import Row
 from vaelib.pictures import style
+from vaelib.pictures.live import Live
 from vaelib.pictures.panels import Panel, outline, verdict
 
 RNG = np.random.default_rng(0)

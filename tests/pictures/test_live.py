@@ -98,7 +98,7 @@ def test_every_control_works_by_keyboard_and_draws_once_a_key(opened, make):
             assert float(control.input_value()) == float(value)
             pictures.add(seen(tab))
         assert len(pictures) > 1, name
-    labels = tab.locator("canvas").evaluate_all("all => all.map(c => c.role + c.getAttribute('aria-label'))")
+    labels = tab.locator("figure > canvas").evaluate_all("all => all.map(c => c.role + c.getAttribute('aria-label'))")
     assert all(label.startswith("img") and caption(tab) in label for label in labels)
     tab.wait_for_function("document.querySelector('[role=status]').textContent === "
                           "document.querySelector('.caption').textContent")  # fmt: skip
@@ -110,7 +110,7 @@ def test_nothing_sticks_out(opened, width):
     tab.set_viewport_size({"width": width, "height": 700})
     settle(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert min(tab.locator("canvas").evaluate_all("all => all.map(c => c.clientWidth)")) > 100
+    assert min(tab.locator("figure > canvas").evaluate_all("all => all.map(c => c.clientWidth)")) > 100
 
 
 NETWORKS = {
@@ -293,7 +293,7 @@ def test_a_board_that_fails_says_so_and_leaves_the_others(opened):
     broken.content = broken.content | {"truth": {"type": "u1", "data": "AAAA"}}
     tab = opened(broken, explorer())
     assert tab.get_by_role("alert").text_content().startswith("The sliders cannot be shown:")
-    assert tab.locator("canvas").count() == 2
+    assert tab.locator("figure > canvas").count() == 3
 
 
 INK_AND_PAPER = """() => {
