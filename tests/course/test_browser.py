@@ -158,6 +158,9 @@ def move_everything(page, board):
     for slider in board.get_by_role("slider").all():
         name = slider.evaluate("slider => slider.labels[0].innerText")
         took[name] = [press(page, board, slider, key) for key in PRESSES]
+    # where "to" and the kind of step matter: the last slider went back to a slice of the map
+    board.evaluate("root => root.board.controls.morph && root.board.set({morph: 0.5, 'slider 1': 1})")
+    page.wait_for_timeout(100)
     for chosen in board.get_by_role("combobox").all():
         at_end = chosen.evaluate("list => list.selectedIndex === list.length - 1")
         keys = ("ArrowUp", "ArrowDown") if at_end else ("ArrowDown", "ArrowUp")
