@@ -186,12 +186,8 @@ def execute() -> None:
 # --- the site, and cleaning up -----------------------------------------------------------------------------
 
 
-def copy_runtime() -> None:
-    """Copy onnxruntime-web to build/site/explorer/ort."""
-    target, source = ROOT / "build/site/explorer/ort", ROOT / "build/npm/node_modules/onnxruntime-web/dist"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"):
-        shutil.copy(source / name, target)
+def say_done() -> None:
+    """Say how the site is read."""
     print("Done. To read it: python3 -m http.server --directory build/site")
 
 
@@ -301,15 +297,15 @@ TASKS = {
         ),
         ("synthetic",),
     ),
-    # A book of the notebooks as they are committed, and the latent explorer, in static pages. It takes two packages for
-    # the browser from npm the first time; after that, nothing is asked of anyone.
+    # A book of the notebooks as they are committed, with the sliders that `tutorial` left, and the latent explorer, in
+    # static pages. It takes MathJax from npm the first time; after that, nothing is asked of anyone.
     "site": Task(
         "bind the notebooks as a book of static pages, with search: build/site",
         (
             module("course.book.build build/site"),
             module("course.explorer build/site/explorer", env=SYNTHETIC),
-            call(copy_runtime),
             module("course.book.check build/site"),
+            call(say_done),
         ),
         ("synthetic",),
     ),
@@ -322,6 +318,7 @@ TASKS = {
             module(PIP, ".[bench]"),
             Step(("-W", "ignore", "-m", "benchmarks.growth"), env=MEASURE),
             Step(("-W", "ignore", "-m", "benchmarks"), env=MEASURE),
+            Step(("-W", "ignore", "-m", "benchmarks.sliders"), env=MEASURE),
         ),
         ("synthetic",),
     ),

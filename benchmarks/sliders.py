@@ -1,86 +1,97 @@
-"""How long a slider takes from its callback to the new picture, for each widget, on the synthetic cohort.
+"""How long a slider takes from a key to the pixels, in Chromium, for each kind of board and from 64 to 512 pixels.
 
-    python benchmarks/sliders.py [--presses 15]
+    python -m benchmarks.sliders [--presses 15]
 
-Moves every control of every widget of the lessons, as often as asked, and prints the median of each in milliseconds.
-What the browser adds is measured by `tests/course/test_browser.py`, which writes `build/browser/latency.json`.
+Writes each board into a page that is opened as a file, presses keys in each of its sliders, and prints the median and
+the 95th percentile in milliseconds: from the key to the first frame after the board was drawn anew. What the page took
+until it could be used stands beside. Decoders are untrained, since their weights make no difference to the time.
 """
 
 import argparse
+import shutil
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
-import ipywidgets as ui
 import numpy as np
-import SimpleITK as sitk
+from playwright.sync_api import sync_playwright
 
-from vaelib import latent, metrics, pictures, recipes
-from vaelib.cohort import open_cohort
-from vaelib.cohorts.layout import data_folder, find_cases
-from vaelib.engine.shards import open_case
-from vaelib.levels import canonical
-from vaelib.volumes import read_ct, read_mask
+from course import live
+from vaelib import latent, pictures
+from vaelib.spatial import ResidualDecoder, ResidualMaskDecoder
+from vaelib.vae import Decoder, MaskDecoder
+
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
+BOARD = "document.querySelector('.vaelib-live')?.board"
+WATCH = f"""() => {{
+  const board = {BOARD};
+  window.took = new Promise((done) => addEventListener("keydown", () => {{
+    const begin = performance.now();
+    board.after = () => {{
+      board.after = null;
+      requestAnimationFrame(() => done(performance.now() - begin));
+    }};
+  }}, {{ capture: true, once: true }}));
+}}"""
 
 
 def boards():
-    """The widgets of the lessons by name, each with its controls by name."""
-    case = next(case for case in find_cases(data_folder()) if case.mask)
-    scan = read_ct(case.ct)
-    mask = canonical(read_mask(case.mask, scan), fill=0)
-    volume, pancreas = (sitk.GetArrayFromImage(image) for image in (canonical(scan), mask))
-    browser = pictures.slice_browser(volume, pancreas, scan.GetSpacing()[::-1], pancreas * 0.9)
-    yield "slice_browser, 512 x 512", browser.controls
-
-    lab = open_cohort()
-    (vae, decoder), val = recipes.trained(lab), lab.val
-    truth, z = val.masks[:, 0] >= metrics.TRUTH, latent.encode(vae, val.images)[0]
-    yield "latent_explorer, 64 x 64", pictures.latent_explorer((vae.decoder, decoder), z, truth=truth).controls
-    one = val.patient == val.patient[0]
-    probability = latent.decode(decoder, z)[:, 0]
-    yield (
-        "threshold_explorer, 64 x 64",
-        pictures.threshold_explorer(val.images[one, 0], probability[one], truth[one]).controls,
-    )
-    wide = pictures.threshold_explorer(volume, pancreas * 0.9, pancreas)
-    yield "threshold_explorer, 512 x 512", wide.controls
-
-    dx, dy, dz = open_case(lab.shards, val.patient[0], 6).meta["spacing"]  # of the scan's pixels
-    spacing = dz, 8 * dy, 8 * dx
-    meshes = {
-        "truth": pictures.mesh(truth[one], 0.5, spacing),
-        "decoded": pictures.mesh(probability[one], 0.3, spacing),
-    }
-    table = pictures.turntable(meshes)
-    yield "turntable", table.controls
+    """The boards by name."""
+    rng = np.random.default_rng(0)
+    for size, slices in ((64, 40), (512, 240)):
+        scan = rng.integers(-200, 300, (slices, size, size), dtype=np.int16)
+        mask = np.zeros(scan.shape, np.uint8)
+        mask[:, size // 3 : size // 2, size // 3 : size // 2] = 1
+        yield f"slices, {size} x {size} x {slices}", pictures.slice_browser(scan, mask, (3, 1, 1), mask)
+    for size in (64, 256, 512):
+        model, z = (Decoder(size, 1024 // size, 64), MaskDecoder(size, 1024 // size, 64)), latent.sample(500, 64)
+        yield f"latent, vector, {size} x {size}", pictures.latent_explorer(model, z)
+    model = ResidualDecoder(64, 8, 16, 8), ResidualMaskDecoder(64, 8, 16, 8)
+    z = latent.sample(200, 1024).reshape(-1, 16, 8, 8)
+    yield "latent, spatial, 64 x 64", pictures.latent_explorer(model, z)
+    image, truth = rng.random((40, 64, 64)), np.indices((40, 64, 64)).sum(0) % 64 < 9
+    yield "threshold, 64 x 64", pictures.threshold_explorer(image, image, truth)
 
 
-def values(control, presses):
-    """As many values as asked, each unlike the one before."""
-    if isinstance(control, ui.Checkbox):
-        return [k % 2 == 1 for k in range(presses)]
-    if isinstance(control, ui.Dropdown):
-        every = [value for _, value in control._options_full]
-        return [every[(every.index(control.value) + 1 + k) % len(every)] for k in range(presses)]
-    inner = np.linspace(control.min, control.max, presses + 2)[1:-1]
-    return [type(control.value)(round(v / control.step) * control.step) for v in inner]
+def measure(tab, page, presses):
+    """Milliseconds of each press in each slider of a page, and the seconds until it could be used."""
+    begin = time.perf_counter()
+    tab.goto(page.as_uri())
+    tab.wait_for_function(f"{BOARD}?.draws > 0", timeout=120_000)
+    opened, took = time.perf_counter() - begin, {}
+    for slider in tab.get_by_role("slider").all():
+        name = slider.evaluate("slider => slider.labels[0].innerText")
+        slider.focus()
+        for k in range(presses + 3):  # the first ones are compiled
+            tab.evaluate(WATCH)
+            tab.keyboard.press("ArrowLeft" if k % 5 == 4 else "ArrowRight")
+            took.setdefault(name, []).append(tab.evaluate("window.took"))
+        took[name] = took[name][3:]
+    return opened, took
 
 
 def main():
-    """Measure, and print one line per control."""
+    """Measure, and print a line for each board."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presses", type=int, default=15)
     presses = parser.parse_args().presses
-    for name, controls in boards():
-        every = []
-        for key, control in controls.items():
-            took = []
-            for value in values(control, presses):
-                begin = time.perf_counter()
-                control.value = value
-                took.append(1000 * (time.perf_counter() - begin))
-            every += took
-            print(f"  {key:20s} {statistics.median(took):5.0f} ms")
-        print(f"{name}: {statistics.median(every):.0f} ms at the median of {len(every)}")
+    chromium = next(filter(None, map(shutil.which, BROWSERS)))
+    with sync_playwright() as driver, tempfile.TemporaryDirectory() as folder:
+        window = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for name, board in boards():
+            page = Path(folder) / "page.html"
+            page.write_text(
+                f"<!doctype html><body>{live.place(board.content, board.at)}{live.module()}", encoding="utf-8"
+            )
+            tab = window.new_page(viewport={"width": 1200, "height": 900})
+            opened, took = measure(tab, page, presses)
+            every = sorted(sum(took.values(), []))
+            median, late = statistics.median(every), every[int(0.95 * len(every))]
+            said = f"{median:5.0f} ms at the median, {late:5.0f} at the 95th percentile; open in {opened:.1f} s"
+            print(f"{name:28s} {said}", flush=True)
+            tab.close()
+        window.close()
 
 
 if __name__ == "__main__":

@@ -19,15 +19,12 @@ import sys
 import tempfile
 import time
 import warnings
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from course import onnx
 from course.explorer.__main__ import main as explorer
 from stress.jobs import _painted, given
 from stress.kill import JOBS, child, finish, hidden, start, tree
-from vaelib import InputError
 from vaelib import cohort as opening
 from vaelib.cli import main as command
 from vaelib.dicom import write
@@ -40,7 +37,7 @@ def commands(inputs):
     scans, series, model = inputs / "scans", inputs / "scans/PANCREAS_0001/study/CT_1", inputs / "model.safetensors"
     mask = ["segment", series, "--checkpoint", model, "--overwrite", "--out"]
     tiny = ["--level", "5", "--latent", "4", "--epochs", "2"]
-    found = {
+    return {
         "phantom": (["phantom", "TOP/new", "--patients", "2", "--workers", "1"], ()),
         "labels": (["labels", inputs / "labels.zip", "TOP/new"], ()),
         "prepare": (["prepare", scans, "--cache", "TOP/new", "--workers", "1"], ()),
@@ -49,12 +46,8 @@ def commands(inputs):
         ".nii": ([*mask, "TOP/m.nii"], ["m.nii"]),
         ".dcm": ([*mask, "TOP/m.dcm"], ["m.dcm"]),
         "check": (["check", scans, "--out", "TOP", "--workers", "1"], ["check.csv", "check.png"]),
-        "explorer": (["explorer", "TOP/new", scans, "--checkpoint", model], ()),
+        "explorer": (["explorer", "TOP/new.html", scans, "--checkpoint", model], ()),
     }
-    with suppress(InputError):
-        onnx.check_onnx("")
-        return found
-    return {name: found[name] for name in found if name != "explorer"}
 
 
 def say(words, inputs, largest, top):

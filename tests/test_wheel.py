@@ -97,7 +97,7 @@ def test_every_room_of_the_core_is_imported_without_extras(call):
                 print(room, getattr(error, "name", error))"""
     status, said, why = call("-c", code, *sorted(rooms), command="python")
     assert status == 0, why
-    of_extras = {f"vaelib.{name}" for name in "pictures.controls pictures.sliders pictures.solids rivals".split()}
+    of_extras = {f"vaelib.{name}" for name in "pictures.live pictures.sliders pictures.solids rivals".split()}
     of_extras |= {"vaelib.cohorts.download"}
     assert {line.split()[0] for line in said.splitlines()} <= of_extras
 

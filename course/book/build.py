@@ -1,7 +1,7 @@
 """Build the book: the notebooks with their committed outputs, glossary and reference, as static pages.
 
 Run it from the root of the project, ``python -m course.book.build [FOLDER]``; ``make site`` does. Nothing is executed
-and nothing is fetched but the two packages of `package.json`, once. The sources are laid out in a folder as in the
+and nothing is fetched but MathJax, by `package.json`, once. The sources are laid out in a folder as in the
 repository, so that a link from one page to another is the same in both.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 
+from course import live
 from course.book import reference
 from course.places import BRANCH, ROOT, address, read_notebook
 
@@ -26,7 +27,7 @@ PAGES = (
     "notebooks/figures/*.png notebooks/figures/*/*.svg "
     "notebooks/exercises/[0-9]* notebooks/solutions/[0-9]* notebooks/checkpoints/README.md"
 ).split()
-WIDGET = "application/vnd.jupyter.widget-view+json"
+EXECUTED = ROOT / "build"  # `make tutorial` leaves notebooks there that keep the state of their sliders
 SLIDERS = "<p>Here a running notebook has sliders.{}</p>"
 EXPLORER = ' Those of the <a href="../explorer/index.html">explorer</a> work in the browser, with no kernel.'
 TARGET = re.compile(r"(?<=\]\()([\w./-]+)(?=(#[\w-]+)?\))")
@@ -64,7 +65,8 @@ def relink(text: str, page: Path) -> str:
 def notebook(path: Path) -> str:
     """Make a notebook as the book wants it.
 
-    The words of each picture stand where Sphinx looks for them, and no widget is there without a kernel.
+    The words of each picture stand where Sphinx looks for them. Sliders work with no kernel where `make tutorial` has
+    left their state, and are words else.
     """
     nb = read_notebook(path)
     nb.metadata.setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
@@ -76,12 +78,14 @@ def notebook(path: Path) -> str:
         words = [o.metadata.get("image/png", {}).get("alt", "") for o in cell.get("outputs", []) if "metadata" in o]
         if any(words):
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(filter(None, words))}}
-        for n, output in enumerate(cell.get("outputs", [])):
+        for output in cell.get("outputs", []):
             if any(len(line) > 95 and not TABLE.search(line) for line in output.get("text", "").splitlines()):
                 cell.metadata["tags"] = [*cell.metadata.get("tags", []), "wrap"]  # a message, and no table
-            if WIDGET in output.get("data", {}):
-                said = SLIDERS.format(EXPLORER if "latent_explorer" in cell.source else "")
-                cell.outputs[n] = nbformat.v4.new_output("display_data", {"text/html": said})
+    executed = EXECUTED / path.relative_to(ROOT)
+    states = read_notebook(executed) if executed.exists() else None
+    places = live.replaced(nb, lambda c: SLIDERS.format(EXPLORER if "latent_explorer" in c.source else ""), states)
+    for output in (o for cell in nb.cells for o in cell.get("outputs", []) if "text/html" in o.get("data", {})):
+        output.data["text/html"] = live.put_in(output.data["text/html"], places)
     return nbformat.v4.writes(nb) + "\n"
 
 

@@ -1,28 +1,26 @@
-"""The latent explorer as a page: both decoders run in the browser, so that it needs no Python where it is shown.
+"""The latent explorer as one page that opens by a double click: no Python, no server and no network behind it.
 
-`pictures.latent_explorer` needs a kernel; this is its sibling for a web site. `write_explorer` fills one folder, which
-any web server can hand out: the page, its script and its style, which lie beside this file; the decoders as ONNX; and
-`explorer.json`, the numbers that the sliders begin with. What runs the decoders, onnxruntime-web, comes from npm and
-belongs into the folder `ort/` of the page: see `RUNTIME`.
+`write_explorer` writes one HTML file: the sliders' module, both decoders and the encoder, and the latents of a cohort.
+It is `pictures.latent_explorer` with more in it: the originals, a place to drop a slice of one's own, which stays in
+the browser, and the state of all controls in the address.
 """
 
-from base64 import b64encode
-from json import dumps
 from pathlib import Path
+from string import Template
 
 import numpy as np
 from torch.nn import Module
 
-from course.onnx import check_onnx, write_onnx
-from vaelib import latent, metrics, recipes
+from course import live
+from vaelib import latent, metrics, pictures, recipes
 from vaelib.cohort import Slices, open_cohort
 from vaelib.engine.checkpoints import load
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 from vaelib.engine.shards import meta_of
+from vaelib.pictures.network import described, packed
+from vaelib.pictures.panels import WINDOW
 
-PAGE = ("index.html", "explorer.js", "explorer.css")
-RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of node_modules/onnxruntime-web/dist
 DIRECTIONS = 10
 SYNTHETIC = "The patients are synthetic: nobody was scanned, and nothing here says anything about a person."
 REAL = "Teaching material, not a medical device: nothing here may guide the care of a patient."
@@ -31,82 +29,67 @@ REAL = "Teaching material, not a medical device: nothing here may guide the care
 def write_explorer(
     out: str | Path, vae: Module, mask: Module, train: Slices, held_out: Slices, *, note: str = SYNTHETIC
 ) -> Path:
-    """Write the page, its data and both decoders into a folder; what is there of an older one goes.
+    """Write the page, whole or not at all.
 
     Parameters
     ----------
     out : path
+        The file; where it does not end in .html, a folder, which gets it as index.html.
     vae, mask : nn.Module
         Whose decoders are shown; both read the latent of one slice.
-    train : Slices
-        Whose latents the directions are computed from.
-    held_out : Slices
-        Of each of its patients the slice with most pancreas is a place to start.
+    train, held_out : Slices
+        The dots of the map. Of each patient of `held_out`, the slice with most pancreas is a place to start, and
+        a slice that is dropped is compared with those of `train`.
     note : str
         What the page says about the data.
 
     Returns
     -------
     Path
-        The folder.
+        The file.
     """
     out = Path(out).expanduser()
+    out = out if out.suffix == ".html" else out / "index.html"
     if vae.config.get("dims") == 3 or mask.config.get("reach"):
         raise InputError(f"{out}: these decoders read more than the latent of one slice; give a VAE of slices, reach 0")
-    content = contents(vae, train, held_out)
-    for name, decoder in (("decoder", vae.decoder), ("mask", mask)):
-        write_onnx(decoder, out / f"{name}.onnx", tuple(content["shape"]))
-    for name in PAGE:
-        write_file(out / name, (Path(__file__).parent / name).read_bytes())
-    write_file(out / "explorer.json", dumps(content | {"note": note}))
-    return out
+    content = contents(vae, mask, train, held_out)
+    shell = Template((Path(__file__).parent / "index.html").read_text(encoding="utf-8"))
+    size, numbers = content["size"], int(np.prod(content["shape"]))
+    board = live.place(content, {"threshold": metrics.TRUTH}) + live.module()
+    return write_file(out, shell.substitute(note=note, side=size, latent=numbers, board=board))
 
 
-def contents(vae: Module, train: Slices, held_out: Slices) -> dict:
-    """Collect what `explorer.json` holds, but for the note.
-
-    Latents are flat; ``shape`` is what the decoders expect. ``directions`` are steps of one standard deviation and
-    ``explained`` their shares of the variance, as `latent.pca` has them. Of each of the ``slices``, ``truth`` is the
-    mask at the threshold, one bit a pixel, and ``image`` one byte a pixel, both from the top left and in base64.
-    """
-    codes = latent.encode(vae, train.images)[0]
-    flat = codes.reshape(len(codes), -1)
-    pca = latent.pca(flat, components=min(DIRECTIONS, *flat.shape))
-    return {
-        "size": vae.config["size"],
-        "shape": codes.shape[1:],
-        "threshold": metrics.TRUTH,
-        "mean": _numbers(pca.mean_),
-        "directions": [_numbers(step) for step in latent.steps(pca)],
-        "explained": _numbers(pca.explained_variance_ratio_),
-        "slices": [_start(vae, held_out, name, rows) for name, rows in metrics.per_patient(held_out.patient).items()],
+def contents(vae: Module, mask: Module, train: Slices, held_out: Slices) -> dict:
+    """Collect what the page reads: the sliders', the encoder, originals, and how well training slices are drawn."""
+    z = np.concatenate([latent.encode(vae, part.images)[0] for part in (train, held_out)])
+    masks = np.concatenate([np.asarray(part.masks[:])[:, 0] for part in (train, held_out)])
+    names, starts, count = [""] * len(z), {}, len(train.images)
+    for part, first, said in ((train, 0, " (training)"), (held_out, count, "")):
+        for patient, rows in metrics.per_patient(part.patient).items():
+            for k, row in enumerate(rows + first):
+                names[row] = f"{patient}{said}, slice {k}"
+            if part is held_out:
+                most = int(first + rows[masks[rows + first].sum((1, 2)).argmax()])
+                starts[names[most]] = most
+    components = min(DIRECTIONS, len(z), z[0].size)
+    board = pictures.latent_explorer(
+        (vae.decoder, mask), z, places=starts, truth=masks >= metrics.TRUTH, components=components, patient=names
+    )
+    originals = [np.rint(255 * held_out.images[k - count]) for k in starts.values()]
+    seen = latent.decode(vae.decoder, z[:count])
+    errors = np.sqrt(((seen - np.asarray(train.images[:])) ** 2).mean((1, 2, 3)))
+    return board.content | {
+        "nets": board.content["nets"] | {"encoder": described(vae.encoder)},
+        "originals": packed(originals, "u1"),
+        "errors": packed(np.sort(errors), "f4"),
+        "window": WINDOW,
+        "average": True,
+        "address": True,
     }
-
-
-def _start(vae: Module, s: Slices, name: str, rows: np.ndarray) -> dict:
-    """Describe the slice with most pancreas of one patient, whose rows are given."""
-    k = int(s.masks[rows].sum((1, 2, 3)).argmax())
-    image, truth = s.images[rows[k : k + 1]], s.masks[rows[k]] >= metrics.TRUTH
-    return {
-        "name": name,
-        "slice": k,
-        "latent": _numbers(latent.encode(vae, image)[0].ravel()),
-        "truth": _base64(np.packbits(truth)),
-        "image": _base64(np.round(255 * image).astype(np.uint8)),
-    }
-
-
-def _numbers(array: np.ndarray) -> list[float]:
-    return [round(float(x), 6) for x in array]
-
-
-def _base64(array: np.ndarray) -> str:
-    return b64encode(array.tobytes()).decode()
 
 
 def explore(folder: str | Path | None, *, out: Path, checkpoint: Path | None = None) -> Path:
     """Write the explorer of a cohort; see ``python -m course.explorer --help``."""
-    check_onnx(out)
     networks, meta = ({}, {}) if checkpoint is None else load(checkpoint, "vae", "mask")
     level = networks["vae"].config["size"].bit_length() - 1 if networks else 6
     lab = open_cohort(folder, level=level, fold=meta.get("fold"))

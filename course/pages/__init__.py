@@ -1,7 +1,8 @@
 """The lessons as pages that need nothing else: ``python -m course.pages build/notebooks build/html``.
 
-No script, no network: formulas are MathML, sliders are the pictures beside them, and cells that only guard numbers are
-left out. Exercises, solutions, the glossary and the page for teachers become pages too, so that links lead to them.
+No kernel, no network: formulas are MathML, sliders carry their module and their numbers in the page, and cells that
+only guard numbers are left out. Where a notebook keeps no state, the picture beside stands in for its sliders.
+Exercises, solutions, the glossary and the page for teachers become pages too, so that links lead to them.
 """
 
 import html
@@ -12,9 +13,9 @@ from string import Template
 
 import nbformat
 from nbconvert.exporters import HTMLExporter
-from nbformat.v4 import new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_markdown_cell, new_notebook
 
-from course.book.build import WIDGET
+from course import live
 from course.pages.mathml import formulas
 from course.places import read_notebook
 from vaelib.engine.files import write_file
@@ -30,16 +31,12 @@ LINK = re.compile(r'<a\b([^>]*?)href="([^"#:]+)((?:#[^"]*)?)"([^>]*)>([\s\S]*?)<
 
 
 def opened(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook for a page: without guards, and with words where a widget was. Of Markdown a notebook is made."""
+    """Read a notebook for a page, without guards. Of Markdown a notebook is made."""
     if path.suffix == ".md":
         return new_notebook(cells=[new_markdown_cell(path.read_text(encoding="utf-8"))])
     nb = read_notebook(path)
     guards = [cell for cell in nb.cells if GUARD in cell.metadata.get("tags", [])]
     nb.cells = [cell for cell in nb.cells if GUARD not in cell.metadata.get("tags", [])]
-    for cell in nb.cells:
-        for n, output in enumerate(cell.get("outputs", [])):
-            if WIDGET in output.get("data", {}):
-                cell.outputs[n] = new_output("display_data", {"text/html": SLIDERS})
     if guards:
         cells = f"{len(guards)} cell{'s' * (len(guards) > 1)}"
         nb.cells.append(new_markdown_cell(LEFT_OUT.format(cells)))
@@ -88,8 +85,9 @@ def write(source: Path, target: Path) -> list[Path]:
     whole = {path.resolve() for path in found}
     for at, path in found.items():
         nb = opened(path)
+        sliders = live.replaced(nb, lambda _: SLIDERS)
         first = nb.cells[0].source
         title = re.sub(r"[`*]", "", (re.findall(r"^# (.+)", first, re.MULTILINE) or [path.stem])[0])
         text = page(nb, title, menu(found, at, "../" * (len(at.parts) - 1)))
-        write_file(target / at, relink(text, at, whole, target))
+        write_file(target / at, live.put_in(relink(text, at, whole, target), sliders))
     return list(found)

@@ -1,25 +1,23 @@
-"""The latent explorer: its numbers are those of the library, and the page in a browser says what PyTorch says."""
+"""The latent explorer: one file that opens by a double click, and whose page says what PyTorch says."""
 
-import json
-import shutil
-import sys
+import gzip
 from base64 import b64decode
 
 import numpy as np
-import onnxruntime
+import pydicom
 import pytest
 import torch
-from browser import serve
+from PIL import Image
 
-from course import explorer
-from course.explorer import RUNTIME, contents, write_explorer
+from course.explorer import contents, write_explorer
 from course.explorer.__main__ import main
 from vaelib import InputError, latent, metrics
 from vaelib.cohort import Slices
-from vaelib.spatial import ResidualMaskDecoder
+from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
 from vaelib.vae import VAE, MaskDecoder
 
 SIZE, LATENT = 32, 12
+BOARD = "document.querySelector('.vaelib-live').board"
 
 
 def blobs(names, each, seed):
@@ -32,117 +30,78 @@ def blobs(names, each, seed):
     return Slices(images, masks, np.repeat(names, each), np.tile(np.linspace(0, 1, each), len(names)))
 
 
+TRAIN, TEST = blobs(["a", "b", "c"], 12, seed=1), blobs(["PANCREAS_0001", "PANCREAS_0002"], 5, seed=2)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The page of an untrained VAE whose mask decoder is as often above the threshold as below: folder, vae, mask."""
+    """The page of an untrained VAE whose mask decoder is as often above the threshold as below: file, vae, mask."""
     torch.manual_seed(0)
     vae = VAE(SIZE, channels=4, latent=LATENT)
     mask = MaskDecoder(SIZE, channels=4, latent=LATENT, prevalence=metrics.TRUTH)
-    train, test = blobs(["a", "b", "c"], 12, seed=1), blobs(["PANCREAS_0001", "PANCREAS_0002"], 5, seed=2)
-    return write_explorer(tmp_path_factory.mktemp("site") / "explorer", vae, mask, train, test), vae, mask, train, test
+    return write_explorer(tmp_path_factory.mktemp("site") / "explorer.html", vae, mask, TRAIN, TEST), vae, mask
 
 
-@pytest.fixture(scope="module")
-def data(made):
-    return json.loads((made[0] / "explorer.json").read_text())
+def unpacked(text):
+    return np.frombuffer(gzip.decompress(b64decode(text["data"])), f"<{text['type']}")
 
 
-def probabilities(made, z):
-    """What PyTorch says of latents (N, latent): pictures and probabilities, (N, size * size)."""
-    _, vae, mask, *_ = made
-    return [latent.decode(d, np.float32(z)).reshape(len(z), -1) for d in (vae.decoder, mask)]
+def test_it_is_one_small_file_that_asks_nobody(made):
+    text = made[0].read_text()
+    assert [p.name for p in made[0].parent.iterdir()] == ["explorer.html"] and len(text) < 25e6
+    assert "://" not in text and " src=" not in text and 'href="data:,"' in text and "synthetic" in text
 
 
-def test_the_folder_is_whole_and_small(made):
-    names = {"decoder.onnx", "mask.onnx", "explorer.json", *explorer.PAGE}
-    assert {path.name for path in made[0].iterdir()} == names
-    text = "".join((made[0] / name).read_text() for name in explorer.PAGE)
-    assert "http://localhost:8000" in text and text.count("://") == 1  # where to open it; nothing is fetched from afar
-
-
-def test_both_files_say_what_the_decoders_say(made, data):
-    z = np.float32([s["latent"] for s in data["slices"]] + [data["mean"]] + list(np.array(data["directions"])))
-    for name, wanted in zip(("decoder", "mask"), probabilities(made, z), strict=True):
-        session = onnxruntime.InferenceSession(made[0] / f"{name}.onnx")
-        found = np.stack([session.run(["image"], {"latent": one[None]})[0].ravel() for one in z])
-        assert np.abs(found - wanted).max() < 1e-4 and wanted.std() > 1e-3
-
-
-def test_the_directions_are_those_of_the_training_latents(made, data):
-    _, vae, _, train, _ = made
-    pca = latent.pca(latent.encode(vae, train.images)[0], components=explorer.DIRECTIONS)
-    steps = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
-    assert np.allclose(data["directions"], steps, atol=1e-5) and np.allclose(data["mean"], pca.mean_, atol=1e-5)
-    assert np.allclose(data["explained"], pca.explained_variance_ratio_, atol=1e-5)
-    assert len(data["directions"]) == 10 and data["shape"] == [LATENT] and data["size"] == SIZE
-    assert data["threshold"] == 0.2 and "synthetic" in data["note"]
-
-
-def test_each_patient_starts_where_there_is_most_pancreas(made, data):
-    *_, vae, _, _, test = made
-    assert [s["name"] for s in data["slices"]] == ["PANCREAS_0001", "PANCREAS_0002"]
-    for s in data["slices"]:
-        rows = np.flatnonzero(test.patient == s["name"])
-        areas = test.masks[rows].sum((1, 2, 3))
-        assert areas[s["slice"]] == areas.max() > areas.min()
-        row = rows[s["slice"]]
-        bits = np.unpackbits(np.frombuffer(b64decode(s["truth"]), np.uint8)).reshape(SIZE, SIZE)
-        assert np.array_equal(bits, test.masks[row, 0] >= 0.2)
-        grey = np.frombuffer(b64decode(s["image"]), np.uint8).reshape(SIZE, SIZE)
-        assert np.abs(grey / 255 - test.images[row, 0]).max() < 0.003
-        assert np.allclose(s["latent"], latent.encode(vae, test.images[row : row + 1])[0][0], atol=1e-5)
-
-
-def test_a_latent_that_keeps_its_place_lies_flat(made):
-    from vaelib.spatial import ResidualVAE
-
-    content = contents(ResidualVAE(SIZE, channels=4, latent=2, grid=8), *made[3:])
-    assert list(content["shape"]) == [2, 8, 8] and len(content["mean"]) == len(content["directions"][0]) == 128
+def test_starts_are_where_there_is_most_pancreas_and_originals_are_theirs(made):
+    content = contents(*made[1:], TRAIN, TEST)
+    z, truth = unpacked(content["z"]).reshape(-1, LATENT), np.unpackbits(unpacked(content["truth"]))
+    truth, originals = truth.reshape(-1, SIZE, SIZE), unpacked(content["originals"]).reshape(-1, SIZE, SIZE)
+    for n, (name, row) in enumerate(content["places"]):
+        patient, k = name.split(", slice ")
+        rows = np.flatnonzero(TEST.patient == patient)
+        areas = TEST.masks[rows].sum((1, 2, 3))
+        assert areas[int(k)] == areas.max() and content["patient"][row] == name
+        one = slice(rows[int(k)], rows[int(k)] + 1)
+        assert np.allclose(z[row], latent.encode(made[1], TEST.images[one])[0][0], atol=1e-5)
+        assert np.array_equal(truth[row], TEST.masks[one][0, 0] >= metrics.TRUTH)
+        assert np.abs(originals[n] / 255 - TEST.images[one][0, 0]).max() < 0.003
+    assert content["patient"][0] == "a (training), slice 0" and len(unpacked(content["errors"])) == len(TRAIN.images)
+    assert len(content["steps"]["principal directions"]["names"]) == 10
 
 
 def test_decoders_of_more_than_a_slice_are_refused(made, tmp_path):
     neighbours = ResidualMaskDecoder(SIZE, channels=4, latent=2, grid=8, reach=1)
     with pytest.raises(InputError, match="more than the latent of one slice"):
-        write_explorer(tmp_path, made[1], neighbours, *made[3:])
+        write_explorer(tmp_path, made[1], neighbours, TRAIN, TEST)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_asks_for_its_extra_before_it_trains(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    assert main([str(tmp_path / "page")]) == 2
+def test_the_command_names_what_is_missing(tmp_path, capsys):
+    assert main([str(tmp_path / "page.html"), str(tmp_path / "gone")]) == 2
     said = capsys.readouterr().err
-    assert "page: ONNX needs onnx; install the extra" in said and said.count("\n") == 1
-    assert not (tmp_path / "page").exists()
+    assert said.startswith("explorer: error: ") and said.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 # --- in a browser ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def served(made, tmp_path):
-    """A copy of the page, handed out on this machine alone: its folder and its address."""
-    folder = shutil.copytree(made[0], tmp_path / "explorer")
-    with serve(folder) as address:
-        yield folder, address + "/"
-
-
-@pytest.fixture
-def page(chromium, npm, served):
-    """The page with its runtime, loaded; afterwards, nothing may have gone wrong or been asked of another host."""
-    folder, address = served
-    (folder / "ort").mkdir()
-    for name in RUNTIME:
-        shutil.copy(npm / "onnxruntime-web" / "dist" / name, folder / "ort")
+def tab(chromium, made):
+    """The page, opened as a file; afterwards, nothing may have gone wrong or been asked of anyone."""
     tab, wrong, asked = chromium.new_page(), [], []
     tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(address)
-    settle(tab, 0)
+    opened(tab, made[0].as_uri())
     yield tab
     tab.close()
-    assert wrong == []
-    assert [url for url in asked if not url.startswith((address, "data:"))] == []
+    assert wrong == [] and [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def opened(tab, address):
+    tab.goto("about:blank")
+    tab.goto(address)
+    until(tab, "document.querySelector('.vaelib-live')?.board?.draws > 0")
 
 
 def until(tab, expression):
@@ -154,100 +113,139 @@ def until(tab, expression):
     raise AssertionError(f"not after 10 s: {expression}")
 
 
-def settle(tab, before):
-    """Wait until more than `before` draws are done."""
-    tab.evaluate("window.explorer.ready")
-    until(tab, f"window.explorer.draws > {before}")
+def said(tab):
+    return tab.locator("fieldset p").text_content()
 
 
-def picture(tab):
-    return tab.evaluate("document.getElementById('decoded').toDataURL()")
+def give(tab, path):
+    """Choose a file for the reader's own slice, and wait for what is said of it."""
+    before = said(tab)
+    tab.locator("input[type=file]").set_input_files(path)
+    until(tab, f"document.querySelector('fieldset p').textContent !== {before!r}")
+    return said(tab)
 
 
-def test_the_page_decodes_as_pytorch_does(page, made, data):
-    rng = np.random.default_rng(0)
-    z = np.r_[[s["latent"] for s in data["slices"]], 2 * rng.standard_normal((3, LATENT))].astype(np.float32)
-    found = [
-        page.evaluate(
-            "async z => { const out = await window.explorer.decode(z); return [[...out.image], [...out.mask]]; }",
-            one.tolist(),
+def test_the_page_decodes_as_pytorch_does(tab, made):
+    z = np.random.default_rng(0).standard_normal((3, LATENT)).astype(np.float32)
+    for one in z:
+        found = tab.evaluate(f"z => {{ const {{image, mask}} = {BOARD}.space.decode(Float32Array.from(z)); "
+                             "return [[...image], [...mask]]; }", one.tolist())  # fmt: skip
+        for values, net in zip(found, (made[1].decoder, made[2]), strict=True):
+            assert np.abs(np.array(values) - latent.decode(net, one[None]).ravel()).max() < 1e-4
+
+
+def test_a_click_on_the_map_starts_from_that_slice(tab):
+    canvas = tab.locator(".map > canvas")
+    before = tab.evaluate(f"{BOARD}.value('from').name")
+    for row in (7, 30):
+        x, y = tab.evaluate(
+            f"""row => {{ const map = {BOARD}.pictures.find((p) => p.points);
+            return map.place(map.points[row], map.canvas.getBoundingClientRect().width); }}""",
+            row,
         )
-        for one in z
-    ]
-    for k, wanted in enumerate(probabilities(made, z)):
-        assert np.abs(np.array([out[k] for out in found]) - wanted).max() < 1e-4
+        canvas.hover(position={"x": x, "y": y})
+        assert tab.locator(".thumb").is_visible() and ", slice " in tab.locator(".thumb").inner_text()
+        named = tab.locator(".thumb").inner_text()
+        canvas.click(position={"x": x, "y": y})
+        until(tab, f"{BOARD}.value('from').name === {named!r}")
+        assert named != before and "Latent 0.00 away" in tab.locator(".caption").text_content()
+    tab.get_by_role("slider", name="slice on the map").press("Home")
+    until(tab, f"{BOARD}.value('from').name === 'a (training), slice 0'")
 
 
-def test_the_dice_shown_is_that_of_the_library(page, made, data):
-    for k, s in enumerate(data["slices"]):
-        before = page.evaluate("window.explorer.draws")
-        page.select_option("#start", str(k))
-        settle(page, before)
-        truth = np.unpackbits(np.frombuffer(b64decode(s["truth"]), np.uint8))
-        found = probabilities(made, [s["latent"]])[1][0] >= 0.2
-        assert 0 < found.sum() < SIZE**2
-        dice = metrics.dice(found[None, None], truth[None, None])
-        said = page.text_content("#readout")
-        assert f"Mask at 0.20: {found.sum()} pixels; Dice {dice:.2f} with the truth of {s['name']}." in said
+def test_the_address_brings_back_what_one_sees(tab, made):
+    tab.get_by_role("slider", name="direction 2").press("End")
+    tab.get_by_role("slider", name="threshold").press("End")
+    tab.get_by_role("slider", name="slice on the map").press("Home")
+    tab.get_by_role("slider", name="morph").press("End")
+    until(tab, "location.hash.includes('morph=1')")
+    caption = tab.locator(".caption").text_content()
+    opened(tab, tab.url)
+    until(tab, f"document.querySelector('.caption').textContent === {caption!r}")
+    assert tab.evaluate(f"{BOARD}.value('from').name") == "a (training), slice 0"
 
 
-def test_every_slider_moves_by_keyboard_and_changes_the_picture(page, data):
-    names = [f"direction{k}" for k in range(len(data["directions"]))] + ["morph", "threshold", "opacity"]
-    assert page.locator("input[type=range]").count() == len(names)
-    for name in names:
-        was, draws, slider = picture(page), page.evaluate("window.explorer.draws"), page.locator(f"#{name}")
-        assert page.locator(f"label[for={name}]").text_content() and not slider.evaluate("e => e.disabled")
-        slider.focus()
-        page.keyboard.press("Home" if name in ("threshold", "opacity") else "End")
-        settle(page, draws)
-        assert picture(page) != was, name
-        edge = slider.get_attribute("min" if name in ("threshold", "opacity") else "max")
-        if name == "direction0":
-            moved = f"has moved {3 * np.linalg.norm(data['directions'][0]):.2f}."
-            assert moved in page.text_content("#readout")
-        assert slider.input_value() == edge and float(page.locator(f"output[for={name}]").text_content()) == float(edge)
-    until(page, "document.getElementById('spoken').textContent.startsWith('Mask at 0.01')")
+def dicom(path, **changes):
+    """A slice of CT: HU of the first test slice in the abdominal window."""
+    hu = np.rint(TEST.images[0, 0].repeat(2, 0).repeat(2, 1) * 400 - 160).astype(np.int16)
+    ds = pydicom.Dataset()
+    ds.Modality, ds.Rows, ds.Columns = "CT", *hu.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+    ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+    ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    inner = pydicom.Dataset()
+    inner.PatientComments = "a sequence is passed over"
+    ds.ReferencedImageSequence = pydicom.Sequence([inner])
+    ds.PixelData = (hu + 1024).astype(np.uint16).tobytes()
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    ds.file_meta.TransferSyntaxUID = changes.pop("syntax", pydicom.uid.ExplicitVRLittleEndian)
+    for name, value in changes.items():
+        if value is None:
+            delattr(ds, name)
+        else:
+            setattr(ds, name, value)
+    implicit = ds.file_meta.TransferSyntaxUID == pydicom.uid.ImplicitVRLittleEndian
+    pydicom.dcmwrite(path, ds, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+    return path
 
 
-def test_buttons_and_morphing_go_where_they_say(page, data):
-    at_rest, draws = picture(page), page.evaluate("window.explorer.draws")
-    page.locator("#morph").press("End")
-    settle(page, draws)
-    assert f"with the truth of {data['slices'][1]['name']}." in page.text_content("#readout")  # has arrived: not moved
-    page.click("#random")
-    until(page, "document.getElementById('readout').textContent.includes('no truth')")
-    steps = [float(page.locator(f"#direction{k}").input_value()) for k in range(len(data["directions"]))]
-    assert len(set(steps)) > 3 and max(map(abs, steps)) <= 3
-    page.select_option("#start", "0")
-    page.click("#reset")
-    until(page, "document.getElementById('readout').textContent.includes('truth of PANCREAS_0001.')")
-    assert picture(page) == at_rest
+@pytest.mark.parametrize("kind", ["explicit", "implicit", "png"])
+def test_a_slice_of_ones_own_is_encoded_and_decoded_here(tab, made, tmp_path, kind):
+    if kind == "png":
+        path = tmp_path / "own.png"
+        Image.fromarray(np.rint(255 * TEST.images[0, 0]).astype(np.uint8)).save(path)
+    else:
+        ways = {"explicit": pydicom.uid.ExplicitVRLittleEndian, "implicit": pydicom.uid.ImplicitVRLittleEndian}
+        path = dicom(tmp_path / "own.dcm", syntax=ways[kind])
+    words = give(tab, path)
+    assert "of the training slices" in words and path.name in words
+    found = np.array(tab.evaluate(f"[...{BOARD}.value('from').latent]"))
+    wanted = latent.encode(made[1], TEST.images[:1])[0][0]
+    assert np.abs(found - wanted).max() < 0.01 and tab.evaluate(f"{BOARD}.value('from').name") == "your slice"
+    assert "original: your slice" in tab.locator("figcaption").all_text_contents()
 
 
-@pytest.mark.parametrize("width", [320, 1280])
-def test_nothing_sticks_out(page, width):
-    page.set_viewport_size({"width": width, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("#decoded").bounding_box()["width"] > 100
+def test_what_is_unlike_the_training_slices_is_said_to_be(tab, tmp_path):
+    Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).save(tmp_path / "noise.png")
+    assert "It is unlike the training slices" in give(tab, tmp_path / "noise.png")
 
 
-@pytest.mark.parametrize("lack", ["server", "runtime", "wasm", "mask.onnx"])
-def test_the_page_says_in_words_what_is_missing(chromium, npm, served, lack):
-    folder, address = served
-    words = {"server": "python -m http.server", "mask.onnx": "mask.onnx is missing"}.get(
-        lack, "runtime is missing: copy"
-    )
-    if lack == "mask.onnx":
-        (folder / lack).unlink()
-    if lack in ("wasm", "mask.onnx"):
-        (folder / "ort").mkdir()
-        stub = "export const env = {wasm: {}}, InferenceSession = {create: async () => ({})}"
-        if lack == "wasm":
-            stub = stub.replace("({})", "{ throw Error('no available backend found'); }")
-        (folder / "ort" / RUNTIME[0]).write_text(stub)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"Modality": "MR"}, "bad.dcm has no HU"),
+        ({"RescaleIntercept": None}, "bad.dcm has no HU"),
+        ({"PixelData": b"\0" * 8}, "bad.dcm is cut off"),
+        ({"PixelData": None}, "bad.dcm holds no pixels"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "bad.dcm is not an axial slice"),
+        ({"syntax": pydicom.uid.DeflatedExplicitVRLittleEndian}, "bad.dcm is compressed"),
+    ],
+)
+def test_a_file_that_is_no_slice_gets_one_sentence_and_the_page_goes_on(tab, tmp_path, changes, words):
+    before = tab.evaluate(f"{BOARD}.value('from').name")
+    assert words in give(tab, dicom(tmp_path / "bad.dcm", **changes))
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png is no picture that this browser can read" in give(tab, tmp_path / "text.png")
+    assert tab.evaluate(f"{BOARD}.value('from').name") == before
+    draws = tab.evaluate(f"{BOARD}.draws")
+    tab.get_by_role("slider", name="morph").press("End")
+    until(tab, f"{BOARD}.draws === {draws + 1}")
+
+
+def test_of_a_latent_that_keeps_its_place_a_click_chooses_the_place(chromium, tmp_path):
+    torch.manual_seed(0)
+    vae = ResidualVAE(SIZE, channels=4, latent=2, grid=8)
+    mask = ResidualMaskDecoder(SIZE, channels=4, latent=2, grid=8)
     tab = chromium.new_page()
-    tab.goto((folder / "index.html").as_uri() if lack == "server" else address)
-    tab.evaluate("window.explorer.ready")
-    assert words in tab.text_content("#readout") and words in tab.text_content("#spoken")
-    assert tab.evaluate("document.getElementById('controls').inert")
+    opened(tab, write_explorer(tmp_path, vae, mask, TRAIN, TEST).as_uri())  # a folder gets index.html
+    box = tab.locator("canvas").first.bounding_box()
+    tab.locator("canvas").first.click(position={"x": 2.5 * box["width"] / 8, "y": 5.5 * box["height"] / 8})
+    assert [tab.evaluate(f"{BOARD}.value('{name}')") for name in ("column", "row")] == [2, 5]
+    before = np.array(tab.evaluate(f"[...{BOARD}.here()]")).reshape(2, 8, 8)
+    tab.get_by_role("slider", name="direction 1", exact=True).press("End")
+    moved = np.array(tab.evaluate(f"[...{BOARD}.here()]")).reshape(2, 8, 8) - before
+    assert np.argwhere(np.abs(moved).sum(0) > 1e-6).tolist() == [[5, 2]]
     tab.close()

@@ -17,7 +17,7 @@ from vaelib import InputError, pictures
 from vaelib.cohorts.quality import MaskCheck
 from vaelib.cohorts.survey import Row
 from vaelib.pictures import style
-from vaelib.pictures.controls import Board
+from vaelib.pictures.live import Live
 from vaelib.pictures.panels import Panel, outline, verdict
 
 RNG = np.random.default_rng(0)
@@ -318,7 +318,7 @@ def test_the_door_opens_at_once_and_shows_every_figure_and_slider():
         module = importlib.import_module(f"vaelib.pictures.{file}")
         for name, value in vars(module).items():
             if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__:
-                if getattr(value, "__annotations__", {}).get("return") in (Figure, Board):
+                if getattr(value, "__annotations__", {}).get("return") in (Figure, Live):
                     assert getattr(pictures, name) is value
     with pytest.raises(AttributeError, match="no attribute 'outline'; it has BLUE, "):
         pictures.outline  # noqa: B018

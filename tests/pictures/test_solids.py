@@ -1,3 +1,6 @@
+import gzip
+from base64 import b64decode
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -152,30 +155,10 @@ def test_seen_from_the_front_the_left_of_the_patient_is_at_the_right():
     assert below["L"][0] > below["R"][0] and below["A"][1] > below["P"][1]  # as a slice is shown
 
 
-def test_the_turntable_follows_its_sliders_over_their_whole_range():
-    board = pictures.turntable({"a": pictures.mesh(ball(), 0.5, SPACING)})
-    artists = [id(a) for ax in board.fig.axes for a in ax.get_children()]
-    for name in ("azimuth", "elevation"):
-        control, drawn = board.controls[name], set()
-        for value in (control.min, 0, control.max):
-            control.value = value
-            drawn.add(board.picture.value)
-        assert len(drawn) == 3 or name == "azimuth" and len(drawn) == 2  # -180 is 180
-    assert board.picture.value[:4] == b"\x89PNG"
-    assert "a, seen from above" in board.caption.value and "seen from above" in board.picture.tooltip
-    assert [id(a) for ax in board.fig.axes for a in ax.get_children()] == artists
-
-
-@pytest.mark.parametrize(
-    ("view", "words"),
-    [
-        ((-90, 0), "seen from the front"),
-        ((0, 5), "seen from the left"),
-        ((180, 0), "seen from the right"),
-        ((-180, 0), "seen from the right"),
-        ((90, 40), "seen from the back and above"),
-        ((10, -90), "seen from below, as a slice is"),
-    ],
-)
-def test_a_view_has_words(view, words):
-    assert solids.in_words(*view) == words
+def test_the_turntable_carries_its_meshes_in_mm_and_their_colours():
+    body = pictures.mesh(ball(), 0.5, SPACING)
+    content = pictures.turntable({"truth": body, "2D": body}).content
+    assert [mesh["colour"] for mesh in content["meshes"].values()] == [YELLOW, VERMILLION]
+    sent = np.frombuffer(gzip.decompress(b64decode(content["meshes"]["2D"]["vertices"]["data"])), "<f4").reshape(-1, 3)
+    np.testing.assert_allclose(sent, body.vertices, atol=1e-4)
+    np.testing.assert_allclose(content["limits"], solids.bounds([body]))

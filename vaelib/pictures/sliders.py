@@ -1,42 +1,38 @@
-"""Pictures with sliders: the panels of the figures, updated in place and never rebuilt.
+"""Pictures with sliders that are drawn in the browser, and go on where no kernel runs.
 
-Each function returns a `Board`, a box of ipywidgets. Every control works by keyboard (Tab, then the arrows). The
-picture is a PNG of one figure that lives as long as its board, so that a notebook run unattended gives the same cells.
+Each function returns a `Live`, which carries what it shows. Every control works by keyboard (Tab, then the arrows).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-import ipywidgets as ui
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch.nn import Module
 
-from vaelib import latent, metrics
+from vaelib import latent
 from vaelib.engine.errors import InputError
-from vaelib.pictures.controls import LOOK, Board, choice, slider
-from vaelib.pictures.panels import PLANES, PREDICTION, TRUTH, VERDICTS, Layer, Panel, cut, limits, middle, verdict
+from vaelib.pictures.live import Live
+from vaelib.pictures.network import described, packed
+from vaelib.pictures.panels import PLANES, Layer, Panel, cut, limits, middle, verdict
 from vaelib.pictures.style import DPI, as_numbers
 
 WINDOWS = {"abdomen (W 400, L 40)": (-160, 240), "soft tissue (W 350, L 50)": (-125, 225)}  # HU, lowest and highest
 WINDOWS |= {"bone (W 1800, L 400)": (-500, 1300), "lung (W 1500, L −600)": (-1350, 150)}
 ORIGINAL = 0.2  # the threshold of the original
+PLACE = "directions at one place"
 
 
 def _panels(*looks: dict[str, Any]) -> list[Panel]:
     """Make panels side by side, one for each dict of settings."""
-    side = 4.4 if len(looks) == 1 else 3.7  # inches: a slider waits for every pixel
+    side = 4.4 if len(looks) == 1 else 3.7  # inches
     fig = Figure(figsize=(side * len(looks), side + 0.3), dpi=DPI)
     boxes = [(k / len(looks) + 0.005, 0.01, 1 / len(looks) - 0.01, 0.91) for k in range(len(looks))]
-    panels = [Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
-    for panel in panels:
-        panel.image.set_interpolation_stage("data")  # resample HU, not colours: half the time at 512 x 512
-        panel.ax.set_axis_off()
-    return panels
+    return [Panel(fig.add_axes(box), **look) for box, look in zip(boxes, looks, strict=True)]
 
 
-def slice_browser(scan: np.ndarray, mask: Layer = None, spacing: tuple = (1, 1, 1), prediction: Layer = None) -> Board:
+def slice_browser(scan: np.ndarray, mask: Layer = None, spacing: tuple = (1, 1, 1), prediction: Layer = None) -> Live:
     """Leaf through a scan in three planes at true aspect, with window presets and overlays.
 
     Parameters
@@ -51,67 +47,68 @@ def slice_browser(scan: np.ndarray, mask: Layer = None, spacing: tuple = (1, 1, 
     if scan.ndim != 3 or any(layer.shape != scan.shape for layer in layers.values()):
         found = ", ".join(f"{name} {layer.shape}" for name, layer in ({"scan": scan} | layers).items())
         raise InputError(f"slice_browser: found {found}; pass a scan (S, H, W), and the others on its grid")
-    place = dict(zip(PLANES, middle(scan, mask).tolist(), strict=True))  # each plane remembers its slice
-    controls = {
-        "plane": choice("plane", list(PLANES)),
-        "slice": slider("slice", 0, len(scan) - 1, place["axial"]),
-        "window": choice("window", WINDOWS),
-        **{name: ui.Checkbox(True, description=f"show the {name}", **LOOK) for name in layers},
+    content = {
+        "kind": "slices",
+        "alt": "a scan in three planes, chosen by the sliders",
+        "shape": scan.shape,
+        "spacing": [float(side) for side in spacing],
+        "windows": WINDOWS,
+        "scan": packed(np.clip(scan, -32768, 32767), "i2"),
+        "layers": {name: packed(_hundredths(layer), "u1") for name, layer in layers.items()},
     }
-    if layers:
-        controls["opacity"] = slider("overlay opacity", 0, 1, 0.6, 0.05)
-    (panel,) = _panels({})
+    middle_of = dict(zip(("slice", "row", "column"), middle(scan, mask).tolist(), strict=True))
+    at = middle_of | {"plane": "axial", "window": next(iter(WINDOWS.values()))}
 
-    def draw(plane: str, window: tuple[float, float], opacity: float = 0.6, **values: Any) -> str:
+    def still(plane: str, window: tuple[float, float], **values: Any) -> Figure:
         axis, (down, across), letters = PLANES[plane]
-        at = place[plane] = values["slice"]
-        views = {name: cut(layer, plane, at) for name, layer in layers.items() if values[name]}
-        panel.image.set_clim(window)
-        panel.fill.set_alpha(opacity)
-        panel.edge.set_alpha(opacity)
-        text = f"{plane}, {('slice', 'row', 'column')[axis]} {at} of 0 to {scan.shape[axis] - 1}"
-        look = {"aspect": spacing[down] / spacing[across], "letters": letters, "title": text}
-        panel.draw(cut(scan, plane, at), views.get("mask"), views.get("prediction"), **look)
-        return text + "".join(f"; {name}: {(view >= 0.5).sum()} pixels" for name, view in views.items())
+        k = values[("slice", "row", "column")[axis]]
+        views = [None if layer is None else cut(np.asarray(layer), plane, k) for layer in (scan, mask, prediction)]
+        look = {"aspect": spacing[down] / spacing[across], "letters": letters, "title": f"{plane}, {k}"}
+        return _panels({"window": window})[0].draw(*views, **look).ax.figure
 
-    colours = {name: {"mask": TRUTH, "prediction": PREDICTION}[name] for name in layers}
-    board = Board(panel.ax.figure, controls, draw, "one slice of the scan, chosen by the sliders", key=colours)
+    return Live(content, at, still)
 
-    def turn(change: dict[str, Any]) -> None:
-        board.quiet = True  # the slider's range changes with the plane; draw once, when both fit
-        controls["slice"].max = scan.shape[PLANES[change["new"]][0]] - 1
-        board.set(slice=place[change["new"]])
 
-    controls["plane"].unobserve(board.redraw, "value")
-    controls["plane"].observe(turn, "value")
-    return board
+def _hundredths(values: np.ndarray) -> np.ndarray:
+    """Round probabilities down to hundredths, so that no threshold of hundredths cuts them otherwise."""
+    kind = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float64
+    out, some = np.zeros(values.shape, np.uint8), values > 0  # most are 0
+    out[some] = np.searchsorted((np.arange(1, 101) / 100).astype(kind), values[some], side="right")
+    return out
 
 
 def _steps(z: np.ndarray, components: int) -> dict[str, dict[str, np.ndarray]]:
     """Find steps through the latent space, by the name of their kind: dicts from a slider's description to (D,)."""
-    units = np.argsort(-z.var(axis=0), kind="stable")[:components]
-    principal = {f"direction {k}": step for k, step in enumerate(latent.steps(latent.pca(z, components)), start=1)}
-    return {"principal directions": principal, "raw units": {f"unit {k}": np.eye(z.shape[1])[k] for k in units}}
+
+    def principal(codes: np.ndarray, count: int) -> dict[str, np.ndarray]:
+        return {f"direction {k}": step for k, step in enumerate(latent.steps(latent.pca(codes, count)), start=1)}
+
+    flat = z.reshape(len(z), -1)
+    units = np.argsort(-flat.var(axis=0), kind="stable")[:components]
+    raw = {f"unit {k}": np.eye(flat.shape[1])[k] for k in units}
+    found = {"principal directions": principal(flat, components), "raw units": raw}
+    if z.ndim == 4:
+        found[PLACE] = principal(np.moveaxis(z, 1, -1).reshape(-1, z.shape[1]), min(components, z.shape[1]))
+    return found
 
 
-def _decode(model: tuple[Module, Module], here: np.ndarray) -> list[np.ndarray]:
-    """Decode one latent on one thread: several would wait for each other, on a busy machine for half a second."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [latent.decode(module, here[None])[0, 0] for module in model]
-    finally:
-        torch.set_num_threads(threads)
+def _named(steps: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Write steps for the page: their names, and their numbers one after the other."""
+    return {"names": list(steps), "vectors": packed(list(steps.values()), "f4")}
 
 
-def _latents(mask, z, places, truth, components):
+def _latents(mask, z, places, truth, components, patient):
     """Look over what the latent explorer is given: latents (N, D), rows by name, and true masks (N, H, W)."""
-    z = as_numbers(z, "latent_explorer: z", (None, None))
+    z = as_numbers(z, "latent_explorer: z", (None,) * (4 if np.ndim(z) == 4 else 2))
     places = places or {f"slice {k}": k for k in sorted({(2 * i + 1) * len(z) // 10 for i in range(5)})}
     if not all(0 <= row < len(z) for row in places.values()):
         raise InputError(f"latent_explorer: found the places {places}; pass rows of z, 0 to {len(z) - 1}")
-    if not 1 <= components <= min(z.shape):
-        raise InputError(f"latent_explorer: found {components} components; z {z.shape} has 1 to {min(z.shape)}")
+    if not 1 <= components <= (most := min(len(z), z[0].size)):
+        raise InputError(f"latent_explorer: found {components} components; z {z.shape} has 1 to {most}")
+    if patient is not None and len(patient) != len(z):
+        raise InputError(
+            f"latent_explorer: found {len(patient)} patients; name the owner of each of {len(z)} rows of z"
+        )
     if truth is not None:
         size = latent.decode(mask, z[:1]).shape[-2:]
         truth = as_numbers(truth, "latent_explorer: truth", (len(z), *size)) >= 0.5
@@ -119,8 +116,9 @@ def _latents(mask, z, places, truth, components):
 
 
 def latent_explorer(
-    model: tuple[Module, Module], z: ArrayLike, *, places: dict | None = None, truth: Layer = None, components: int = 6
-) -> Board:
+    model: tuple[Module, Module], z: ArrayLike, *, places: dict | None = None, truth: Layer = None, components: int = 6,
+    patient: Sequence[str] | None = None,
+) -> Live:  # fmt: skip
     """Move through the latent space, and watch reconstruction and mask follow.
 
     The outline is the true mask of the slice "from", once morph reaches a half that of "to". Between the two nothing
@@ -130,57 +128,46 @@ def latent_explorer(
     ----------
     model : pair of modules
         ``(vae.decoder, mask)``: from a latent to the picture, and to the pancreas.
-    z : array (N, D)
-        An encoded set. The sliders move its leading principal directions, or its units of largest variance.
+    z : array (N, D) or (N, D, grid, grid)
+        An encoded set, each slice a dot of the map. The sliders move its leading principal directions, or its units of
+        largest variance; of a latent that keeps its place, also the directions at one place, which a click chooses.
     places : dict from str to int, optional
         Rows of `z` to go from and to, by name; by default five, evenly spaced.
     truth : array (N, H, W), optional
         The true masks of those rows, to be outlined and scored by Dice.
     components : int
         How many directions or units have a slider.
+    patient : sequence of str, (N,), optional
+        Whose slice each row is, such as ``"PANCREAS_0001, slice 3"``: the map joins those of one by a line.
     """
-    z, places, truth = _latents(model[1], z, places, truth, components)
-    steps, (left, right) = _steps(z, components), _panels({}, {})
-    moves = {f"slider {k}": slider(name, -3, 3, 0, 0.1) for k, name in enumerate(steps["principal directions"], 1)}
-    controls = {
-        "from": choice("from", list(places)),
-        "to": choice("to", list(places)),
-        "morph": slider("morph", 0, 1, 0, 0.05),
-        "sliders move": choice("sliders move", list(steps)),
-        **moves,
-        "threshold": slider("threshold", 0, 1, ORIGINAL, 0.01),
+    z, places, truth = _latents(model[1], z, places, truth, components, patient)
+    content = {
+        "kind": "latent",
+        "alt": "the reconstruction from the latent and, beside it, the mask",
+        "nets": {name: described(module) for name, module in zip(("image", "mask"), model, strict=True)},
+        "z": packed(z, "f4"),
+        "shape": z.shape[1:],
+        "place": PLACE if z.ndim == 4 else "",
+        "patient": None if patient is None else [str(name) for name in patient],
+        "size": latent.decode(model[0], z[:1]).shape[-1],
+        "places": [[name, int(row)] for name, row in places.items()],
+        "truth": None if truth is None else packed(np.packbits(truth), "u1"),
+        "steps": {kind: _named(steps) for kind, steps in _steps(z, components).items()},
     }
-    controls["to"].value = list(places)[-1]
+    row = next(iter(places.values()))
 
-    def draw(threshold: float, morph: float, **values: Any) -> str:
-        ends = [values["from"], values["to"]]
-        a, b = (z[places[end]] for end in ends)
-        kind = steps[values["sliders move"]]
-        for control, name in zip(moves.values(), kind, strict=True):
-            control.description = name
-        here = a + morph * (b - a) + [values[key] for key in moves] @ np.array([*kind.values()])
-        image, probability = _decode(model, here)
-        found, near = probability >= threshold, ends[morph >= 0.5]
-        scored = [] if truth is None else [near] if morph in (0, 1) else ends
-        dice = [f"Dice {metrics.dice(found, truth[places[end]]):.2f} against {end}" for end in scored]
+    def still(**at: Any) -> Figure:
+        image, probability = (latent.decode(module, z[row : row + 1])[0, 0] for module in model)
+        left, right = _panels({}, {})
         left.draw(image, letters="RLAP", title="reconstruction")
-        outlined = f", outline: {near}" if scored else ""
-        right.draw(image, truth[places[near]] if scored else None, found, title=f"mask at {threshold:.2f}{outlined}")
-        between = " Between the two nothing was scanned: neither mask is true here." if len(scored) > 1 else ""
-        away = np.linalg.norm(here - z[places[near]])
-        return f"Mask of {', '.join([f'{found.sum()} pixels', *dice])}. Latent {away:.2f} away from {near}.{between}"
+        title = f"mask at {ORIGINAL:.2f}" + ("" if truth is None else f", outline: {next(iter(places))}")
+        right.draw(image, None if truth is None else truth[row], probability >= ORIGINAL, title=title)
+        return left.ax.figure
 
-    rng = np.random.default_rng(0)
-    buttons = {
-        "reset": lambda: dict.fromkeys(["morph", *moves], 0) | {"threshold": ORIGINAL},
-        "random draw": lambda: dict(zip(moves, rng.normal(size=len(moves)).clip(-3, 3).round(1), strict=True)),
-    }
-    key = {"decoded mask": PREDICTION} | ({} if truth is None else {"true mask": TRUTH})
-    alt = "the reconstruction from the latent and, beside it, the mask"
-    return Board(left.ax.figure, controls, draw, alt, buttons, key)
+    return Live(content, {"threshold": ORIGINAL}, still)
 
 
-def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> Board:
+def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLike) -> Live:
     """Move the threshold on a probability map: the map on the left; found, invented and missed on the right.
 
     All three are (H, W), or (S, H, W), which adds a slider for the slice and the Dice of the whole.
@@ -191,25 +178,21 @@ def threshold_explorer(image: ArrayLike, probability: ArrayLike, truth: ArrayLik
         found = ", ".join(f"{name} {array.shape}" for name, array in given.items())
         raise InputError(f"threshold_explorer: found {found}; pass three of one shape, (H, W) or (S, H, W)")
     image, probability, truth = (a.reshape(-1, *a.shape[-2:]) for a in given.values())
-    truth = truth >= 0.5
-    every, inside = np.sort(probability, axis=None), np.sort(probability[truth])  # for the Dice of all slices at once
-    window = {"window": limits(image)}
-    left, right = _panels(window, window | {"fill": "verdicts"})
-    controls = {"threshold": slider("threshold", 0, 1, ORIGINAL, 0.01)}
-    if len(image) > 1:
-        controls["slice"] = slider("slice", 0, len(image) - 1, int(truth.sum(axis=(1, 2)).argmax()))
+    truth, (low, high) = truth >= 0.5, limits(image)
+    grey = np.rint(255 * ((image - low) / (high - low)).clip(0, 1))
+    content = {
+        "kind": "threshold",
+        "alt": "a probability map, and what is found, invented and missed at the threshold",
+        "shape": image.shape,
+        "image": packed(grey, "u1"),
+        "probability": packed(_hundredths(probability), "u1"),
+        "truth": packed(truth, "u1"),
+    }
 
-    def draw(threshold: float, **values: int) -> str:
-        k = values.get("slice", 0)
-        found = probability[k] >= threshold
-        left.draw(image[k], truth[k], probability[k], letters="RLAP", title="probability (orange), truth (outlined)")
-        colours, dice = verdict(truth[k], found), metrics.dice(found, truth[k])
-        right.draw(image[k], truth[k], colours, title=f"cut at {threshold:.2f}, Dice {dice:.2f}")
-        hits, found_ones = (len(a) - a.searchsorted(a.dtype.type(threshold)) for a in (inside, every))
-        total = found_ones + len(inside)
-        whole = f" Dice of all slices {2 * hits / total if total else 1:.2f}." if len(image) > 1 else ""
-        counts = ", ".join(f"{(colours == v).sum()} {name}" for v, name in enumerate(VERDICTS, start=1))
-        return f"Dice of this slice {dice:.2f}: {counts}.{whole}"
+    def still(threshold: float, slice: int) -> Figure:
+        left, right = _panels({}, {"fill": "verdicts"})
+        left.draw(grey[slice] / 255, truth[slice], probability[slice], letters="RLAP", title="probability")
+        found = verdict(truth[slice], probability[slice] >= threshold)
+        return right.draw(grey[slice] / 255, truth[slice], found, title=f"cut at {threshold:.2f}").ax.figure
 
-    alt = "a probability map, and what is found, invented and missed at the threshold"
-    return Board(left.ax.figure, controls, draw, alt, key=VERDICTS)
+    return Live(content, {"threshold": ORIGINAL, "slice": int(truth.sum(axis=(1, 2)).argmax())}, still)

@@ -25,7 +25,8 @@ from skimage.measure import marching_cubes, mesh_surface_area
 
 from vaelib.engine import finite
 from vaelib.engine.errors import InputError
-from vaelib.pictures.controls import Board, slider
+from vaelib.pictures.live import Live
+from vaelib.pictures.network import packed
 from vaelib.pictures.style import DPI, VERMILLION, WIDTH, YELLOW, colour_of, styled
 
 VIEWS = {"from the front": (-90, 0), "from the left": (0, 0), "from the back": (90, 0), "from below": (-90, -90)}
@@ -201,32 +202,20 @@ def surfaces(meshes: Mapping[str, Mesh], views: Mapping[str, tuple[float, float]
     return fig
 
 
-def turntable(meshes: Mapping[str, Mesh]) -> Board:
+def turntable(meshes: Mapping[str, Mesh]) -> Live:
     """Turn one or several meshes with two sliders, azimuth and elevation.
 
     The caption says in words from where one looks.
     """
-    limits, views = bounds(meshes.values()), []
-    fig = Figure(figsize=(3.6 * len(meshes), 3.9), dpi=DPI)
-    for k, (name, surface) in enumerate(meshes.items()):
-        ax = fig.add_axes((k / len(meshes), 0, 1 / len(meshes), 0.93), projection="3d")
-        views.append(View(ax, surface, tint(k, name), limits))
-        fig.text((k + 0.5) / len(meshes), 0.99, name, ha="center", va="top", fontsize=11)
-    fig.text(0.01, 0.01, f"bar: {BAR_MM} mm", color=DARK, fontsize=10, va="bottom")
-    controls = {"azimuth": slider("azimuth", -180, 180, -90, 5), "elevation": slider("elevation", -90, 90, 15, 5)}
-
-    def draw(azimuth: float, elevation: float) -> str:
-        for view in views:
-            view.turn(azimuth, elevation)
-        return f"{', '.join(meshes)}, {in_words(azimuth, elevation)}"
-
-    return Board(fig, controls, draw, "surfaces, turned by the sliders")
-
-
-def in_words(azimuth: float, elevation: float) -> str:
-    """Say in words from where one looks: ``in_words(-90, 0) == "seen from the front"``."""
-    if abs(elevation) > 60:
-        return "seen from above" if elevation > 0 else "seen from below, as a slice is"
-    sides = ("the left", "the back", "the right", "the front")
-    around = f"seen from {sides[round(azimuth / 90) % 4]}"
-    return around if abs(elevation) < 20 else f"{around} and {'above' if elevation > 0 else 'below'}"
+    content = {
+        "kind": "turntable",
+        "alt": "surfaces, turned by the sliders",
+        "bar": BAR_MM,
+        "limits": bounds(meshes.values()).tolist(),
+        "meshes": {
+            name: {"vertices": packed(m.vertices, "f4"), "faces": packed(m.faces, "i4"), "colour": tint(k, name)}
+            for k, (name, m) in enumerate(meshes.items())
+        },
+    }
+    at = {"azimuth": -90, "elevation": 15}
+    return Live(content, at, lambda azimuth, elevation: surfaces(meshes, {"turned": (azimuth, elevation)}))

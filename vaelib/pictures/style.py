@@ -37,12 +37,11 @@ def png(fig: Figure, *, fast: bool = False) -> bytes:
     """Encode a figure as PNG.
 
     The same figure gives the same bytes, with no date or version inside. Margins are trimmed, and colours reduced to
-    a palette where the eye cannot tell. `fast`, for sliders, skips both.
+    a palette where the eye cannot tell. `fast`, for what must keep its size, skips both.
     """
     out = io.BytesIO()
     if fast:
-        fig.canvas.draw()
-        Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3]).save(out, "png", compress_level=1)
+        fig.savefig(out, format="png", dpi=DPI)
         return out.getvalue()
     fig.savefig(raw := io.BytesIO(), format="png", dpi=DPI * SHARP, bbox_inches="tight", pad_inches=0.06)
     full = Image.open(raw).convert("RGB")

@@ -1,0 +1,74 @@
+"""Sliders in a page that no kernel and no network stand behind: the module and its data, written into the page."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from vaelib.pictures.live import MODULE, STYLE
+
+VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that is a widget
+MARK = '<div class="vaelib-here" id="sliders-{}"></div>'
+STATES = "application/vnd.jupyter.widget-state+json"
+# The module once a page; it shows each board in the element before its data, and one that fails leaves the others.
+MOUNT = """
+for (const data of document.querySelectorAll("script.vaelib-data")) {
+  const { content, at } = JSON.parse(data.textContent);
+  live.show(data.previousElementSibling, content, at);
+}"""
+
+
+def module() -> str:
+    """Write the module and its style, once a page, after all that `place` wrote."""
+    script = MODULE.replace("export default", "const live =") + MOUNT
+    return f'<style>{STYLE}</style>\n<script type="module">\n{script}\n</script>'
+
+
+def place(content: dict[str, Any], at: dict[str, Any]) -> str:
+    """Write where sliders stand in a page, and their data."""
+    data = json.dumps({"content": content, "at": at}).replace("<", "\\u003c")
+    words = "<noscript>These sliders need JavaScript.</noscript>"
+    return f'<div>{words}</div><script type="application/json" class="vaelib-data">{data}</script>'
+
+
+def replaced(nb: NotebookNode, instead: Callable[[NotebookNode], str], states: NotebookNode | None = None) -> list[str]:
+    """Put something else in the place of each widget of a notebook: a mark where its state is kept, or else words.
+
+    Parameters
+    ----------
+    nb : NotebookNode
+        Changed in place.
+    instead : function
+        What stands where no state is kept, as HTML, from the cell.
+    states : NotebookNode, optional
+        The same notebook, executed, whose states are taken; by default `nb` itself.
+
+    Returns
+    -------
+    list of str
+        What belongs at the marks, in order: `put_in` puts it there.
+    """
+    states = states or nb
+    kept = states.metadata.get("widgets", {}).get(STATES, {}).get("state", {})
+    shown = {cell.source: [o["data"][VIEW]["model_id"] for o in cell.get("outputs", []) if VIEW in o.get("data", {})]
+             for cell in states.cells}  # fmt: skip
+    found: list[str] = []
+    for cell in nb.cells:
+        models = iter(shown.get(cell.source, []))
+        for n, output in enumerate(cell.get("outputs", [])):
+            if VIEW in output.get("data", {}):
+                state = kept.get(next(models, ""), {}).get("state", {})
+                if "content" in state:
+                    found.append(place(state["content"], state["at"]))
+                words = MARK.format(len(found) - 1) if "content" in state else instead(cell)
+                cell.outputs[n] = new_output("display_data", {"text/html": words})
+    return found
+
+
+def put_in(page: str, places: list[str]) -> str:
+    """Put what belongs there at the marks of a page, and the module behind the last."""
+    for n, text in enumerate(places):
+        page = page.replace(MARK.format(n), text + (module() if n == len(places) - 1 else ""))
+    return page

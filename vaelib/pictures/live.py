@@ -1,0 +1,67 @@
+"""The widget of the sliders: an ES module that draws in the browser, and what it needs, as text in the page.
+
+The module, `web/*.js` as one, is written once for all the places where sliders are shown: JupyterLab and its like,
+through anywidget, the pages of the lessons, the book, the explorer. It is given numbers, not pictures: the weights of
+the decoders, or the scan. So a slider asks no kernel, and answers where there is none.
+
+For slices, the files of ipyniivue 2.4 were looked at: 5 MB of script that draws by WebGL2, more than a page of ours is
+to carry, and a second way to draw beside the latents and the threshold, which it does not do. Ours is 60 kB, needs no
+WebGL, has native sliders with names, and is written into pages that are read from a disk.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anywidget
+from matplotlib.figure import Figure
+from traitlets import Dict
+
+from vaelib.pictures.panels import PREDICTION, TRUTH, VERDICTS
+from vaelib.pictures.style import png
+
+WEB = Path(__file__).with_name("web")
+MODULE = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in ("network", "paint", "boards"))
+STYLE = (WEB / "live.css").read_text(encoding="utf-8")
+COLOURS = {"truth": TRUTH, "prediction": PREDICTION, "verdicts": VERDICTS}
+
+
+class Live(anywidget.AnyWidget):
+    """Sliders that are drawn in the browser, and a picture of where they start.
+
+    Parameters
+    ----------
+    content : dict
+        What the module reads: the kind of board, and arrays as `network.packed` packs them.
+    at : dict
+        The values of controls by name.
+    still : function
+        ``still(**at)`` draws the same as a figure, for where there is no browser.
+    """
+
+    _esm, _css = MODULE, STYLE
+    content = Dict().tag(sync=True)
+    at = Dict().tag(sync=True)
+
+    def __init__(self, content: dict[str, Any], at: dict[str, Any], still: Callable[..., Figure]):
+        self.still, self.drawn = still, {}
+        super().__init__(content=content | {"colours": COLOURS}, at=at)
+
+    def set(self, **values: Any) -> None:
+        """Move several controls, here and in the page."""
+        self.at, self.drawn = self.at | values, {}
+
+    @property
+    def fig(self) -> Figure:
+        """The figure of where `set` left the controls; the page never says where it moved them."""
+        return self.drawn.get("fig") or self.drawn.setdefault("fig", self.still(**self.at))
+
+    @property
+    def picture(self) -> SimpleNamespace:
+        """That figure as PNG: ``picture.value``."""
+        return SimpleNamespace(value=png(self.fig, fast=True))
+
+    def __repr__(self) -> str:
+        """Say what stands here where no widget can."""
+        return f"Sliders, drawn in the browser: {self.content['alt']}"
