@@ -10,6 +10,7 @@ import pytest
 from small import make_patients
 
 from vaelib import InputError, cli, recipes
+from vaelib.engine import options as opt
 
 COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment", "card")
 
@@ -65,8 +66,11 @@ def test_the_pipeline_takes_what_the_command_line_gives(name):
     given = inspect.signature(getattr(cli, name)).parameters
     taken = inspect.signature(getattr(recipes, name)).parameters
     assert set(given) - {"json"} == set(taken)
+    usual = opt.USUAL["vector"] if name == "train" else {}  # what the command line fills in for its model
     for option, parameter in taken.items():
-        if parameter.default is not parameter.empty:
+        if option in usual:
+            assert parameter.default == usual[option] and given[option].default is None
+        elif parameter.default is not parameter.empty:
             assert parameter.default == given[option].default, f"two defaults for {option}"
 
 

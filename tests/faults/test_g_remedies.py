@@ -18,12 +18,16 @@ COMMANDS = {name: command for name, command in vars(cli).items() if getattr(comm
 PRINTS = {  # by file, the commands whose messages its text becomes
     "vaelib/dicom/masks.py": ("check", "prepare"),
     "vaelib/dicom/seg.py": ("check", "prepare"),
+    "vaelib/dicom/mask_series.py": ("check", "prepare"),
     "vaelib/dicom/geometry.py": ("check", "prepare"),
     "vaelib/cohorts/labels.py": ("check", "prepare"),
     "vaelib/volumes.py": ("check", "prepare"),
     "vaelib/engine/shards.py": ("check", "prepare"),
     "vaelib/dicom/write.py": ("segment",),
     "vaelib/recipes.py": ("segment",),
+    "vaelib/cohorts/windows.py": ("segment",),
+    "vaelib/engine/records.py": tuple(COMMANDS),
+    "vaelib/cli.py": tuple(COMMANDS),
     "vaelib/engine/cards.py": ("card",),
     "vaelib/engine/checkpoints.py": ("train",),
     "vaelib/engine/finite.py": ("train", "folds"),
@@ -41,7 +45,7 @@ VARIABLE = re.compile(r"\bVAELIB_[A-Z]+\b")
 
 def options_of(command):
     names = inspect.signature(COMMANDS[command]).parameters
-    return {"--" + name.replace("_", "-") for name in names} | {"--help"}
+    return {"--" + name.replace("_", "-") for name in names} | {"--help", "--report"}
 
 
 def texts(path):

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from vaelib.engine.errors import InputError
-from vaelib.engine.files import write_file
 
 DRAWN = 10.0  # s between two curves, at least
 LIBRARIES = ("vaelib", "torch", "numpy", "SimpleITK", "pydicom", "lightning-fabric")
@@ -24,6 +23,8 @@ def leave(state: Path, history: Sequence[dict[str, Any]]) -> None:
 
     The table is new after each epoch, the curve where the last is older than `DRAWN` seconds.
     """
+    from vaelib.engine.files import write_file  # here, so that `vaelib --help` answers at once
+
     table, picture = (state.with_suffix("").with_suffix(end) for end in (".csv", ".png"))
     out = io.StringIO()
     writer = csv.DictWriter(out, [*history[-1]], restval="", extrasaction="ignore", lineterminator="\n")
@@ -67,39 +68,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-class Heard(io.TextIOBase):
-    """A stream that hands on what is written to it, and remembers it."""
-
-    def __init__(self, stream: TextIO):
-        self.stream, self.text = stream, io.StringIO()
-
-    def write(self, text: str) -> int:
-        """Write and remember."""
-        self.text.write(text)
-        return self.stream.write(text)
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        self.stream.flush()
-
-    def isatty(self) -> bool:
-        """Whether somebody reads on."""
-        return self.stream.isatty()
-
-
 @contextmanager
 def reported(path: Path | None, words: Sequence[str], said: dict[str, Any]) -> Any:
     """Write the report of a command when it ends, however it does: what `said` holds then, and what was printed."""
     if path is None:
         yield
         return
-    began, out = time.time(), Heard(sys.stdout)
-    sys.stdout = out
+    from vaelib.engine.files import write_file  # as in `leave`
+
+    began, stream, printed = time.time(), sys.stdout, io.StringIO()
+    stream.write = lambda text: printed.write(text) and stream.__class__.write(stream, text)  # type: ignore
     try:
         yield
     finally:
-        sys.stdout = out.stream
+        del stream.write
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         facts: dict[str, Any] = {"command": ["vaelib", *words], "started": at, "seconds": round(time.time() - began, 2)}
-        facts |= {**said, "printed": out.text.getvalue().splitlines()}
+        facts |= {**said, "printed": printed.getvalue().splitlines()}
         write_file(path, json.dumps(facts | {"versions": versions()}, indent=1) + "\n")
