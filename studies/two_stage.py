@@ -20,22 +20,28 @@ from torch.nn.functional import unfold
 import studies
 from studies import _cells
 from vaelib import metrics, rivals, two_stage
-from vaelib.cohort import Cohort, open_cohort
+from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts.layout import home, models_folder
 from vaelib.cohorts.windows import FINE, Windows, find, slices_of
-from vaelib.detached import train_mask
+from vaelib.detached import train_mask, with_neighbours
 from vaelib.dicom.millimetres import Window, put_back
 from vaelib.engine.checkpoints import kept
+from vaelib.engine.rows import mean
 from vaelib.engine.shards import keys_of, open_case
 from vaelib.levels import FULL
 from vaelib.spatial import ResidualVAE
+from vaelib.training import augment, fit, mask_step
 
 MEASURES = ("dice", "hd95 mm", "volume error", "surface dice 2 mm")
 STUDY, COARSE_SEED = "two_stage", 0
 HOW: dict[str, Any] = {"batch_size": 16, "epochs": 25}
 OURS, LINEAR, RIVAL, CEILING = "spatial VAE, detached", "patch PCA", "U-Net", "ceiling of the grid"
 METHODS, SEEDS = (CEILING, OURS, LINEAR, RIVAL), (0,)  # of the fine stage
-UNET = rivals.FROM_LABELS | {"passes": 40, "network": {"inputs": 3, "channels": 20}, "batch": 16}
+UNET: dict[str, Any] = {
+    "passes": 57,
+    "lr": 2e-3,
+    "inputs": 3,
+}  # passes as VAE and decoder have
 
 
 class PatchPCA(nn.Module):
@@ -64,9 +70,13 @@ def pca_of(images: np.ndarray) -> ResidualVAE:
     return vae
 
 
-def unet(train: Any, seed: int) -> dict[str, nn.Module]:
-    """Train the U-Net on the same windows, each slice between its neighbours."""
-    return rivals.from_labels(lambda size, **options: rivals.UNet(**options), train, seed, UNET)
+def unet(train: Slices, seed: int) -> dict[str, nn.Module]:
+    """Train the U-Net on the same windows, each slice between its neighbours, in steps of as many slices."""
+    torch.manual_seed(seed)
+    net = rivals.UNet(inputs=UNET["inputs"], prevalence=mean(train.masks))
+    how = dict(epochs=UNET["passes"], lr=UNET["lr"], batch_size=HOW["batch_size"], seed=seed, label=RIVAL)
+    fit(net, mask_step, [with_neighbours(net, train), train.masks], augmentation=augment, **how)
+    return {"net": net}
 
 
 def stages(lab: Cohort, seed: int, folder: Path) -> tuple[two_stage.Stage, Windows]:
@@ -99,7 +109,7 @@ def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> t
     def make() -> dict:
         began = time.process_time()
         if name == RIVAL:
-            made: dict[str, Any] = unet(small, seed)
+            made: dict[str, Any] = unet(small.train, seed)
         elif name == OURS:
             found = two_stage.stage(small.train, small.train, small.val, seed=seed, **HOW)
             made = {"vae": found.vae, "mask": found.mask, "history": found.history}
@@ -109,7 +119,11 @@ def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> t
         return made | {"cpu seconds": round(time.process_time() - began)}
 
     code = pca_of(small.train.images) if name == LINEAR else None
-    made_by = {"windows": windows, "data": keys_of(lab.shards, [*windows]), "arm": [name, seed, HOW, UNET]}
+    made_by = {
+        "windows": windows,
+        "data": keys_of(lab.shards, [*windows]),
+        "arm": [name, seed, HOW, *([UNET] if name == RIVAL else [])],
+    }
     made = kept(folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.safetensors", made_by, make)
     method = rivals.EndToEnd(made) if name == RIVAL else rivals.Detached(made | ({"vae": code} if code else {}))
     return method, made["cpu seconds"]

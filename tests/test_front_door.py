@@ -8,17 +8,20 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import test_house
 
 import vaelib
 
 ROOT = Path(vaelib.__file__).parent
+TAUGHT = {name for names in test_house.TAUGHT.values() for name in names.split()}
 NAMES = sorted(set(vaelib.__all__) - {"InputError", "__version__"})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_name_is_defined_in_the_file_of_the_root_that_it_is_said_to_be_of(name):
     thing, file = getattr(vaelib, name), vaelib._ROOM[name]
-    assert Path(inspect.getsourcefile(inspect.unwrap(thing))) == ROOT / f"{file}.py"
+    where = Path(inspect.getsourcefile(inspect.unwrap(thing)))  # what is no lesson may stand behind its file
+    assert where == ROOT / f"{file}.py" or (name not in TAUGHT and where.is_relative_to(ROOT))
     assert thing is getattr(import_module(f"vaelib.{file}"), name)
     assert inspect.getdoc(thing), f"{name} is not explained"
 

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "studies": "compare",
     "course": "notebooks compare site",
     "course/checks": "notebooks",
-    "benchmarks": "notebooks compare bench",
+    "benchmarks": "notebooks compare bench test",
     "stress": "download test stress",
     "tests": "notebooks download compare test site",
 }

@@ -227,7 +227,7 @@ def test_one_bad_patient_stops_no_other_and_is_named(case, tmp_path):
 
 
 def test_a_warning_from_a_worker_names_the_patient(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "check_mask", lambda scan, mask: warnings.warn("no pancreas", stacklevel=1))
+    monkeypatch.setattr(shards, "check_mask", lambda *_: warnings.warn("no pancreas", stacklevel=1))
     with pytest.warns(UserWarning, match="^P1: no pancreas$"):
         prepare([case], tmp_path / "cache", levels=[6], workers=1)
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 ALARMS = 0.05  # of scans like the validation patients'
 
@@ -28,7 +27,8 @@ def learn(train: Sequence[np.ndarray], val: Sequence[np.ndarray]) -> dict[str, A
     dict
         ``centre`` and ``precision`` of the slices, and the ``limit`` of a scan; infinite with one validation patient.
     """
-    from sklearn.covariance import LedoitWolf  # takes a second to import
+    from scipy.stats import t  # these take a second to import
+    from sklearn.covariance import LedoitWolf
 
     of_slices = LedoitWolf().fit(np.concatenate(train))
     like = {"centre": of_slices.location_.tolist(), "precision": of_slices.precision_.tolist()}

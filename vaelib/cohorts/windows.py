@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from vaelib import metrics
 from vaelib.cohort import Slices
@@ -65,6 +64,8 @@ def find(predict: Predict, scan: np.ndarray, spacing: Sequence[float], cut: floa
 
     Where no voxel reaches `cut`, the window lies around the largest probability there is.
     """
+    from scipy import ndimage  # takes long to import
+
     window = whole(scan, spacing)
     p = predict(on_window(scan, spacing, window))[:, 0]
     pieces, count = ndimage.label(p >= min(cut, p.max()))
@@ -113,6 +114,8 @@ def outline(
 
 def doubts(mask: np.ndarray, found: Outlined, cut: float) -> list[str]:
     """Say in words what speaks against a mask (S, H, W) of 0 and 1, stored in whatever order."""
+    from scipy import ndimage  # takes long to import
+
     if not mask.any():
         return [f"no voxel reaches {cut:.3g}, so the mask is empty; try a lower --threshold"]
     said, sizes = [], np.sort(np.bincount(ndimage.label(mask, np.ones((3, 3, 3)))[0].ravel())[1:])[::-1]

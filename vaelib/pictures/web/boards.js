@@ -196,7 +196,7 @@ async function slices(board, c) {
       let count = 0;
       for (let i = 0; i < values.length; i++) if (values[i] >= 50) count += inside[i] = 1;
       counts.push(`${name}: ${count} pixels`);
-      if (look === "outline") outlines.push({ mask: inside, colour });
+      if (look === "outline") outlines.push({ mask: inside, colour, opacity: board.value("opacity") });
       else over(made, values, colour);
     }
     const row = board.value(AXES[down]);

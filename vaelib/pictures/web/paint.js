@@ -189,7 +189,7 @@ class Picture {
     const pen = canvas.getContext("2d"), sx = wide / width, sy = tall / height, dense = window.devicePixelRatio || 1;
     pen.imageSmoothingEnabled = false;
     pen.drawImage(small, 0, 0, wide, tall);
-    for (const { mask, colour } of outlines) this.outline(pen, mask, colour, sx, sy, dense);
+    for (const { mask, colour, opacity = 1 } of outlines) this.outline(pen, mask, colour, sx, sy, dense, opacity);
     if (lines) this.cross(pen, lines, sx, sy, dense);
     if (box) {
       [pen.lineWidth, pen.strokeStyle] = [2 * dense, "#fff"];
@@ -199,7 +199,7 @@ class Picture {
   }
 
   // The edges between pixels inside and outside of a mask, on black, so that they show on any grey.
-  outline(pen, mask, colour, sx, sy, dense) {
+  outline(pen, mask, colour, sx, sy, dense, opacity) {
     const [w, h] = this.size, path = new Path2D();
     for (let r = 0, i = 0; r < h; r++) {
       for (let c = 0; c < w; c++, i++) {
@@ -213,9 +213,10 @@ class Picture {
     }
     pen.lineCap = "square";
     for (const [style, wide] of [["#000", 3.5], [colour, 1.75]]) {
-      [pen.strokeStyle, pen.lineWidth] = [style, wide * dense];
+      [pen.strokeStyle, pen.lineWidth, pen.globalAlpha] = [style, wide * dense, opacity];
       pen.stroke(path);
     }
+    pen.globalAlpha = 1;
   }
 
   cross(pen, [column, row], sx, sy, dense) {
