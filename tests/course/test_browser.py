@@ -163,7 +163,7 @@ def move_everything(page, board):
     page.wait_for_timeout(100)
     for chosen in board.get_by_role("combobox").all():
         at_end = chosen.evaluate("list => list.selectedIndex === list.length - 1")
-        keys = ("ArrowUp", "ArrowDown") if at_end else ("ArrowDown", "ArrowUp")
+        keys = ("ArrowUp", "ArrowUp") if at_end else ("ArrowDown", "ArrowUp")  # the last may be "as dragged"
         took[chosen.evaluate("list => list.labels[0].innerText")] = [press(page, board, chosen, key) for key in keys]
     for button in board.get_by_role("button").all():
         took[button.inner_text()] = [press(page, board, button, "Enter")]
