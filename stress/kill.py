@@ -104,8 +104,8 @@ def _work(writer, work, words, at):
 
 
 def tree(folder):
-    """Every file and every empty folder below `folder`, hidden ones too, with a hash; no curves, drawn by the clock."""
-    paths = [p for p in Path(folder).rglob("*") if (p.is_file() or not any(p.iterdir())) and p.suffix != ".png"]
+    """Every file and every empty folder below `folder`, hidden ones too, with a hash of what is in it."""
+    paths = [p for p in Path(folder).rglob("*") if p.is_file() or not any(p.iterdir())]
     return {str(p.relative_to(folder)): p.is_file() and hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 

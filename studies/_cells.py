@@ -37,10 +37,14 @@ def measure(probability: np.ndarray | Rows, threshold: float, slices: Slices, sp
     out = {}
     for name, rows in slices.rows.items():
         found, share = probability[rows][:, 0] >= threshold, slices.masks[rows][:, 0]
-        truth, mm = share >= metrics.TRUTH, spacing[name]
-        values = (metrics.dice(found, truth), metrics.surface_dice(found, truth, mm), found.sum() / share.sum() - 1)
-        out[name] = dict(zip(MEASURES, (*map(float, values), metrics.hd95(found, truth, mm)), strict=True))
+        out[name] = scores(found, share >= metrics.TRUTH, share.sum(), spacing[name])
     return out
+
+
+def scores(found: np.ndarray, truth: np.ndarray, volume: float, mm: Sequence[float]) -> dict[str, float]:
+    """Score the mask of one patient (S, h, w): `MEASURES`; `volume` is the true one in voxels of `mm`."""
+    values = metrics.dice(found, truth), metrics.surface_dice(found, truth, mm), found.sum() / volume - 1
+    return dict(zip(MEASURES, (*map(float, values), metrics.hd95(found, truth, mm)), strict=True))
 
 
 def read_cells(study: str, folder: Path | None = None) -> Cells:

@@ -20,28 +20,21 @@ from torch.nn.functional import unfold
 import studies
 from studies import _cells
 from vaelib import metrics, rivals, two_stage
-from vaelib.cohort import Cohort, Slices, open_cohort
+from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import home, models_folder
-from vaelib.cohorts.windows import FINE, Windows, find, slices_of
-from vaelib.detached import train_mask, with_neighbours
+from vaelib.cohorts.windows import FINE, Windows, slices_of, windows
+from vaelib.detached import train_mask
 from vaelib.dicom.millimetres import Window, put_back
 from vaelib.engine.checkpoints import kept
-from vaelib.engine.rows import mean
 from vaelib.engine.shards import keys_of, open_case
 from vaelib.levels import FULL
 from vaelib.spatial import ResidualVAE
-from vaelib.training import augment, fit, mask_step
 
-MEASURES = ("dice", "hd95 mm", "volume error", "surface dice 2 mm")
 STUDY, COARSE_SEED = "two_stage", 0
 HOW: dict[str, Any] = {"batch_size": 16, "epochs": 25}
 OURS, LINEAR, RIVAL, CEILING = "spatial VAE, detached", "patch PCA", "U-Net", "ceiling of the grid"
 METHODS, SEEDS = (CEILING, OURS, LINEAR, RIVAL), (0,)  # of the fine stage
-UNET: dict[str, Any] = {
-    "passes": 57,
-    "lr": 2e-3,
-    "inputs": 3,
-}  # passes as VAE and decoder have
+UNET = rivals.FROM_LABELS | {"passes": 57, "network": {"inputs": 3}, "batch_size": 16}  # passes of VAE and decoder
 
 
 class PatchPCA(nn.Module):
@@ -70,46 +63,31 @@ def pca_of(images: np.ndarray) -> ResidualVAE:
     return vae
 
 
-def unet(train: Slices, seed: int) -> dict[str, nn.Module]:
-    """Train the U-Net on the same windows, each slice between its neighbours, in steps of as many slices."""
-    torch.manual_seed(seed)
-    net = rivals.UNet(inputs=UNET["inputs"], prevalence=mean(train.masks))
-    how = dict(epochs=UNET["passes"], lr=UNET["lr"], batch_size=HOW["batch_size"], seed=seed, label=RIVAL)
-    fit(net, mask_step, [with_neighbours(net, train), train.masks], augmentation=augment, **how)
-    return {"net": net}
-
-
 def stages(lab: Cohort, seed: int, folder: Path) -> tuple[two_stage.Stage, Windows]:
     """Train the coarse stage of a seed and find the windows of all but the test patients; or load both."""
     everyone = [name for part in lab.parts.values() for name in part]
 
     def make() -> dict:
         coarse, found = two_stage.train_coarse(lab, {}, seed=seed, **HOW)
-        found |= {name: place_of(lab, coarse, name) for name in lab.parts["test"]}
+        found |= windows(lab.shards, lab.parts["test"], coarse.place)
         return {"vae": coarse.vae, "mask": coarse.mask, "cut": coarse.cut, "windows": found}
 
     made_by = {"data": keys_of(lab.shards, everyone), "parts": lab.parts, "how": HOW, "seed": seed}
     made = kept(folder / f"coarse_{seed}.safetensors", made_by, make)
-    windows = {name: Window(*map(tuple, window)) for name, window in made["windows"].items()}
-    return two_stage.Stage(made["vae"], made["mask"], {}, made["cut"]), windows
+    found = {name: Window(*map(tuple, window)) for name, window in made["windows"].items()}
+    return two_stage.Stage(made["vae"], made["mask"], {}, made["cut"]), found
 
 
-def place_of(lab: Cohort, coarse: two_stage.Stage, name: str) -> Window:
-    """Find the window of one patient."""
-    scan = open_case(lab.shards, name, FULL).images
-    return find(coarse.predict, scan, metrics.spacing_at(lab.shards, name, FULL), coarse.cut)[0]
-
-
-def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> tuple[rivals.Method, float]:
+def fine(name: str, lab: Cohort, where: Windows, seed: int, folder: Path) -> tuple[rivals.Method, float]:
     """Train a fine stage on the windows, or load it: the method, and its CPU seconds."""
-    sets = {part: slices_of(lab.shards, {n: windows[n] for n in lab.parts[part]}) for part in ("train", "val")}
+    sets = {part: slices_of(lab.shards, {n: where[n] for n in lab.parts[part]}) for part in ("train", "val")}
     small = Cohort(lab.shards, lab.parts, FULL, lab.folder)
     small.train, small.val = sets["train"], sets["val"]
 
     def make() -> dict:
         began = time.process_time()
         if name == RIVAL:
-            made: dict[str, Any] = unet(small.train, seed)
+            made: dict[str, Any] = rivals.ARMS["U-Net, three slices"].train(small, seed, UNET)
         elif name == OURS:
             found = two_stage.stage(small.train, small.train, small.val, seed=seed, **HOW)
             made = {"vae": found.vae, "mask": found.mask, "history": found.history}
@@ -120,8 +98,8 @@ def fine(name: str, lab: Cohort, windows: Windows, seed: int, folder: Path) -> t
 
     code = pca_of(small.train.images) if name == LINEAR else None
     made_by = {
-        "windows": windows,
-        "data": keys_of(lab.shards, [*windows]),
+        "windows": where,
+        "data": keys_of(lab.shards, [*where]),
         "arm": [name, seed, HOW, *([UNET] if name == RIVAL else [])],
     }
     made = kept(folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.safetensors", made_by, make)
@@ -139,17 +117,17 @@ def run(_: Cohort) -> dict:
     """Measure each method on the whole scans of the test patients, and its difference from the U-Net."""
     lab = open_cohort(home() / "data" / "synthetic_whole", level=FULL)
     folder, cells, seconds = models_folder(lab.folder) / STUDY, _cells.read_cells(STUDY), {}
-    windows = stages(lab, COARSE_SEED, folder)[1]
+    where = stages(lab, COARSE_SEED, folder)[1]
     for name, seed in product(METHODS, SEEDS):
-        method, seconds[name] = (None, 0.0) if name == CEILING else fine(name, lab, windows, seed, folder)
+        method, seconds[name] = (None, 0.0) if name == CEILING else fine(name, lab, where, seed, folder)
         predict = (lambda s: s.masks) if method is None else method.predict
-        maps = lambda part: ((n, on_scan(lab, n, windows[n], predict)) for n in lab.parts[part])  # noqa: B023, E731
+        maps = lambda part: ((n, on_scan(lab, n, where[n], predict)) for n in lab.parts[part])  # noqa: B023, E731
         cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
         cells[name, seed] = {n: scores(lab, n, p >= cut) for n, p in maps("test")}
         _cells.write_cells(STUDY, cells)
     arms: dict[str, Any] = {}
     for name in seconds:
-        arms[name] = {m: _cells.interval(_cells.table_of(cells, name, m)) for m in MEASURES}
+        arms[name] = {m: _cells.interval(_cells.table_of(cells, name, m)) for m in _cells.MEASURES}
         arms[name]["minus the U-Net"] = _cells.interval(*(_cells.table_of(cells, n) for n in (name, RIVAL)))
         arms[name] |= {"cpu seconds": seconds[name], "seeds": len(SEEDS)}
     return {"arms": arms, "patients": {part: len(names) for part, names in lab.parts.items()}, "how": HOW}
@@ -170,5 +148,4 @@ def tables(record: dict) -> dict[str, str]:
 def scores(lab: Cohort, name: str, found: np.ndarray) -> dict[str, float]:
     """Score a mask on the scan's own voxels, as `_cells.measure` does on coarse ones."""
     truth, mm = metrics.truth_at(lab.shards, name, FULL), metrics.spacing_at(lab.shards, name, FULL)
-    values = metrics.dice(found, truth), metrics.hd95(found, truth, mm), found.sum() / truth.sum() - 1
-    return dict(zip(MEASURES, (*map(float, values), metrics.surface_dice(found, truth, mm)), strict=True))
+    return _cells.scores(found, truth, float(truth.sum()), mm)

@@ -28,7 +28,7 @@ from vaelib import metrics, two_stage
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.cohorts.typical import doubt, learn
-from vaelib.cohorts.windows import Outlined, doubts, of_one, spacing_of
+from vaelib.cohorts.windows import GRIDS, Outlined, doubts, of_one, spacing_of
 from vaelib.detached import RECIPE as RECIPE
 from vaelib.detached import predicted, recipe, told, train_mask, train_vae
 from vaelib.detached import rows_near as rows_near
@@ -89,11 +89,13 @@ def _trained(name: str, path: Path, made_by: dict, train: Callable[..., tuple[nn
 
 
 def _of_slices(vae: VAE, mask: nn.Module) -> Usable:
-    def predict(images: np.ndarray, spacing: Sequence[float]) -> Outlined:
-        s = of_one(images[:, None])
-        return Outlined(predicted(vae, mask, s)[:, 0], told(vae, s))
+    level = getattr(vae, "config", {}).get("size", 64).bit_length() - 1
+    predict = lambda images, _: Outlined(predicted(vae, mask, of_one(images[:, None]))[:, 0])  # noqa: E731
+    return Usable(DETACHED, level, predict, lambda images, _: told(vae, of_one(images[:, None])))
 
-    return Usable(getattr(vae, "config", {}).get("size", 64).bit_length() - 1, predict)
+
+def _of_stages(coarse: two_stage.Stage, fine: two_stage.Stage) -> Usable:
+    return Usable(TWO, FULL, partial(two_stage.predict, coarse, fine), partial(two_stage.tell, coarse))
 
 
 @opt.checked
@@ -149,8 +151,8 @@ def _train_stages(lab: Cohort, states: Sequence[Path], plan: dict, how: dict) ->
     pairs = dict(zip(two_stage.STAGES, zip(states[::2], states[1::2], strict=True), strict=True))
     coarse, fine = stages = two_stage.train_stages(lab, pairs, **plan, **how)
     networks = dict(zip(two_stage.NETWORKS, (coarse.vae, coarse.mask, fine.vae, fine.mask), strict=True))
-    more = {"cut": coarse.cut, "grids": two_stage.GRIDS, "history": [stage.history for stage in stages]}
-    return networks, Usable(FULL, partial(two_stage.predict, coarse, fine)), more
+    more = {"cut": coarse.cut, "grids": GRIDS, "history": [stage.history for stage in stages]}
+    return networks, _of_stages(coarse, fine), more
 
 
 def usable(checkpoint: Path) -> tuple[Usable, dict]:
@@ -163,11 +165,12 @@ def usable(checkpoint: Path) -> tuple[Usable, dict]:
     """
     networks, meta = load(checkpoint)
     if {*networks} == {*two_stage.NETWORKS}:
-        if meta.get("grids") != json.loads(json.dumps(two_stage.GRIDS)):
+        if meta.get("grids") != json.loads(json.dumps(GRIDS)):
             raise InputError(f"{checkpoint}: was made on other grids, {meta.get('grids')}; train one with this vaelib")
-        stages = two_stage.stages_of(networks, meta["cut"])
-        return Usable(FULL, partial(two_stage.predict, *stages)), said_of(checkpoint, meta, 2**FULL)
-    networks, meta = load(checkpoint, *TRAINED)
+        said = said_of(checkpoint, meta, 2**FULL)
+        return _of_stages(*two_stage.stages_of(networks, said["cut"])), said
+    if not {*TRAINED} <= {*networks}:
+        load(checkpoint, *TRAINED)  # says what is missing
     use, shape = _of_slices(cast(VAE, networks["vae"]), networks["mask"]), None
     blank = np.zeros((2, 2**use.level, 2**use.level), np.float32)
     with suppress(RuntimeError, ValueError, TypeError, AttributeError, IndexError):  # what networks have against slices
@@ -193,10 +196,10 @@ def evaluate(folder: str | Path | None, *, checkpoint: Path, out: opt.Folder = N
     cuts = said["thresholds"]
     if not {str(2**lab.level), str(2**FULL)} <= cuts.keys():
         cuts = metrics.best_thresholds(lab.shards, by_patient(use.maps(lab, lab.val), lab.val.patient), lab.level)
-    low = lab.at(6) if lab.level == FULL else lab  # an atlas at full size would not fit into memory
-    board = scoreboard(lab.shards, baselines(lab.shards, low.train, low.val, low.test, low.level), low.test.patient,
-                       low.level)  # fmt: skip
-    methods = {DETACHED if lab.level < FULL else TWO: (maps := use.maps(lab, lab.test), cuts)}
+    low = lab.at(6) if use.method == TWO else lab  # two stages have no level, and the atlas's is that of the lessons
+    methods = baselines(lab.shards, low.train, low.val, low.test, low.level)
+    board = scoreboard(lab.shards, methods, low.test.patient, low.level)
+    methods = {use.method: (maps := use.maps(lab, lab.test), cuts)}
     board = json_ready(board | scoreboard(lab.shards, methods, lab.test.patient, lab.level))
     if out is not None:
         leave(Path(out), board, checkpoint, lab, maps, cuts[str(2**FULL)])
@@ -216,10 +219,10 @@ def segment(
     scan = read_ct(series)
     check_target(out, overwrite, scan)
     images = images_at(scan, use.level, *said["window"])
-    found = use.predict(images, spacing_of(scan, use.level))
+    found, codes = (ask(images, spacing_of(scan, use.level)) for ask in (use.predict, use.tell))
     mask = to_scan(found.probability, scan, cut)
     write_mask(mask, out, scan, algorithm=f"vaelib {Path(checkpoint).name}", overwrite=overwrite)
-    for why in [*doubt(found.codes, said["typical"]), *doubts(sitk.GetArrayViewFromImage(mask), found, cut)]:
+    for why in [*doubt(codes, said["typical"]), *doubts(sitk.GetArrayViewFromImage(mask), found, cut)]:
         warnings.warn(f"{out}: {why}", stacklevel=2)
     volume = sitk.GetArrayViewFromImage(mask).sum() * np.prod(scan.GetSpacing()) / 1000
     print(f"{out}: {volume:.1f} ml of predicted pancreas on the grid of {series}")

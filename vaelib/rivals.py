@@ -158,7 +158,8 @@ def from_labels(make: Callable[..., nn.Module], lab: Cohort, seed: int, recipe: 
     torch.manual_seed(seed)
     net = make(lab.train.size, prevalence=mean(lab.train.masks), **recipe["network"])
     data = [recipes.with_neighbours(net, lab.train), lab.train.masks]
-    how = dict(epochs=recipe["passes"], lr=recipe["lr"], seed=seed, label=type(net).__name__)
+    how = dict(epochs=recipe["passes"], seed=seed, label=type(net).__name__)
+    how |= recipes.recipe("lr", *{"batch_size"} & {*recipe}, of=recipe)
     fit(net, mask_step, data, augmentation=partial(_moved, recipe["jitter"]), **how)
     return {"net": net}
 

@@ -7,7 +7,6 @@ its errors are those that a new scan meets.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from vaelib.cohort import Cohort, Slices
-from vaelib.cohorts.windows import COARSE, FINE, MARGIN, Outlined, Windows, find, outline, slices_of, whole, windows
+from vaelib.cohorts.windows import COARSE, Outlined, Windows, find, on_window, outline, slices_of, whole, windows
 from vaelib.detached import predicted, recipe, told, train_mask, train_vae
 from vaelib.metrics import choose
 from vaelib.vae import VAE
@@ -24,7 +23,6 @@ PLACE = 4  # pixels a side of a place of the latent
 STAGES = "half0", "half1", "coarse", "fine"
 USED = STAGES[2:]  # after training
 NETWORKS = [f"{stage} {part}" for stage in USED for part in ("vae", "mask")]  # of a checkpoint
-GRIDS = {"coarse": COARSE, "fine": FINE, "margin": MARGIN}
 States = Mapping[str, Sequence[Path | None]]  # of each stage, where the states of VAE and mask decoder are kept
 
 
@@ -100,4 +98,9 @@ def predict(coarse: Stage, fine: Any, scan: np.ndarray, spacing: Sequence[float]
 
     `fine` is a `Stage`, or any method of `vaelib.rivals` that has learned on the windows of the coarse one.
     """
-    return outline(coarse.predict, fine.predict, coarse.cut, partial(told, coarse.vae), scan, spacing)
+    return outline(coarse.predict, fine.predict, coarse.cut, scan, spacing)
+
+
+def tell(coarse: Stage, scan: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Tell a scan by the latents of its coarse slices: (S, D); see `vaelib.cohorts.typical`."""
+    return told(coarse.vae, on_window(scan, spacing, whole(scan, spacing)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vaelib.cohorts.windows import COARSE, FINE, MARGIN, Outlined, doubts, find, of_one, outline, whole
+from vaelib.cohorts.windows import COARSE, FINE, MARGIN, Outlined, doubts, find, of_one, on_window, outline, whole
 
 SHAPE, SPACING = (60, 512, 512), (2.0, 0.8, 0.8)
 
@@ -54,9 +54,10 @@ def test_where_nothing_is_found_it_looks_at_the_likeliest_place_and_says_so(scan
 
 
 def test_both_stages_outline_the_organ_and_nothing_else(scan):
-    found = outline(bright, bright, 0.5, lambda s: s.images[:, 0, 0, :2], scan, SPACING)
+    found = outline(bright, bright, 0.5, scan, SPACING)
     mask = found.probability >= 0.5
-    assert found.probability.shape == SHAPE and not found.lost and found.codes.shape == (24, 2)
+    assert found.probability.shape == SHAPE and not found.lost
+    assert on_window(scan, SPACING, whole(scan, SPACING)).images.shape == (24, 1, 64, 64)
     assert mask[32:43, 204:246, 184:296].all() and not mask[:20].any()
 
 
@@ -80,5 +81,5 @@ def test_what_speaks_against_a_mask_is_said(fill, lost, said):
     mask = np.zeros((8, 9, 9), np.uint8)
     for place in fill:
         mask[place] = 1
-    doubted = doubts(mask, Outlined(mask.astype(float), np.zeros((8, 2)), lost=lost), 0.3)
+    doubted = doubts(mask, Outlined(mask.astype(float), lost=lost), 0.3)
     assert len(doubted) == len(said) and all(part in text for part, text in zip(said, doubted, strict=True))

@@ -182,11 +182,12 @@ def test_a_cohort_is_called_real_or_synthetic_only_where_that_is_known(
 
 def test_two_stages_say_their_grids_in_mm(here, tmp_path):
     from vaelib import two_stage
+    from vaelib.cohorts.windows import GRIDS
 
     networks, meta = load(here / "m.safetensors")
     pair = {name: deepcopy(networks["mask" if name.endswith("mask") else "vae"]) for name in two_stage.NETWORKS}
     said = {name: value for name, value in meta.items() if name != "networks"}
-    said |= {"grids": two_stage.GRIDS, "level": 9, "thresholds": {"512": 0.4}}
+    said |= {"grids": GRIDS, "level": 9, "thresholds": {"512": 0.4}}
     text = cards.card(save(tmp_path / "two.safetensors", pair, **said))
     assert "coarse 5.0 x 6.0 x 6.0 mm, 64 pixels a side, fine 2.5 x 1.5 x 1.5 mm, 128 pixels a side" in text
     assert "0.40 at 512" in text and "vaelib segment SCAN" in text

@@ -23,14 +23,14 @@ def test_a_training_leaves_a_table_and_a_curve_beside_its_state_while_it_runs(tm
     state, seen = tmp_path / "m.vae.0123456789ab.state", []
     real = records.leave
 
-    def leave(path, history):
-        real(path, history)
+    def leave(path, history, **more):
+        real(path, history, **more)
         seen.append(len((tmp_path / "m.vae.csv").read_text().splitlines()))
 
     monkeypatch.setattr("vaelib.engine.run.leave", leave)
     x = torch.rand(20, 1)
     history = fit(nn.Linear(1, 1), line, [x, 2 * x], val=[x, 2 * x], epochs=3, state=state)
-    assert seen == [2, 3, 4]  # after each epoch, a line more
+    assert seen == [2, 3, 4, 4]  # after each epoch, a line more; and at the end, for the curve
     rows = list(csv.DictReader((tmp_path / "m.vae.csv").open()))
     assert [float(row["val/total"]) for row in rows] == pytest.approx([row["val/total"] for row in history])
     assert rows[0].keys() == history[0].keys() and Image.open(tmp_path / "m.vae.png").size[0] > 100
@@ -44,6 +44,8 @@ def test_a_curve_is_not_drawn_at_every_epoch(tmp_path):
     was = (tmp_path / "m.vae.png").stat().st_mtime_ns
     records.leave(tmp_path / "m.vae.0.state", history)
     assert (tmp_path / "m.vae.png").stat().st_mtime_ns == was
+    records.leave(tmp_path / "m.vae.0.state", history, last=True)
+    assert (tmp_path / "m.vae.png").stat().st_mtime_ns > was
     os.utime(tmp_path / "m.vae.png", (1, 1))
     records.leave(tmp_path / "m.vae.0.state", history)
     assert (tmp_path / "m.vae.png").stat().st_mtime_ns > 10**12

@@ -20,6 +20,7 @@ from vaelib.levels import FULL, canonical
 COARSE: dict[str, Any] = {"spacing": (5.0, 6.0, 6.0), "side": 64}  # dz, dy, dx in mm
 FINE: dict[str, Any] = {"spacing": (2.5, 1.5, 1.5), "side": 128}
 MARGIN = 15.0  # mm above and below what the coarse stage finds
+GRIDS = {"coarse": COARSE, "fine": FINE, "margin": MARGIN}
 Predict = Callable[[Slices], Any]  # from slices to probabilities (N, 1, H, W)
 Windows = dict[str, Window]  # by patient
 
@@ -37,7 +38,6 @@ class Outlined(NamedTuple):
     """
 
     probability: np.ndarray
-    codes: np.ndarray
     window: Window | None = None
     lost: bool = False
 
@@ -73,10 +73,9 @@ def find(predict: Predict, scan: np.ndarray, spacing: Sequence[float], cut: floa
     box = ndimage.find_objects(pieces)[largest - 1]
     ends = [[first + step * (part.start - 0.5), first + step * (part.stop - 0.5)]
             for first, step, part in zip(window.first, window.spacing, box, strict=True)]  # fmt: skip
-    low, high = ends[0][0] - MARGIN, ends[0][1] + MARGIN
-    low, high = max(low, -0.5 * spacing[0]), min(high, (len(scan) - 0.5) * spacing[0])  # no further than the scan
-    centre = [(a + b) / 2 for a, b in ends[1:]]
-    return window_of(low, high, centre, **FINE), bool(p.max() < cut)
+    bottom, top = -0.5 * spacing[0], (len(scan) - 0.5) * spacing[0]
+    low, high = max(ends[0][0] - MARGIN, bottom), min(ends[0][1] + MARGIN, top)  # no further than the scan
+    return window_of(low, high, [(a + b) / 2 for a, b in ends[1:]], **FINE), bool(p.max() < cut)
 
 
 def on_window(scan: np.ndarray, spacing: Sequence[float], window: Window) -> Slices:
@@ -91,8 +90,7 @@ def slices_of(shards: Path, windows: Windows) -> Slices:
         shard, spacing = open_case(shards, name, FULL), metrics.spacing_at(shards, name, FULL)
         images = averaged(shard.images, spacing, window)[:, None]
         masks = images if shard.masks is None else averaged(shard.masks, spacing, window)[:, None]
-        n = len(images)
-        made.append(Slices(images, masks, np.full(n, name), np.linspace(0, 1, n)))
+        made.append(of_one(images)._replace(masks=masks, patient=np.full(len(images), name)))
     return Slices(*(np.concatenate(parts) for parts in zip(*made, strict=True)))
 
 
@@ -102,14 +100,11 @@ def windows(shards: Path, names: Iterable[str], place: Callable[[np.ndarray, Seq
     return {name: place(open_case(shards, name, FULL).images, mm) for name, mm in spacing.items()}
 
 
-def outline(
-    coarse: Predict, fine: Predict, cut: float, tell: Predict, scan: np.ndarray, spacing: Sequence[float]
-) -> Outlined:
-    """Predict the organ in a scan (S, H, W) by both stages, on the scan's own voxels; `tell` gives its codes."""
+def outline(coarse: Predict, fine: Predict, cut: float, scan: np.ndarray, spacing: Sequence[float]) -> Outlined:
+    """Predict the organ in a scan (S, H, W) by both stages, on the scan's own voxels."""
     window, lost = find(coarse, scan, spacing, cut)
     p = fine(on_window(scan, spacing, window))[:, 0]
-    codes = tell(on_window(scan, spacing, whole(scan, spacing)))
-    return Outlined(put_back(p, window, scan.shape, spacing), codes, window, lost)
+    return Outlined(put_back(p, window, scan.shape, spacing), window, lost)
 
 
 def doubts(mask: np.ndarray, found: Outlined, cut: float) -> list[str]:
@@ -124,6 +119,6 @@ def doubts(mask: np.ndarray, found: Outlined, cut: float) -> list[str]:
     if len(mask) > 1 and (mask[0].any() or mask[-1].any()):
         said.append("the mask reaches the end of the scan, which may cut the organ; its volume is that of a part")
     if len(sizes) > 1 and sizes[1:].sum() > 0.05 * sizes.sum():
-        share = sizes[0] / sizes.sum()
-        said.append(f"the mask lies in {len(sizes)} pieces, of which the largest has {share:.0%}; look at the others")
+        largest = f"{len(sizes)} pieces, of which the largest has {sizes[0] / sizes.sum():.0%}"
+        said.append(f"the mask lies in {largest}; look at the others")
     return said

@@ -36,14 +36,20 @@ class Usable(NamedTuple):
 
     Attributes
     ----------
+    method : str
+        What it is called on a scoreboard.
     level : int
         Of the slices that it is given.
     predict : callable
         From a scan (S, 2^level, 2^level), windowed, and its spacing (dz, dy, dx) in mm to what is `Outlined` on it.
+    tell : callable
+        From the same to what tells its slices, (S', D); see `vaelib.cohorts.typical`.
     """
 
+    method: str
     level: int
     predict: Callable[[np.ndarray, Sequence[float]], Outlined]
+    tell: Callable[[np.ndarray, Sequence[float]], np.ndarray]
 
     def maps(self, lab: Cohort, s: Slices) -> Rows:
         """Predict the slices of whole patients, one patient after the other, when they are asked for: (N, 1, H, W)."""
@@ -55,9 +61,9 @@ class Usable(NamedTuple):
         return Rows(len(s.patient), compute)
 
     def codes(self, lab: Cohort, s: Slices) -> list[np.ndarray]:
-        """Tell the slices of each patient by their latents; see `vaelib.cohorts.typical`."""
+        """Tell the slices of each patient."""
         spacing = {name: metrics.spacing_at(lab.shards, name, self.level) for name in s.rows}
-        return [self.predict(s.of(name).images[:, 0], mm).codes for name, mm in spacing.items()]
+        return [self.tell(s.of(name).images[:, 0], mm) for name, mm in spacing.items()]
 
 
 def by_patient(array: np.ndarray | Rows, patient: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -251,7 +251,7 @@ def said_of(path: str | Path, metadata: dict, size: int) -> dict:
     -------
     dict
         ``level``, from the size; ``window``, or else that of `prepare`; ``thresholds`` by side, ``patients``,
-        ``fold`` and ``typical``, {} and None where they are not said.
+        ``fold`` and ``typical``, {} and None where they are not said; and the coarse stage's ``cut``.
 
     Raises
     ------
@@ -265,6 +265,7 @@ def said_of(path: str | Path, metadata: dict, size: int) -> dict:
         "thresholds": ({} if cut is None else {str(size): cut}, lambda v: all(0 < cut < 1 for cut in v.values())),
         "patients": ({}, lambda v: not v or all(isinstance(name, str) for name in v["train"])),
         "fold": (None, lambda v: v is None or v in range(FOLDS)),
+        "cut": (0.5, lambda v: 0 < v < 1),
         "typical": (None, lambda v: v is None or np.shape(v["precision"]) == (len(v["centre"]),) * 2),
     }
     said = {name: metadata.get(name, usual) for name, (usual, _) in rules.items()}

@@ -18,10 +18,10 @@ DRAWN = 10.0  # s between two curves, at least
 LIBRARIES = ("vaelib", "torch", "numpy", "SimpleITK", "pydicom", "lightning-fabric")
 
 
-def leave(state: Path, history: Sequence[dict[str, Any]]) -> None:
+def leave(state: Path, history: Sequence[dict[str, Any]], *, last: bool = False) -> None:
     """Write the history of a training beside its state: of ``m.vae.0123.state`` to ``m.vae.csv`` and ``m.vae.png``.
 
-    The table is new after each epoch, the curve where the last is older than `DRAWN` seconds.
+    The table is new after each epoch, the curve where the one before is older than `DRAWN` seconds, and at the `last`.
     """
     from vaelib.engine.files import write_file  # here, so that `vaelib --help` answers at once
 
@@ -31,7 +31,7 @@ def leave(state: Path, history: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(history)
     write_file(table, out.getvalue())
-    if len(history) > 1 and not (picture.exists() and time.time() - picture.stat().st_mtime < DRAWN):
+    if len(history) > 1 and (last or not picture.exists() or time.time() - picture.stat().st_mtime > DRAWN):
         from vaelib.pictures import charts, style  # Matplotlib takes a second to import
 
         log = ["total"] if min(row["train/total"] for row in history) > 0 else []

@@ -221,6 +221,8 @@ class Run(ExitStack):
         if self.best:
             self.unwrapped.load_state_dict(self.best["weights"])
         self.unwrapped.eval()
+        if self.state and parallel.is_first():
+            leave(self.state, self.history, last=True)
         return self.history
 
     def _keep(self) -> None:
