@@ -7,6 +7,7 @@ the true occupancy in the window that was found: what the grid and the coarse st
 """
 
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from vaelib.spatial import ResidualVAE
 STUDY, COARSE_SEED = "two_stage", 0
 HOW: dict[str, Any] = {"batch_size": 16, "epochs": 25}
 OURS, LINEAR, RIVAL, CEILING = "spatial VAE, detached", "patch PCA", "U-Net", "ceiling of the grid"
-METHODS, SEEDS = (CEILING, OURS, LINEAR, RIVAL), (0,)  # of the fine stage
+METHODS, SEEDS, TOGETHER = (OURS, LINEAR, RIVAL), (0, 1, 2), ", mean of three"  # of the fine stage
 UNET = rivals.FROM_LABELS | {"passes": 57, "network": {"inputs": 3}, "batch_size": 16}  # passes of VAE and decoder
+PLAN = {"patients": 40, "coarse seed": COARSE_SEED, "seeds": SEEDS, "grid": FINE, "how": HOW, "U-Net": UNET}
 
 
 class PatchPCA(nn.Module):
@@ -113,31 +115,40 @@ def on_scan(lab: Cohort, name: str, window: Window, predict: Any) -> np.ndarray:
     return put_back(predict(slices)[:, 0], window, scan.shape, metrics.spacing_at(lab.shards, name, FULL))
 
 
-def run(_: Cohort) -> dict:
+def tested(cell: _cells.Cell, lab: Cohort) -> tuple[dict, dict]:
+    """Score a fine stage, or the mean of all its trainings, on the test patients' whole scans; and its CPU seconds."""
+    (name, seed), folder = cell, models_folder(lab.folder) / STUDY
+    where, kind = stages(lab, COARSE_SEED, folder)[1], name.removesuffix(TOGETHER)
+    seeds = () if name == CEILING else (seed,) if name == kind else SEEDS
+    made = [fine(kind, lab, where, k, folder) for k in seeds]
+    predict = lambda s: np.mean([m.predict(s) for m, _ in made], axis=0) if made else s.masks  # noqa: E731
+    maps = lambda part: ((n, on_scan(lab, n, where[n], predict)) for n in lab.parts[part])  # noqa: E731
+    cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
+    facts = {"cpu seconds": sum(seconds for _, seconds in made), "threshold": cut}
+    return facts, {n: scores(lab, n, p >= cut) for n, p in maps("test")}
+
+
+def run(_: Cohort, workers: int | None = None) -> dict:
     """Measure each method on the whole scans of the test patients, and its difference from the U-Net."""
     lab = open_cohort(home() / "data" / "synthetic_whole", level=FULL)
-    folder, cells, seconds = models_folder(lab.folder) / STUDY, _cells.read_cells(STUDY), {}
-    where = stages(lab, COARSE_SEED, folder)[1]
-    for name, seed in product(METHODS, SEEDS):
-        method, seconds[name] = (None, 0.0) if name == CEILING else fine(name, lab, where, seed, folder)
-        predict = (lambda s: s.masks) if method is None else method.predict
-        maps = lambda part: ((n, on_scan(lab, n, where[n], predict)) for n in lab.parts[part])  # noqa: B023, E731
-        cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
-        cells[name, seed] = {n: scores(lab, n, p >= cut) for n, p in maps("test")}
-        _cells.write_cells(STUDY, cells)
+    stages(lab, COARSE_SEED, models_folder(lab.folder) / STUDY)  # before the processes that read it
+    record, cells = _cells.begin(STUDY, PLAN)
+    todo = [(CEILING, 0), *product(METHODS, SEEDS), *((name + TOGETHER, 0) for name in METHODS)]
+    cells = _cells.fill(STUDY, cells, todo, partial(tested, lab=lab), workers, record)
     arms: dict[str, Any] = {}
-    for name in seconds:
+    for name in dict.fromkeys(name for name, _ in todo):
+        dice, rival = _cells.table_of(cells, name), RIVAL + TOGETHER * name.endswith(TOGETHER)
         arms[name] = {m: _cells.interval(_cells.table_of(cells, name, m)) for m in _cells.MEASURES}
-        arms[name]["minus the U-Net"] = _cells.interval(*(_cells.table_of(cells, n) for n in (name, RIVAL)))
-        arms[name] |= {"cpu seconds": seconds[name], "seeds": len(SEEDS)}
-    return {"arms": arms, "patients": {part: len(names) for part, names in lab.parts.items()}, "how": HOW}
+        arms[name]["minus the U-Net"] = _cells.interval(dice, _cells.table_of(cells, rival))
+        arms[name] |= record["facts"][name] | {"by seed": dice.mean(1)}
+    return record | {"arms": arms, "patients": {part: len(names) for part, names in lab.parts.items()}}
 
 
 def tables(record: dict) -> dict[str, str]:
     """Make the table of the README: every method on the whole scans, the best first."""
     lines = ["| fine stage | Dice at 512 | minus the U-Net | HD95 (mm) | volume | CPU minutes |", "|" + 6 * "---|"]
     for name, row in sorted(record["arms"].items(), key=lambda item: -item[1]["dice"]["mean"]):
-        gap = "" if name == RIVAL else studies.cell(row["minus the U-Net"], "+.3f")
+        gap = "" if name.startswith(RIVAL) else studies.cell(row["minus the U-Net"], "+.3f")
         cells = [studies.cell(row["dice"], ".3f"), gap, studies.cell(row["hd95 mm"], ".1f")]
         minutes = f"{row['cpu seconds'] / 60:.0f}" if row["cpu seconds"] else ""
         cells += [f"{100 * row['volume error']['mean']:+.0f}%", minutes]

@@ -193,6 +193,14 @@ def test_every_patient_is_tested_in_one_fold_and_never_by_its_own_model():
         assert sorted(fold["train"] + fold["val"] + fold["test"]) == NAMES and fold["val"]
 
 
+def test_a_threshold_is_told_by_twelve_patients_where_a_quarter_are_so_many():
+    names = [f"PANCREAS_{n:04d}" for n in range(1, 81)]
+    for fold in [fold for seed in range(5) for fold in folds(names, seed=seed)]:
+        assert 12 <= len(fold["val"]) <= 20 < len(fold["train"])
+    for fold in folds(names[:40]):
+        assert len(fold["val"]) == (len(fold["val"]) + len(fold["train"])) // 4
+
+
 def test_a_new_patient_moves_no_other():
     before, after = folds(NAMES), folds([*NAMES, "PANCREAS_0082", "a newcomer"])
     for old, new in zip(before, after, strict=True):

@@ -50,7 +50,8 @@ def folds(patients: Iterable[str], *, count: int = FOLDS, seed: int = 0) -> list
 
     A patient's fold is the SHA-256 of the seed and the name, modulo `count`. It depends on nobody else, so a
     patient who joins the cohort moves no one; the price is that folds are of roughly, not exactly, equal size.
-    Validation patients (a fifth of the others, and one at least) are chosen by a second hash.
+    Validation patients are chosen by a second hash: a fifth of the others, and at least twelve, since they choose a
+    threshold; or a quarter, where the others are fewer than 48.
 
     Parameters
     ----------
@@ -81,6 +82,6 @@ def folds(patients: Iterable[str], *, count: int = FOLDS, seed: int = 0) -> list
             found = f"fold {k} would test {len(test)} and leave {len(rest)} to learn from"
             raise InputError(f"{len(names)} patient(s) are too few for {count} folds: {found}; add patients")
         few = sum(draw[name][8] < 51 for name in rest)  # a byte is below 51 one time in five
-        val = rest[: min(max(1, few), len(rest) - 1)]
+        val = rest[: min(max(1, few, min(12, len(rest) // 4)), len(rest) - 1)]
         out.append({"train": sorted({*rest} - {*val}), "val": sorted(val), "test": test})
     return out
