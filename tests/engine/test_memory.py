@@ -52,6 +52,30 @@ def test_recomputing_needs_less():
     assert again < 0.6 * kept
 
 
+@pytest.mark.parametrize(("images", "share", "fewer", "more"), [(64, 0.2, 8, 32), (64, 0.9, 32, 64), (4, 0.34, 0, 2)])
+def test_both_batches_that_are_advised_fit_by_measure_and_twice_as_large_ones_do_not(images, share, fewer, more):
+    def measured(n, recompute):
+        vae, x = ResidualVAE(64, 8, 4, 8, recompute=recompute), torch.rand(n, 1, 64, 64)
+        with memory.PeakMemory() as watch:
+            STEP(vae, [x], 0.5)["total"].backward()
+        return watch.peak + x.nbytes + 3 * sum(p.nbytes for p in vae.parameters())
+
+    vae = ResidualVAE(64, 8, 4, 8)
+    room = share * memory.step_bytes(vae, STEP, batch(images))
+    said = memory.what_fits(vae, STEP, batch(images), room)
+    assert (f"use batch_size={fewer} " if fewer else "not even one image fits") in said
+    assert f", or recompute=True with batch_size={more} (" in said and not vae.encoder.recompute
+    for n, again in ((fewer, False), (more, True)):
+        assert measured(n, again) <= room or not n
+        assert measured(2 * n or 1, again) > room or n == images
+
+
+def test_recomputing_is_not_advised_where_it_brings_nothing():
+    again = ResidualVAE(64, 8, 4, 8, recompute=True)
+    assert "recompute" not in memory.what_fits(again, STEP, batch(64), 10**9)
+    assert "recompute" not in memory.what_fits(VAE(64, 4, 4), STEP, batch(64, 64), 10**9)
+
+
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),

@@ -113,20 +113,23 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def what_fits(model: nn.Module, step: Callable, batch: Sequence[Tensor], room: int | None) -> str:
-    """Say what a step with `batch` needs, and the largest batch, by halves, that fits into `room` bytes."""
+    """Say what a step with `batch` needs, and the largest batch, by halves, that fits into `room` bytes.
+
+    Where recomputing lets a larger one fit, that one is said as well.
+    """
     n, size = len(batch[0]), " x ".join(str(side) for side in batch[0].shape[2:] or batch[0].shape[1:])
-    parts = lambda k: [t[:1].expand(k, *t.shape[1:]) for t in batch]  # noqa: E731
-    text = f"a step with {n} images of {size} needs {_gb(step_bytes(model, step, parts(n)))}"
+    again = copy.deepcopy(model, {id(t): t for t in [*model.parameters(), *model.buffers()]})  # of the same weights
+    again.apply(lambda m: setattr(m, "recompute", True))
+    need = lambda m, k: step_bytes(m, step, [t[:1].expand(k, *t.shape[1:]) for t in batch])  # noqa: E731
+    most: Callable = lambda m, k: k if not k or room is None or need(m, k) <= room else most(m, k // 2)  # noqa: E731
+    text = f"a step with {n} images of {size} needs {_gb(need(model, n))}"
     text += "" if room is None else f", and {_gb(room)} are free"
-    fewer = n // 2
-    while room is not None and fewer and step_bytes(model, step, parts(fewer)) > room:
-        fewer //= 2
+    fewer, more = most(model, n // 2), most(again, n if need(again, n) < need(model, n) else 0)
     if fewer:
-        text += f": use batch_size={fewer} (`--batch-size {fewer}`; {_gb(step_bytes(model, step, parts(fewer)))})"
+        text += f": use batch_size={fewer} (`--batch-size {fewer}`; {_gb(need(model, fewer))})"
     else:
         text += ": not even one image fits, so use a smaller size or fewer channels"
-    spare = any(getattr(m, "recompute", None) is False for m in model.modules())
-    return text + (", or recompute=True" if spare else "")
+    return text + (f", or recompute=True with batch_size={more} ({_gb(need(again, more))})" if more > fewer else "")
 
 
 def _gb(count: int) -> str:
