@@ -1,12 +1,10 @@
 """The latent explorer: one file that opens by a double click, and whose page says what PyTorch says."""
 
-import gzip
-from base64 import b64decode
-
 import numpy as np
 import pydicom
 import pytest
 import torch
+from boards import unpacked
 from PIL import Image
 
 from course.explorer import contents, write_explorer
@@ -40,10 +38,6 @@ def made(tmp_path_factory):
     vae = VAE(SIZE, channels=4, latent=LATENT)
     mask = MaskDecoder(SIZE, channels=4, latent=LATENT, prevalence=metrics.TRUTH)
     return write_explorer(tmp_path_factory.mktemp("site") / "explorer.html", vae, mask, TRAIN, TEST), vae, mask
-
-
-def unpacked(text):
-    return np.frombuffer(gzip.decompress(b64decode(text["data"])), f"<{text['type']}")
 
 
 def test_it_is_one_small_file_that_asks_nobody(made):

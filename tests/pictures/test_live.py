@@ -124,13 +124,18 @@ NETWORKS = {
 }
 
 
-def test_each_network_says_in_the_browser_what_it_says_in_pytorch(chromium):
+@pytest.mark.parametrize("engine", ["WebAssembly", "plain JavaScript"])
+def test_each_network_says_in_the_browser_what_it_says_in_pytorch(chromium, engine):
     tab = chromium.new_page()
+    tab.add_init_script("" if engine == "WebAssembly" else "delete window.WebAssembly")
     source = (
-        live.MODULE.replace("export default", "window.module = { network, forward }; void") + "window.ready = true;"
+        live.MODULE.replace("export default", "window.module = { network, forward, engine }; void")
+        + "window.ready = true;"
     )
+    tab.goto("about:blank")
     tab.set_content(f'<script type="module">{source}</script>')
     tab.wait_for_function("window.ready")
+    assert tab.evaluate("!!module.engine.sum") == (engine == "WebAssembly")
     for name, make in NETWORKS.items():
         torch.manual_seed(1)
         net, shape = make()
@@ -204,6 +209,18 @@ def test_reset_and_random_draw(opened):
 
 
 # --- slices ---------------------------------------------------------------------------------------------------
+
+
+def test_a_slider_draws_its_own_plane_and_moves_only_lines_in_the_others(opened):
+    tab = opened(browser())
+    tab.evaluate(f"{BOARD}.pictures.forEach(p => {{ const f = p.ground; p.made = 0; "
+                 "p.ground = (...all) => { p.made += 1; f.apply(p, all); }; })")  # fmt: skip
+    before = seen(tab)
+    tab.get_by_role("slider", name="row").press("ArrowRight")
+    settle(tab)
+    assert tab.evaluate(f"{BOARD}.pictures.map(p => p.made)") == [0, 1, 0] and seen(tab) != before
+    move(tab, opacity=0.2)
+    assert tab.evaluate(f"{BOARD}.pictures.map(p => p.made)") == [1, 2, 1]
 
 
 def test_the_planes_show_the_scan_through_its_window(opened):
