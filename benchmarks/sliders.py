@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from course import live
 from vaelib import latent, pictures
+from vaelib.pictures import live
 from vaelib.spatial import ResidualDecoder, ResidualMaskDecoder
 from vaelib.vae import Decoder, MaskDecoder
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from boards import LATENT, MASK, MODEL, SCAN, SOFT, SPACING, TRUTH, Z, browser, explorer, threshold, turntable
 
-from course import live
 from vaelib import latent, metrics, pictures
+from vaelib.pictures import live
 from vaelib.pictures.network import described
 from vaelib.pictures.panels import verdict
 from vaelib.spatial import ResidualDecoder, ResidualEncoder, ResidualMaskDecoder
