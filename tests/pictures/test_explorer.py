@@ -284,6 +284,16 @@ def test_a_file_that_is_no_slice_gets_one_sentence_and_the_page_goes_on(tab, tmp
     until(tab, f"{BOARD}.draws === {draws + 1}")
 
 
+def test_a_slice_may_be_dropped_on_the_page(tab):
+    until(tab, "document.querySelector('fieldset p').textContent === ''")
+    tab.evaluate("""() => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File(["no picture"], "dropped.png"));
+      document.querySelector(".vaelib-live").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+    }""")
+    until(tab, "document.querySelector('fieldset p').textContent.includes('dropped.png is no picture')")
+
+
 def test_of_a_latent_that_keeps_its_place_a_click_chooses_the_place(chromium, tmp_path):
     torch.manual_seed(0)
     vae = ResidualVAE(SIZE, channels=4, latent=2, grid=8)

@@ -51,8 +51,7 @@ def write_explorer(
     """
     out = page_of(out)
     if vae.config.get("dims") == 3 or mask.config.get("reach"):
-        raise InputError(f"{out}: these decoders read more than the latent of one slice; show what "
-                         "`vaelib train` makes with its own settings")  # fmt: skip
+        raise InputError(f"{out}: decoders read more than the latent of one slice; use `vaelib train --model vector`")
     content = contents(vae, mask, train, held_out)
     shell = Template((live.WEB / "explorer.html").read_text(encoding="utf-8"))
     size, numbers = content["size"], int(np.prod(content["shape"]))
