@@ -339,7 +339,8 @@ TEXTS = """() => {
     return own[3] === 255 ? own : paper(at.parentElement);
   };
   return [...document.querySelectorAll("body *")].filter((one) => one.checkVisibility() && one !== page &&
-    !one.closest("script, style, noscript") && [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+    !one.closest("script, style, noscript") &&
+    [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
     .map((one) => [one.textContent.trim().slice(0, 30), rgba(getComputedStyle(one).color), paper(one)]);
 }"""
 STILL = """() => [...document.querySelectorAll("body *")].every((one) => {
