@@ -1,7 +1,6 @@
 // The boards: the latent space, a scan in three planes, a threshold, surfaces. Each takes what Python packed, `content`.
 
 const ORIGINAL = 0.2; // the threshold of the original
-
 // The grey values of logits, from 0 to 255
 const shades = Uint8Array.from({ length: 16 * 1024 + 1 }, (_, k) => Math.round(255 * logistic(k / 1024 - 8)));
 function bytes(logits) {
@@ -10,7 +9,6 @@ function bytes(logits) {
   return out;
 }
 
-// One draw from N(0, 1), by Box and Muller
 const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 
 function dice(mask, truth) {
@@ -169,16 +167,15 @@ const PLANES = {
   sagittal: { axis: 2, down: 0, across: 1, letters: "APSI" },
 };
 const AXES = ["slice", "row", "column"];
-const OWN = "as set below";
-const LOOKS = { outline: "outline", fill: "fill", hidden: "hidden" };
+const OWN = "as set below", LOOKS = { outline: "outline", fill: "fill", hidden: "hidden" };
 
-// A cut through a volume (S, H, W), each value looked up in `table`.
-function cut(volume, shape, plane, k, table) {
+// A cut through a volume (S, H, W)
+function cut(volume, shape, plane, k) {
   const { axis, down, across } = PLANES[plane], strides = [shape[1] * shape[2], shape[2], 1];
-  const [h, w] = [shape[down], shape[across]], out = new Uint8Array(h * w), step = strides[across];
+  const [h, w] = [shape[down], shape[across]], out = new volume.constructor(h * w), step = strides[across];
   for (let r = 0, i = 0; r < h; r++) {
     let at = k * strides[axis] + (down === 0 ? h - 1 - r : r) * strides[down];
-    for (let c = 0; c < w; c++, i++, at += step) out[i] = table ? table[volume[at] & 0xffff] : volume[at];
+    for (let c = 0; c < w; c++, i++, at += step) out[i] = volume[at];
   }
   return out;
 }
@@ -215,7 +212,9 @@ async function slices(board, c) {
   if (Object.keys(layers).length) board.slider("opacity", "overlay opacity", 0, 1, 0.6, 0.05);
 
   // A cut as it was is not made again: a slider of one plane moves only the lines of the two others.
-  const views = {};
+  const views = {}, cuts = {};
+  const kept = (name, volume, plane, k) => (cuts[name + plane]?.k === k ? cuts[name + plane] :
+    (cuts[name + plane] = { k, values: cut(volume, shape, plane, k) })).values;
   function view(plane) {
     const { axis, down, across } = PLANES[plane], looks = [...Object.keys(layers), "opacity"], row = board.value(AXES[down]);
     const key = [board.value(AXES[axis]), seen.low, seen.width, ...looks.map((name) => board.controls[name]?.get())].join();
@@ -227,11 +226,13 @@ async function slices(board, c) {
   function viewed(plane, key) {
     const { axis, down, across, letters } = PLANES[plane], k = board.value(AXES[axis]), outlines = [], counts = [];
     const made = { key, width: shape[across], height: shape[down], aspect: spacing[down] / spacing[across], letters, outlines };
-    made.grey = cut(scan, shape, plane, k, table);
+    const values = kept("scan", scan, plane, k);
+    made.grey = new Uint8Array(values.length);
+    for (let i = 0; i < values.length; i++) made.grey[i] = table[values[i] & 0xffff];
     for (const [name, layer] of Object.entries(layers)) { // a mask is 0 or 100, a prediction a probability in hundredths
       const look = board.value(name), colour = name === "mask" ? c.colours.truth : c.colours.prediction;
       if (look === "hidden") continue;
-      const values = cut(layer, shape, plane, k), inside = new Uint8Array(values.length);
+      const values = kept(name, layer, plane, k), inside = new Uint8Array(values.length);
       let count = 0;
       for (let i = 0; i < values.length; i++) if (values[i] >= 50) count += inside[i] = 1;
       counts.push(`${name}: ${count} pixels`);
@@ -274,7 +275,6 @@ async function slices(board, c) {
     return `${text}. Window: ${shown(low, 0)} to ${shown(low + width, 0)} HU.`;
   }
 
-  const number = (x) => shown(x, 1);
   for (const [plane, picture] of Object.entries(pictures)) {
     const { axis, down, across } = PLANES[plane];
     const place = (event) => {
@@ -285,7 +285,7 @@ async function slices(board, c) {
       return at;
     };
     const say = (at) => {
-      const hu = scan[(at[0] * shape[1] + at[1]) * shape[2] + at[2]], [z, y, x] = at.map((k, i) => number(k * spacing[i]));
+      const hu = scan[(at[0] * shape[1] + at[1]) * shape[2] + at[2]], [z, y, x] = at.map((k, i) => shown(k * spacing[i], 1));
       pointer.textContent = `${shown(hu, 0)} HU at ${AXES.map((name, i) => `${name} ${at[i]}`).join(", ")}: ` +
         `${x} mm to the left, ${y} mm back, ${z} mm up from the first voxel`;
     };
