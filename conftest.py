@@ -14,7 +14,7 @@ ORDER = """nbval/03_vae_training nbval/09_pancreas_ct cohorts/test_download nbva
 course/test_site nbval/04_latent_space tests/test_wheel nbval/07_full_size course/test_browser
 nbval/08_volumes solutions/08_volumes solutions/11_only_a_vae nbval/06_against_unet
 solutions/06_against_unet nbval/10_find_the_bug nbval/11_only_a_vae engine/test_parallel engine/test_faults
-course/test_explorer solutions/07_full_size solutions/05_segmentation_decoding phantom/test_phantom
+pictures/test_explorer solutions/07_full_size solutions/05_segmentation_decoding phantom/test_phantom
 engine/test_determinism phantom/test_anomalies tests/test_stress phantom/test_shifts""".split()
 
 

@@ -303,7 +303,7 @@ TASKS = {
         "bind the notebooks as a book of static pages, with search: build/site",
         (
             module("course.book.build build/site"),
-            module("course.explorer build/site/explorer", env=SYNTHETIC),
+            module("course.book.explorer build/site/explorer", env=SYNTHETIC),
             module("course.book.check build/site"),
             call(say_done),
         ),

@@ -1,36 +1,15 @@
 """Sliders in a page that no kernel and no network stand behind: the module and its data, written into the page."""
 
-import json
 from collections.abc import Callable
-from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from vaelib.pictures.live import MODULE, STYLE
+from vaelib.pictures.live import module, place
 
 VIEW = "application/vnd.jupyter.widget-view+json"  # of an output that is a widget
 MARK = '<div class="vaelib-here" id="sliders-{}"></div>'
 STATES = "application/vnd.jupyter.widget-state+json"
-# The module once a page; it shows each board in the element before its data, and one that fails leaves the others.
-MOUNT = """
-for (const data of document.querySelectorAll("script.vaelib-data")) {
-  const { content, at } = JSON.parse(data.textContent);
-  live.show(data.previousElementSibling, content, at);
-}"""
-
-
-def module() -> str:
-    """Write the module and its style, once a page, after all that `place` wrote."""
-    script = MODULE.replace("export default", "const live =") + MOUNT
-    return f'<style>{STYLE}</style>\n<script type="module">\n{script}\n</script>'
-
-
-def place(content: dict[str, Any], at: dict[str, Any]) -> str:
-    """Write where sliders stand in a page, and their data."""
-    data = json.dumps({"content": content, "at": at}).replace("<", "\\u003c")
-    words = "<noscript>These sliders need JavaScript.</noscript>"
-    return f'<div>{words}</div><script type="application/json" class="vaelib-data">{data}</script>'
 
 
 def replaced(nb: NotebookNode, instead: Callable[[NotebookNode], str], states: NotebookNode | None = None) -> list[str]:

@@ -22,7 +22,6 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-from course.explorer.__main__ import main as explorer
 from stress.jobs import _painted, given
 from stress.kill import JOBS, child, finish, hidden, start, tree
 from vaelib import cohort as opening
@@ -59,8 +58,7 @@ def say(words, inputs, largest, top):
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        run, rest = (explorer, words[1:]) if words[0] == "explorer" else (command, words)
-        status = run([str(word).replace("TOP", str(top)) for word in rest])
+        status = command([str(word).replace("TOP", str(top)) for word in words])
     return status, [line for line in said.getvalue().splitlines() if ": warning: " not in line]
 
 

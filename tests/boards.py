@@ -1,5 +1,8 @@
 """A small board of each kind, for the tests of sliders: noise as a scan, untrained decoders, a ball."""
 
+import gzip
+from base64 import b64decode
+
 import numpy as np
 import torch
 
@@ -35,3 +38,10 @@ def turntable():
     z, y, x = np.indices((12, 20, 20)) - np.array([6, 10, 10])[:, None, None, None]
     ball = np.hypot(np.hypot(z * 2, y), x) < 6
     return pictures.turntable({"truth": pictures.mesh(ball, 0.5, (2, 1, 1)), "2D": pictures.mesh(ball, 0.5, (2, 1, 1))})
+
+
+def unpacked(text):
+    """The array in what `network.packed` made."""
+    kind = np.dtype(f"<{text['type']}")
+    planes = np.frombuffer(gzip.decompress(b64decode(text["data"])), "u1").reshape(kind.itemsize, -1)
+    return planes.T.copy().view(kind)[:, 0]

@@ -12,7 +12,19 @@ from small import make_patients
 from vaelib import InputError, cli, recipes
 from vaelib.engine import options as opt
 
-COMMANDS = ("phantom", "download", "labels", "check", "prepare", "train", "evaluate", "folds", "segment", "card")
+COMMANDS = (
+    "phantom",
+    "download",
+    "labels",
+    "check",
+    "prepare",
+    "train",
+    "evaluate",
+    "folds",
+    "segment",
+    "card",
+    "explorer",
+)
 
 
 def run(*words):

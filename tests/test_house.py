@@ -38,8 +38,9 @@ ROOT_LINES, BESIDE_LINES, FILE_LINES, FUNCTION_LINES, TAUGHT_LINES = 1400, 2500,
 # 4,700 were wanted: 5,380 came out, and what real scans, labels and people do took 900 more. The plan gives the methods
 # for the reader's own patients another 800, of which cohorts of pairs took the first, and two stages in mm the next;
 # then the reports of commands and the curves of trainings, then tables and pictures of scores, and model cards; and
-# whole scans.
-LIBRARY_LINES = 6290 + 90 + 274 + 84 + 90 + 146 + 140
+# whole scans. The explorer came over from `course`, since a command writes it: there the bound is lower by as much.
+EXPLORER_LINES = 83
+LIBRARY_LINES = 6290 + 90 + 274 + 84 + 90 + 146 + 140 + EXPLORER_LINES
 each = pytest.mark.parametrize("path", files("vaelib", "studies", "course"), ids=house.name)
 
 
@@ -92,8 +93,8 @@ def test_the_root_and_the_library_keep_within_their_budgets():
 
 
 def test_what_stands_beside_keeps_within_its_budget():
-    """The studies have grown by one question, and the course has lost as much."""
-    assert total(*files("studies", "course")) <= 2 * BESIDE_LINES
+    """The studies have grown by one question, and the course has lost as much; the explorer is in the library."""
+    assert total(*files("studies", "course")) <= 2 * BESIDE_LINES - EXPLORER_LINES
 
 
 @each

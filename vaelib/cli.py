@@ -1,5 +1,7 @@
 """Command line: `vaelib phantom | download | labels | check | prepare | train | evaluate | folds | segment | card`.
 
+And `vaelib explorer`, which writes a page to play with.
+
 Options and help come from the signatures and docstrings below. Nothing heavy is imported until a command
 runs, so that `vaelib --help` answers at once.
 """
@@ -347,6 +349,29 @@ def card(checkpoint: Path | None = None, *, scores: Path | None = None, out: Pat
     from vaelib.engine.cards import leave
 
     leave(_checkpoint(checkpoint), scores, out)
+
+
+@app.command(sort_key=10)
+def explorer(out: Path, folder: Path | None = None, *, checkpoint: Path | None = None, overwrite: bool = False) -> None:
+    """Write the latent space of a checkpoint as one page with sliders, which opens by a double click.
+
+    The page needs no Python, no server and no network. It holds the networks, and of the cohort what the map shows.
+
+    Parameters
+    ----------
+    out : Path
+        The page to write, such as explorer.html, or a folder, which gets it as index.html.
+    folder : Path, optional
+        The cohort; by default $VAELIB_DATA, or else data/synthetic.
+    checkpoint : Path, optional
+        The weights to show; by default what `vaelib train` has made of this cohort.
+    overwrite : bool
+        Replace the page where there is one.
+    """
+    from vaelib.pictures.explorer import explore
+
+    page = explore(folder, out, _checkpoint(checkpoint, folder), overwrite=overwrite)
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 def _checkpoint(given: Path | None, folder: Path | None = None) -> Path:

@@ -29,6 +29,7 @@ PRINTS = {  # by file, the commands whose messages its text becomes
     "vaelib/engine/records.py": tuple(COMMANDS),
     "vaelib/cli.py": tuple(COMMANDS),
     "vaelib/engine/cards.py": ("card",),
+    "vaelib/pictures/explorer.py": ("explorer",),
     "vaelib/engine/checkpoints.py": ("train",),
     "vaelib/engine/finite.py": ("train", "folds"),
     "vaelib/engine/memory.py": ("train", "folds"),

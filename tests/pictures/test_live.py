@@ -5,8 +5,8 @@ import pytest
 import torch
 from boards import LATENT, MASK, MODEL, SCAN, SOFT, SPACING, TRUTH, Z, browser, explorer, threshold, turntable
 
-from course import live
 from vaelib import latent, metrics, pictures
+from vaelib.pictures import live
 from vaelib.pictures.network import described
 from vaelib.pictures.panels import verdict
 from vaelib.spatial import ResidualDecoder, ResidualEncoder, ResidualMaskDecoder
@@ -124,13 +124,18 @@ NETWORKS = {
 }
 
 
-def test_each_network_says_in_the_browser_what_it_says_in_pytorch(chromium):
+@pytest.mark.parametrize("engine", ["WebAssembly", "plain JavaScript"])
+def test_each_network_says_in_the_browser_what_it_says_in_pytorch(chromium, engine):
     tab = chromium.new_page()
+    tab.add_init_script("" if engine == "WebAssembly" else "delete window.WebAssembly")
     source = (
-        live.MODULE.replace("export default", "window.module = { network, forward }; void") + "window.ready = true;"
+        live.MODULE.replace("export default", "window.module = { network, forward, engine }; void")
+        + "window.ready = true;"
     )
+    tab.goto("about:blank")
     tab.set_content(f'<script type="module">{source}</script>')
     tab.wait_for_function("window.ready")
+    assert tab.evaluate("!!module.engine.sum") == (engine == "WebAssembly")
     for name, make in NETWORKS.items():
         torch.manual_seed(1)
         net, shape = make()
@@ -204,6 +209,18 @@ def test_reset_and_random_draw(opened):
 
 
 # --- slices ---------------------------------------------------------------------------------------------------
+
+
+def test_a_slider_draws_its_own_plane_and_moves_only_lines_in_the_others(opened):
+    tab = opened(browser())
+    tab.evaluate(f"{BOARD}.pictures.forEach(p => {{ const f = p.ground; p.made = 0; "
+                 "p.ground = (...all) => { p.made += 1; f.apply(p, all); }; })")  # fmt: skip
+    before = seen(tab)
+    tab.get_by_role("slider", name="row").press("ArrowRight")
+    settle(tab)
+    assert tab.evaluate(f"{BOARD}.pictures.map(p => p.made)") == [0, 1, 0] and seen(tab) != before
+    move(tab, opacity=0.2)
+    assert tab.evaluate(f"{BOARD}.pictures.map(p => p.made)") == [1, 2, 1]
 
 
 def test_the_planes_show_the_scan_through_its_window(opened):
@@ -296,30 +313,81 @@ def test_a_board_that_fails_says_so_and_leaves_the_others(opened):
     assert tab.locator("figure > canvas").count() == 3
 
 
-INK_AND_PAPER = """() => {
+def test_a_browser_that_cannot_unpack_is_told_so_in_one_sentence(opened):
+    tab = opened(threshold())
+    tab.add_init_script("delete window.DecompressionStream")
+    tab.reload()
+    said = tab.get_by_role("alert").text_content()
+    assert said.startswith("The sliders cannot be shown: This browser cannot unpack") and said.count(".") == 1
+
+
+# The texts of a page: each with its ink and the paper under it, as red, green, blue.
+TEXTS = """() => {
   const probe = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgb = (colour) => {
+  const rgba = (colour) => {
+    probe.clearRect(0, 0, 1, 1);
     probe.fillStyle = colour;
     probe.fillRect(0, 0, 1, 1);
-    return [...probe.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    return [...probe.getImageData(0, 0, 1, 1).data];
   };
-  const root = document.querySelector(".vaelib-live"), paper = document.createElement("i");
-  paper.style.color = "Canvas";
-  root.append(paper);
-  return [rgb(getComputedStyle(root).color), rgb(getComputedStyle(paper).color)];
+  const page = document.createElement("i");
+  page.style.color = "Canvas";
+  document.body.append(page);
+  const paper = (at) => {
+    if (!at) return rgba(getComputedStyle(page).color);
+    const own = rgba(getComputedStyle(at).backgroundColor);
+    return own[3] === 255 ? own : paper(at.parentElement);
+  };
+  return [...document.querySelectorAll("body *")].filter((one) => one.checkVisibility() && one !== page &&
+    !one.closest("script, style, noscript") &&
+    [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+    .map((one) => [one.textContent.trim().slice(0, 30), rgba(getComputedStyle(one).color), paper(one)]);
 }"""
+STILL = """() => [...document.querySelectorAll("body *")].every((one) => {
+  const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(one);
+  return transitionDuration === "0s" && animationName === "none" && scrollBehavior === "auto";
+}) && document.getAnimations().length === 0"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_themes_can_be_read(opened, scheme):
-    tab = opened(explorer())
-    tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    tab.evaluate("document.documentElement.style.colorScheme = 'light dark'")
-    ink, paper = tab.evaluate(INK_AND_PAPER)
+def contrast(ink, paper):
+    """The contrast of two colours, from 1 to 21, as WCAG has it."""
 
     def light(colour):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(colour) / 255]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(colour[:3]) / 255]
         return np.dot(linear, (0.2126, 0.7152, 0.0722)) + 0.05
 
     low, high = sorted([light(ink), light(paper)])
-    assert high / low > 4.5 and (light(paper) > light(ink)) == (scheme == "light")
+    return high / low
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_themes_can_be_read_and_nothing_moves_by_itself(opened, scheme):
+    broken = threshold()
+    broken.content = broken.content | {"truth": {"type": "u1", "data": "AAAA"}}
+    tab = opened(browser(), explorer(), threshold(), turntable(), broken)
+    tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    tab.evaluate("document.documentElement.style.colorScheme = 'light dark'")
+    texts = tab.evaluate(TEXTS)
+    assert len(texts) > 60
+    assert {text: round(contrast(*inks), 1) for text, *inks in texts if contrast(*inks) < 4.5} == {}
+    paper = next(paper for text, _, paper in texts if text.startswith("The sliders cannot"))
+    assert (sum(paper) - 255 > 380) == (scheme == "light")
+    assert tab.evaluate(STILL)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("make", [browser, explorer, threshold, turntable])
+def test_each_control_has_a_name_and_shows_its_focus(opened, make, scheme):
+    tab = opened(make())
+    tab.emulate_media(color_scheme=scheme)
+    tab.evaluate("document.documentElement.style.colorScheme = 'light dark'")
+    page = (255, 255, 255) if scheme == "light" else (18, 18, 18)  # Chromium's Canvas
+    controls = tab.locator(".vaelib-live :is(input, select, button):enabled")
+    for _ in range(controls.evaluate_all("all => all.filter(one => one.checkVisibility()).length")):
+        tab.keyboard.press("Tab")
+        name, width, kind, colour = tab.evaluate("""() => {
+          const at = document.activeElement, { outlineWidth, outlineStyle, outlineColor } = getComputedStyle(at);
+          return [at.labels?.[0]?.textContent || at.textContent, parseFloat(outlineWidth), outlineStyle, outlineColor];
+        }""")
+        ring = [int(part) for part in colour[4:-1].split(",")]
+        assert name.strip() and width >= 2 and kind == "solid" and contrast(ring, page) >= 3, name

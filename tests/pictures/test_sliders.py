@@ -1,25 +1,18 @@
 """What the sliders carry to the page: numbers that lose nothing on the way; and a wrong shape is refused."""
 
-import gzip
 import io
 import json
-from base64 import b64decode
 
 import numpy as np
 import pytest
 import torch
-from boards import LATENT, MASK, MODEL, SCAN, SOFT, SPACING, TRUTH, Z, browser, explorer, threshold
+from boards import LATENT, MASK, MODEL, SCAN, SOFT, SPACING, TRUTH, Z, browser, explorer, threshold, unpacked
 from PIL import Image
 
 from vaelib import InputError, latent, pictures
 from vaelib.pictures.live import MODULE, WEB
 from vaelib.pictures.network import described, packed
 from vaelib.vae import VAE
-
-
-def unpacked(text):
-    """The array in what `network.packed` made."""
-    return np.frombuffer(gzip.decompress(b64decode(text["data"])), f"<{text['type']}")
 
 
 @pytest.mark.parametrize("make", [browser, explorer, threshold])

@@ -1,8 +1,6 @@
-import gzip
-from base64 import b64decode
-
 import numpy as np
 import pytest
+from boards import unpacked
 from matplotlib.colors import to_rgb
 from scipy.ndimage import gaussian_filter
 
@@ -159,6 +157,6 @@ def test_the_turntable_carries_its_meshes_in_mm_and_their_colours():
     body = pictures.mesh(ball(), 0.5, SPACING)
     content = pictures.turntable({"truth": body, "2D": body}).content
     assert [mesh["colour"] for mesh in content["meshes"].values()] == [YELLOW, VERMILLION]
-    sent = np.frombuffer(gzip.decompress(b64decode(content["meshes"]["2D"]["vertices"]["data"])), "<f4").reshape(-1, 3)
+    sent = unpacked(content["meshes"]["2D"]["vertices"]).reshape(-1, 3)
     np.testing.assert_allclose(sent, body.vertices, atol=1e-4)
     np.testing.assert_allclose(content["limits"], solids.bounds([body]))

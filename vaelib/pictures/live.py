@@ -9,6 +9,7 @@ to carry, and a second way to draw beside the latents and the threshold, which i
 WebGL, has native sliders with names, and is written into pages that are read from a disk.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,12 @@ from vaelib.pictures.style import png
 WEB = Path(__file__).with_name("web")
 MODULE = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in ("network", "paint", "boards"))
 STYLE = (WEB / "live.css").read_text(encoding="utf-8")
+# The module once a page; it shows each board in the element before its data, and one that fails leaves the others.
+MOUNT = """
+for (const data of document.querySelectorAll("script.vaelib-data")) {
+  const { content, at } = JSON.parse(data.textContent);
+  live.show(data.previousElementSibling, content, at);
+}"""
 COLOURS = {"truth": TRUTH, "prediction": PREDICTION, "verdicts": VERDICTS}
 
 
@@ -65,3 +72,16 @@ class Live(anywidget.AnyWidget):
     def __repr__(self) -> str:
         """Say what stands here where no widget can."""
         return f"Sliders, drawn in the browser: {self.content['alt']}"
+
+
+def module() -> str:
+    """Write the module and its style, once a page, after all that `place` wrote."""
+    script = MODULE.replace("export default", "const live =") + MOUNT
+    return f'<style>{STYLE}</style>\n<script type="module">\n{script}\n</script>'
+
+
+def place(content: dict[str, Any], at: dict[str, Any]) -> str:
+    """Write where sliders stand in a page, and their data."""
+    data = json.dumps({"content": content, "at": at}).replace("<", "\\u003c")
+    words = "<noscript>These sliders need JavaScript.</noscript>"
+    return f'<div>{words}</div><script type="application/json" class="vaelib-data">{data}</script>'

@@ -22,8 +22,12 @@ REPEATED = np.array([[0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]])  # and those of 
 
 
 def packed(array: ArrayLike, kind: str) -> dict[str, str]:
-    """Pack an array as text for a page: little-endian ``f4``, ``i4``, ``i2`` or ``u1``, then gzip, then base64."""
-    raw = np.ascontiguousarray(array, np.dtype(f"<{kind}")).tobytes()
+    """Pack an array as text for a page: ``f4``, ``i4``, ``i2`` or ``u1``, then gzip, then base64.
+
+    The first bytes of all numbers, little-endian, come before all second bytes: so a scan is a fifth smaller, and what
+    is noise in it is not compressed in vain.
+    """
+    raw = np.ascontiguousarray(array, np.dtype(f"<{kind}")).reshape(-1, 1).view("u1").T.tobytes()
     return {"type": kind, "data": b64encode(gzip.compress(raw, 1, mtime=0)).decode()}
 
 

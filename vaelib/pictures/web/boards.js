@@ -1,10 +1,23 @@
 // The boards: the latent space, a scan in three planes, a threshold, surfaces. Each takes what Python packed, `content`.
 
 const ORIGINAL = 0.2; // the threshold of the original
-const bytes = (values) => Uint8Array.from(values, (v) => Math.round(255 * v));
+// The grey values of logits, from 0 to 255
+const shades = Uint8Array.from({ length: 16 * 1024 + 1 }, (_, k) => Math.round(255 * logistic(k / 1024 - 8)));
+function bytes(logits) {
+  const out = new Uint8Array(logits.length);
+  for (let i = 0; i < out.length; i++) out[i] = shades[(1024 * (8 + Math.max(-8, Math.min(8, logits[i]))) + 0.5) | 0];
+  return out;
+}
 
-function normal() { // one draw from N(0, 1), by Box and Muller
-  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+
+function dice(mask, truth) {
+  let both = 0, sum = 0;
+  for (let i = 0; i < mask.length; i++) {
+    both += mask[i] & truth[i];
+    sum += mask[i] + truth[i];
+  }
+  return sum ? (2 * both) / sum : 1;
 }
 
 // --- the latent space ---------------------------------------------------------------------------------------------
@@ -43,7 +56,7 @@ async function latent(board, c) {
   board.slider("dot", "slice on the map", 0, space.count - 1, starts[Object.keys(starts)[0]].row, 1, (k) => pick(k));
   const map = new Chart(board, space.scores.map((score) => [score[0], score[1] ?? 0]), {
     name: nameOf, pick, title: "map: direction 1 across, direction 2 up",
-    thumb: (k) => ({ grey: bytes(sigmoid(forward(space.nets.image, space.row(k)))), side: c.size }),
+    thumb: (k) => ({ grey: bytes(forward(space.nets.image, space.row(k))), side: c.size }),
   });
   const owners = c.patient?.map((name) => name.split(",")[0]);
   const family = (k) => (owners && k >= 0 ? [...owners.keys()].filter((n) => owners[n] === owners[k]) : []);
@@ -90,12 +103,14 @@ async function latent(board, c) {
   }
 
   function draw() {
-    const z = here(), { image, mask: probability } = space.decode(z), threshold = board.value("threshold");
+    const z = here(), { light, odds } = space.decode(z), threshold = board.value("threshold");
     const ends = [board.value("from"), board.value("to")], morph = board.value("morph");
     const near = ends[morph >= 0.5 ? 1 : 0], resting = morph === 0 || morph === 1;
-    const cut = Math.fround(threshold), found = Uint8Array.from(probability, (p) => p >= cut);
+    const cut = Math.log(threshold / (1 - threshold)), found = new Uint8Array(space.pixels);
+    let count = 0;
+    for (let i = 0; i < found.length; i++) if (odds[i] >= cut) count += found[i] = 1;
     const scored = (resting ? [near] : ends).filter((end) => end.truth);
-    const view = { width: c.size, height: c.size, grey: bytes(image), letters: "RLAP" };
+    const view = { width: c.size, height: c.size, grey: bytes(light), letters: "RLAP" };
     const local = board.value("sliders move") === c.place, side = c.size / grid;
     const box = local && [board.value("column") * side, board.value("row") * side, side, side];
     const colours = [null, [...rgb(c.colours.prediction), board.value("opacity")]];
@@ -106,11 +121,10 @@ async function latent(board, c) {
     if (whole) whole.title.textContent = near.image ? `original: ${near.name}` : "no original";
     right.draw({ ...view, fill: found, colours, outlines });
     right.title.textContent = `mask at ${threshold.toFixed(2)}${outlines.length ? `, outline: ${near.name}` : ""}`;
-    return report(z, found, near, scored);
+    return report(z, found, count, near, scored);
   }
 
-  function report(z, found, near, scored) {
-    const pixels = found.reduce((sum, one) => sum + one, 0);
+  function report(z, found, pixels, near, scored) {
     const words = scored.map((end) => `Dice ${dice(found, end.truth).toFixed(2)} against ${end.name}`);
     const away = Math.hypot(...z.map((x, i) => x - near.latent[i]));
     const between = scored.length > 1 ? " Between the two nothing was scanned: neither mask is true here." : "";
@@ -129,9 +143,22 @@ async function latent(board, c) {
   board.begin(draw, keys);
 }
 
-// --- a scan -------------------------------------------------------------------------------------------------------
+// The controls in the address of the page: whoever opens it there sees the same.
+function keepInAddress(board, prepare) {
+  const at = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  for (const end of ["from", "to"]) if (at[end]) prepare(at[end]);
+  delete at.dot; // follows from "from"
+  board.asked = at;
+  board.after = () => {
+    clearTimeout(board.noted);
+    board.noted = setTimeout(() => {
+      const now = Object.entries(board.controls).map(([name, { input }]) => [name, input.value]);
+      history.replaceState(null, "", `#${new URLSearchParams(now)}`);
+    }, 300);
+  };
+}
 
-// Three planes that share one place, with a window, a truth and a prediction over them.
+// --- a scan -------------------------------------------------------------------------------------------------------
 
 // Rows and columns of each plane, the axis that it cuts, and letters, as `panels.PLANES` has them. What is superior is up.
 const PLANES = {
@@ -140,16 +167,15 @@ const PLANES = {
   sagittal: { axis: 2, down: 0, across: 1, letters: "APSI" },
 };
 const AXES = ["slice", "row", "column"];
-const OWN = "as set below";
-const LOOKS = { outline: "outline", fill: "fill", hidden: "hidden" };
+const OWN = "as set below", LOOKS = { outline: "outline", fill: "fill", hidden: "hidden" };
 
-// A cut through a volume (S, H, W), each value looked up in `table`.
-function cut(volume, shape, plane, k, table) {
+// A cut through a volume (S, H, W)
+function cut(volume, shape, plane, k) {
   const { axis, down, across } = PLANES[plane], strides = [shape[1] * shape[2], shape[2], 1];
-  const [h, w] = [shape[down], shape[across]], out = new Uint8Array(h * w), step = strides[across];
+  const [h, w] = [shape[down], shape[across]], out = new volume.constructor(h * w), step = strides[across];
   for (let r = 0, i = 0; r < h; r++) {
     let at = k * strides[axis] + (down === 0 ? h - 1 - r : r) * strides[down];
-    for (let c = 0; c < w; c++, i++, at += step) out[i] = table ? table[volume[at] & 0xffff] : volume[at];
+    for (let c = 0; c < w; c++, i++, at += step) out[i] = volume[at];
   }
   return out;
 }
@@ -185,22 +211,34 @@ async function slices(board, c) {
   }
   if (Object.keys(layers).length) board.slider("opacity", "overlay opacity", 0, 1, 0.6, 0.05);
 
+  // A cut as it was is not made again: a slider of one plane moves only the lines of the two others.
+  const views = {}, cuts = {};
+  const kept = (name, volume, plane, k) => (cuts[name + plane]?.k === k ? cuts[name + plane] :
+    (cuts[name + plane] = { k, values: cut(volume, shape, plane, k) })).values;
   function view(plane) {
+    const { axis, down, across } = PLANES[plane], looks = [...Object.keys(layers), "opacity"], row = board.value(AXES[down]);
+    const key = [board.value(AXES[axis]), seen.low, seen.width, ...looks.map((name) => board.controls[name]?.get())].join();
+    if (views[plane]?.made.key !== key) views[plane] = viewed(plane, key);
+    views[plane].made.lines = [board.value(AXES[across]), down === 0 ? shape[0] - 1 - row : row];
+    return views[plane];
+  }
+
+  function viewed(plane, key) {
     const { axis, down, across, letters } = PLANES[plane], k = board.value(AXES[axis]), outlines = [], counts = [];
-    const made = { width: shape[across], height: shape[down], aspect: spacing[down] / spacing[across], letters, outlines };
-    made.grey = cut(scan, shape, plane, k, table);
+    const made = { key, width: shape[across], height: shape[down], aspect: spacing[down] / spacing[across], letters, outlines };
+    const values = kept("scan", scan, plane, k);
+    made.grey = new Uint8Array(values.length);
+    for (let i = 0; i < values.length; i++) made.grey[i] = table[values[i] & 0xffff];
     for (const [name, layer] of Object.entries(layers)) { // a mask is 0 or 100, a prediction a probability in hundredths
       const look = board.value(name), colour = name === "mask" ? c.colours.truth : c.colours.prediction;
       if (look === "hidden") continue;
-      const values = cut(layer, shape, plane, k), inside = new Uint8Array(values.length);
+      const values = kept(name, layer, plane, k), inside = new Uint8Array(values.length);
       let count = 0;
       for (let i = 0; i < values.length; i++) if (values[i] >= 50) count += inside[i] = 1;
       counts.push(`${name}: ${count} pixels`);
       if (look === "outline") outlines.push({ mask: inside, colour, opacity: board.value("opacity") });
       else over(made, values, colour);
     }
-    const row = board.value(AXES[down]);
-    made.lines = [board.value(AXES[across]), down === 0 ? shape[0] - 1 - row : row];
     return { made, text: `${plane}, ${AXES[axis]} ${k} of 0 to ${shape[axis] - 1}${counts.map((s) => `; ${s}`).join("")}` };
   }
 
@@ -220,9 +258,13 @@ async function slices(board, c) {
       Object.assign(seen, { low, width });
     }
     let text = "";
-    for (const [plane, { figure }] of Object.entries(pictures)) { // all have their size before one is drawn
-      figure.classList.toggle("main", plane === main);
-      figure.style.order = plane === main ? -1 : 0;
+    if (main !== seen.main) {
+      for (const [plane, picture] of Object.entries(pictures)) { // all have their size before one is drawn
+        picture.figure.classList.toggle("main", plane === main);
+        picture.figure.style.order = plane === main ? -1 : 0;
+        picture.room = 0;
+      }
+      seen.main = main;
     }
     for (const [plane, picture] of Object.entries(pictures)) {
       const { made, text: words } = view(plane);
@@ -233,7 +275,6 @@ async function slices(board, c) {
     return `${text}. Window: ${shown(low, 0)} to ${shown(low + width, 0)} HU.`;
   }
 
-  const number = (x) => shown(x, 1);
   for (const [plane, picture] of Object.entries(pictures)) {
     const { axis, down, across } = PLANES[plane];
     const place = (event) => {
@@ -244,7 +285,7 @@ async function slices(board, c) {
       return at;
     };
     const say = (at) => {
-      const hu = scan[(at[0] * shape[1] + at[1]) * shape[2] + at[2]], [z, y, x] = at.map((k, i) => number(k * spacing[i]));
+      const hu = scan[(at[0] * shape[1] + at[1]) * shape[2] + at[2]], [z, y, x] = at.map((k, i) => shown(k * spacing[i], 1));
       pointer.textContent = `${shown(hu, 0)} HU at ${AXES.map((name, i) => `${name} ${at[i]}`).join(", ")}: ` +
         `${x} mm to the left, ${y} mm back, ${z} mm up from the first voxel`;
     };
@@ -283,6 +324,7 @@ async function threshold(board, c) {
   probability.forEach((p, i) => { found[p] += 1; hits[p] += truths[i]; });
   for (let p = 100; p >= 0; p--) { found[p] += found[p + 1]; hits[p] += hits[p + 1]; }
   const left = new Picture(board, "probability, truth outlined"), right = new Picture(board, "cut");
+  const truthOf = Array.from({ length: count }, (_, k) => truths.subarray(k * pixels, (k + 1) * pixels));
   const fills = Array.from({ length: 101 }, (_, p) => [...rgb(c.colours.prediction), 0.006 * p]);
   const verdicts = [null, ...names.map(([, colour]) => [...rgb(colour), 0.85])];
 
@@ -292,7 +334,7 @@ async function threshold(board, c) {
   function draw() {
     const cutoff = Math.round(100 * board.value("threshold")), k = count > 1 ? board.value("slice") : 0;
     const part = (all) => all.subarray(k * pixels, (k + 1) * pixels);
-    const grey = part(image), map = part(probability), truth = part(truths), counts = [0, 0, 0, 0];
+    const grey = part(image), map = part(probability), truth = truthOf[k], counts = [0, 0, 0, 0];
     const fill = map.map((p, i) => {
       const verdict = p >= cutoff ? (truth[i] ? 1 : 2) : 3 * truth[i];
       counts[verdict] += 1;

@@ -4,107 +4,137 @@
 
 const TYPES = { f4: Float32Array, i4: Int32Array, i2: Int16Array, u1: Uint8Array };
 
-// Base64 of gzip, as `network.packed` writes it: a typed array.
+// Base64 of gzip of the first bytes of all numbers, then all second bytes and so on, as `network.packed` writes it.
 async function unpack({ type, data }) {
   if (typeof DecompressionStream === "undefined") {
     throw new Error("This browser cannot unpack what is shown here: any browser of 2023 or newer can.");
   }
-  const text = atob(data), zipped = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) zipped[i] = text.charCodeAt(i);
+  const zipped = Uint8Array.fromBase64?.(data) ?? Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
   const stream = new Blob([zipped]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new TYPES[type](await new Response(stream).arrayBuffer());
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer()), wide = TYPES[type].BYTES_PER_ELEMENT;
+  if (wide === 1) return planes;
+  const bytes = new Uint8Array(planes.length);
+  for (let k = 0, at = 0; k < wide; k++) for (let i = k; i < bytes.length; i += wide) bytes[i] = planes[at++];
+  return new TYPES[type](bytes.buffer);
 }
 
 // Bits, the highest of a byte first, as numpy.packbits has them.
 const bit = (packed, i) => (packed[i >> 3] >> (7 - (i & 7))) & 1;
 
-// (channels, n, n) with `by` rows and columns of zeros around each channel
-function padded(x, channels, n, by) {
-  const wide = n + 2 * by, out = new Float32Array(channels * wide * wide);
-  for (let c = 0; c < channels; c++) {
-    for (let y = 0; y < n; y++) {
-      out.set(x.subarray((c * n + y) * n, (c * n + y + 1) * n), (c * wide + y + by) * wide + by);
+// A convolution is, for each pixel, a sum over taps: weights, each with the place of its pixel in the image. That takes
+// nearly all of the time, so it runs as WebAssembly, assembled here: 4 x 4 pixels at once, which stay in registers. Its
+// arguments are addresses and lengths in bytes, and the bias.
+function assembled(memory) {
+  const [image, row, weight, tap, taps, out, line, bias, x, y, t, p, w, sum] = Array(14).keys(); // and 3 sums more
+  const get = (k) => [0x20, k], set = (k) => [0x21, k], number = (n) => [0x41, n], four = [0, 1, 2, 3];
+  const plus = (...what) => [what, 0x6a], less = (k, n) => [get(k), number(n), 0x6b, 0x22, k];
+  const loop = (...inside) => [0x03, 0x40, inside, 0x0d, 0, 0x0b]; // until what it counts down is 0
+  const load = [0xfd, 0, 2, 0], store = [0xfd, 11, 2, 0], spread = [0xfd, 19], add = [0xfd, 0xe4, 1], times = [0xfd, 0xe6, 1];
+  const code = [
+    get(line), set(y),
+    loop(
+      get(line), set(x),
+      loop(
+        four.map((k) => [get(bias), spread, set(sum + k)]), get(taps), set(t),
+        loop(
+          less(t, 4), plus(get(tap)), 0x28, 2, 0, plus(get(image)), set(p), get(t), plus(get(weight)), 0xfd, 9, 2, 0, set(w),
+          four.map((k) => [get(sum + k), get(w), get(p), load, times, add, set(sum + k), get(p), plus(get(row)), set(p)]),
+          get(t),
+        ),
+        get(out), set(p), four.map((k) => [get(p), get(sum + k), store, get(p), plus(get(line)), set(p)]),
+        get(image), plus(number(16)), set(image), get(out), plus(number(16)), set(out), less(x, 16),
+      ),
+      get(image), plus(get(row), number(2), 0x74), get(line), 0x6b, set(image), // 4 rows on
+      get(out), plus(get(line), number(3), 0x6c), set(out), less(y, 16),
+    ), 0x0b,
+  ];
+  const sized = (...inside) => {
+    const all = inside.flat(Infinity), n = all.length;
+    return [...(n < 128 ? [n] : [(n & 127) | 128, n >> 7]), ...all];
+  };
+  const module = [0, 97, 115, 109, 1, 0, 0, 0, 1, sized(1, 0x60, 8, Array(7).fill(0x7f), 0x7d, 0), // (7 i32, f32) -> ()
+    2, sized(1, 1, 109, 1, 109, 2, 0, 1), 3, sized(1, 0), 7, sized(1, 1, 102, 0, 0), // takes memory m.m, gives f
+    10, sized(1, sized(2, 4, 0x7f, 5, 0x7b, code))];
+  const made = new WebAssembly.Module(Uint8Array.from(module.flat(Infinity)));
+  return new WebAssembly.Instance(made, { m: { m: memory } }).exports.f;
+}
+
+// The same in plain JavaScript, for a browser, or a page, that has no WebAssembly.
+function summed(heap, image, row, weight, tap, taps, out, line, bias) {
+  const n = line / 4, places = new Int32Array(heap.buffer, tap, taps / 4), m = row / 4;
+  const sums = heap.subarray(out / 4, out / 4 + n * n).fill(bias);
+  places.forEach((place, t) => {
+    const w = heap[weight / 4 + t];
+    for (let y = 0, r = 0; y < n; y++) {
+      for (let q = (image + place) / 4 + y * m, end = r + n; r < end; r++, q++) sums[r] += w * heap[q];
     }
+  });
+}
+
+const engine = { heap: new Float32Array(0) };
+try {
+  const memory = new WebAssembly.Memory({ initial: 64 });
+  Object.assign(engine, { sum: assembled(memory), memory, heap: new Float32Array(memory.buffer) });
+} catch { /* plain JavaScript it is */ }
+
+function heapOf(length) {
+  const { memory } = engine, pages = Math.ceil((length - engine.heap.length) / 16384);
+  if (pages > 0) memory?.grow(pages);
+  if (pages > 0) engine.heap = memory ? new Float32Array(memory.buffer) : new Float32Array(length);
+  return engine.heap;
+}
+
+// Of x, (channels, n, n) with `by` zeros around, for each bias and each shift, in pixels, a map (n, n): the bias, and
+// kernel x kernel weights times each channel.
+function maps(x, n, by, kernel, weight, biases, shifts = [0]) {
+  const channels = x.length / (n * n), m = n + 2 * by, many = channels * kernel * kernel, count = biases.length * shifts.length;
+  const end = channels * m * m, at = end + many, out = at + weight.length, heap = heapOf(out + count * n * n);
+  const places = new Int32Array(heap.buffer, 4 * end, many), fast = engine.sum && n % 4 === 0;
+  heap.fill(0, 0, end);
+  for (let c = 0, t = 0; c < channels; c++) {
+    for (let y = 0; y < n; y++) heap.set(x.subarray((c * n + y) * n, (c * n + y + 1) * n), (c * m + y + by) * m + by);
+    for (let k = 0; k < kernel; k++) for (let l = 0; l < kernel; l++) places[t++] = 4 * ((c * m + k) * m + l);
   }
-  return out;
+  heap.set(weight, at);
+  const sum = fast ? engine.sum : summed.bind(null, heap);
+  for (let o = 0; o < count; o++) {
+    const shift = o % shifts.length, bias = biases[(o - shift) / shifts.length];
+    sum(4 * shifts[shift], 4 * m, 4 * (at + o * many), 4 * end, 4 * many, 4 * (out + o * n * n), 4 * n, bias);
+  }
+  return heap.subarray(out, out + count * n * n);
 }
 
 function linear(x, { weight, bias }) {
-  const out = new Float32Array(bias.length), wide = x.length;
-  for (let o = 0, w = 0; o < out.length; o++) {
-    let sum = bias[o];
-    for (let i = 0; i < wide; i++, w++) sum += weight[w] * x[i];
-    out[o] = sum;
-  }
-  return out;
+  return bias.map((sum, o) => {
+    for (let i = 0, w = o * x.length; i < x.length; i++, w++) sum += weight[w] * x[i];
+    return sum;
+  });
 }
 
 // A transposed convolution with kernel 4, stride 2 and padding 1, which doubles each side. Of every 2 x 2 pixels that
-// come out, each has its own four of the 16 weights: it is computed as a plain convolution with these, two channels
-// at a time.
-function up(x, { weight, bias, into, from }) {
-  const n = Math.sqrt(x.length / from), m = n + 2, side = 2 * n, map = m * m;
-  const p = padded(x, from + (from & 1), n, 1), out = new Float32Array(into * side * side);
-  const sum = new Float32Array(n * n), step = 16 * into;
-  for (let o = 0; o < into; o++) {
-    for (let phase = 0; phase < 4; phase++) {
-      const down = phase >> 1, right = phase & 1;
-      const k0 = 16 * o + (down ? 8 : 12), k1 = 16 * o + (down ? 0 : 4), l0 = right ? 2 : 3, l1 = right ? 0 : 1;
-      sum.fill(bias[o]);
-      for (let i = 0; i < from; i += 2) {
-        const w = i * step, v = i + 1 < from ? w + step : w, on = i + 1 < from ? 1 : 0; // an odd last one stands alone
-        const a = weight[w + k0 + l0], b = weight[w + k0 + l1], c = weight[w + k1 + l0], d = weight[w + k1 + l1];
-        const e = on * weight[v + k0 + l0], f = on * weight[v + k0 + l1];
-        const g = on * weight[v + k1 + l0], h = on * weight[v + k1 + l1];
-        for (let y = 0; y < n; y++) {
-          let q = i * map + (y + down) * m + right;
-          let p0 = p[q], p1 = p[q + m], p2 = p[q + map], p3 = p[q + map + m];
-          for (let r = y * n, end = r + n; r < end; r++) {
-            q++;
-            const q0 = p[q], q1 = p[q + m], q2 = p[q + map], q3 = p[q + map + m];
-            sum[r] += a * p0 + b * q0 + c * p1 + d * q1 + e * p2 + f * q2 + g * p3 + h * q3;
-            p0 = q0; p1 = q1; p2 = q2; p3 = q3;
-          }
-        }
-      }
-      for (let y = 0, r = 0; y < n; y++) {
-        let t = (o * side + 2 * y + down) * side + right;
-        for (let end = r + n; r < end; r++, t += 2) out[t] = sum[r];
-      }
+// come out, each has its own four of the 16 weights: each is a map of its own, and the four are woven into one.
+function up(x, layer) {
+  const { weight, bias, into, from } = layer, n = Math.sqrt(x.length / from), m = n + 2, side = 2 * n;
+  layer.phases ??= Float32Array.from({ length: weight.length }, (_, k) => {
+    const t = k % (4 * from), map = (k - t) / (4 * from), [o, down, right] = [map >> 2, (map >> 1) & 1, map & 1];
+    return weight[16 * ((t >> 2) * into + o) + 4 * (3 - down - (t & 2)) + 3 - right - 2 * (t & 1)];
+  });
+  const four = maps(x, n, 1, 2, layer.phases, bias, [0, 1, m, m + 1]), out = new Float32Array(four.length);
+  for (let map = 0, r = 0; map < 4 * into; map++) {
+    for (let y = 0; y < n; y++) {
+      let t = ((map >> 2) * side + 2 * y + ((map >> 1) & 1)) * side + (map & 1);
+      for (const end = r + n; r < end; r++, t += 2) out[t] = four[r];
     }
   }
   return out;
 }
 
-function conv(x, { weight, bias, into, from, kernel, stride, padding }) {
-  const n = Math.sqrt(x.length / from), m = n + 2 * padding, side = Math.floor((m - kernel) / stride) + 1;
-  const p = padded(x, from, n, padding), out = new Float32Array(into * side * side);
-  for (let o = 0; o < into; o++) {
-    const sum = out.subarray(o * side * side, (o + 1) * side * side).fill(bias[o]);
-    for (let i = 0; i < from; i++) {
-      for (let k = 0; k < kernel; k++) {
-        const w = ((o * from + i) * kernel + k) * kernel;
-        if (kernel === 3 && stride === 1) { // the common one: three weights at a time
-          const a = weight[w], b = weight[w + 1], c = weight[w + 2];
-          for (let y = 0, r = 0; y < side; y++) {
-            let q = i * m * m + (y + k) * m, p0 = p[q], p1 = p[q + 1];
-            for (const end = r + side; r < end; r++, q++) {
-              const p2 = p[q + 2];
-              sum[r] += a * p0 + b * p1 + c * p2;
-              p0 = p1; p1 = p2;
-            }
-          }
-          continue;
-        }
-        for (let l = 0; l < kernel; l++) {
-          const a = weight[w + l];
-          for (let y = 0, r = 0; y < side; y++) {
-            let q = i * m * m + (y * stride + k) * m + l;
-            for (const end = r + side; r < end; r++, q += stride) sum[r] += a * p[q];
-          }
-        }
-      }
-    }
+function conv(x, { weight, bias, from, kernel, stride, padding }) {
+  const n = Math.sqrt(x.length / from), side = Math.floor((n + 2 * padding - kernel) / stride) + 1;
+  const all = maps(x, n, padding, kernel, weight, bias), out = new Float32Array(bias.length * side * side);
+  for (let r = 0; r < out.length; r++) { // every pixel of a map, or every second one
+    const c = r % side, y = ((r - c) / side) % side, o = (r - c - y * side) / (side * side);
+    out[r] = all[(o * n + y * stride) * n + c * stride];
   }
   return out;
 }
@@ -126,11 +156,29 @@ function norm(x, { weight, bias, groups, epsilon }) {
   return out;
 }
 
+// What a function of one number makes of each: looked up between -16 and 16, 512 steps to one, and right to 1e-6. Where
+// what is positive stays, it is not looked up.
+function curve(f, stays = Infinity) {
+  const table = Float64Array.from({ length: 32 * 512 + 2 }, (_, k) => f(k / 512 - 16));
+  return (x) => {
+    const out = new Float32Array(x.length);
+    for (let i = 0; i < out.length; i++) {
+      const v = x[i];
+      if (v > stays) { out[i] = v; continue; }
+      const at = 512 * (16 + Math.max(-16, Math.min(16, v))), k = at | 0;
+      out[i] = table[k] + (at - k) * (table[k + 1] - table[k]);
+    }
+    return out;
+  };
+}
+
+const logistic = (v) => 1 / (1 + Math.exp(-v)), sigmoid = curve(logistic);
+
 const OPS = {
   linear, up, conv, norm,
-  elu: (x) => x.map((v) => (v > 0 ? v : Math.exp(v) - 1)),
+  elu: curve(Math.expm1, 0),
   relu: (x) => x.map((v) => (v > 0 ? v : 0)),
-  silu: (x) => x.map((v) => v / (1 + Math.exp(-v))),
+  silu: (x) => sigmoid(x).map((s, i) => s * x[i]),
   half: (x) => x.slice(0, x.length / 2), // mu of an encoder that gives mu and logvar in one
 };
 
@@ -155,17 +203,23 @@ function forward(layers, x) {
   return x;
 }
 
-const sigmoid = (x) => x.map((v) => 1 / (1 + Math.exp(-v)));
-
 const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
 
-function dice(mask, truth) {
-  let both = 0, sum = 0;
-  for (let i = 0; i < mask.length; i++) {
-    both += mask[i] & truth[i];
-    sum += mask[i] + truth[i];
+// The edges between pixels inside and outside of a mask, in pixels: found once for each mask.
+const known = new WeakMap();
+function edges(mask, w) {
+  if (known.has(mask)) return known.get(mask);
+  const path = new Path2D(), line = (x, y, X, Y) => { path.moveTo(x, y); path.lineTo(X, Y); };
+  known.set(mask, path);
+  for (let i = mask.indexOf(1), end = mask.lastIndexOf(1); i >= 0 && i <= end; i++) {
+    if (!mask[i]) continue;
+    const c = i % w, r = (i - c) / w;
+    if (!mask[i - w]) line(c, r, c + 1, r);
+    if (!mask[i + w]) line(c, r + 1, c + 1, r + 1);
+    if (!c || !mask[i - 1]) line(c, r, c, r + 1);
+    if (c === w - 1 || !mask[i + 1]) line(c + 1, r, c + 1, r + 1);
   }
-  return sum ? (2 * both) / sum : 1;
+  return path;
 }
 
 // The numbers behind the sliders: the set that was encoded, and what a step of a slider is.
@@ -208,10 +262,11 @@ class Latents {
     return (100 * this.lengths.filter((length) => length < far - 1e-4).length) / this.count;
   }
 
-  // Grey values and probabilities of a latent; kept until another is asked for.
+  // The logits of a latent, its grey values and its probabilities; kept until another is asked for.
   decode(z) {
     if (!this.last || this.last.z.some((x, i) => x !== z[i])) {
-      this.last = { z, image: sigmoid(forward(this.nets.image, z)), mask: sigmoid(forward(this.nets.mask, z)) };
+      const [light, odds] = ["image", "mask"].map((name) => forward(this.nets[name], z));
+      this.last = { z, light, odds, get image() { return sigmoid(light); }, get mask() { return sigmoid(odds); } };
     }
     return this.last;
   }
@@ -320,7 +375,7 @@ async function bring(board, c, space, starts) {
       const image = await readSlice(file, c.size, c.window), z = forward(encoder, image), name = "your slice";
       const error = Math.sqrt(space.decode(z).image.reduce((sum, v, i) => sum + (v - image[i]) ** 2, 0) / image.length);
       const worse = errors.filter((e) => e < error).length / errors.length, far = space.farther(z) / 100;
-      starts[name] = { name, latent: z, image: bytes(image) };
+      starts[name] = { name, latent: z, image: Uint8Array.from(image, (v) => Math.round(255 * v)) };
       for (const end of ["from", "to"]) board.controls[end].fill();
       board.set({ from: name, to: name, morph: 0 });
       const words = Math.max(worse, far) > 0.98 ? "It is unlike the training slices: trust neither picture nor mask." :
@@ -340,19 +395,4 @@ async function bring(board, c, space, starts) {
     event.preventDefault();
     if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
-}
-
-// The controls in the address of the page: whoever opens it there sees the same.
-function keepInAddress(board, prepare) {
-  const at = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  for (const end of ["from", "to"]) if (at[end]) prepare(at[end]);
-  delete at.dot; // follows from "from"
-  board.asked = at;
-  board.after = () => {
-    clearTimeout(board.noted);
-    board.noted = setTimeout(() => {
-      const now = Object.entries(board.controls).map(([name, { input }]) => [name, input.value]);
-      history.replaceState(null, "", `#${new URLSearchParams(now)}`);
-    }, 300);
-  };
 }

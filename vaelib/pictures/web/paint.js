@@ -155,22 +155,43 @@ class Picture {
     this.title = make("figcaption", {}, title);
     this.figure = make("figure", {}, this.title, this.canvas);
     this.small = make("canvas"); // the image at its own size, before it is enlarged
+    this.base = make("canvas"); // all but the lines that move over it
     board.pictures.push(this);
     board.shown.append(this.figure);
-    new ResizeObserver(() => { if (this.drawn && this.wide() !== this.canvas.width) board.now(); }).observe(this.canvas);
+    new ResizeObserver(() => {
+      this.room = 0;
+      if (this.drawn && this.wide() !== this.canvas.width) board.now();
+    }).observe(this.canvas);
   }
 
-  wide() { return Math.round((this.canvas.clientWidth || 360) * (window.devicePixelRatio || 1)); }
+  // Pixels of the screen across. To ask the page makes it lay itself out: so it is asked once, and when it may differ.
+  wide() { return Math.round((this.room ||= this.canvas.clientWidth || 360) * (window.devicePixelRatio || 1)); }
 
   // `grey`: bytes (height, width). `fill`: bytes, which `colours` turns into [red, green, blue, opacity]; 0 is clear.
-  draw({ width, height, grey, fill, colours, aspect = 1, letters = "", outlines = [], lines, box }) {
-    const { canvas, small } = this, wide = this.wide(), tall = Math.round((wide * height * aspect) / width);
+  // What has the `key` of the last draw is as it was: then only `lines` and `box` are drawn anew.
+  draw(view) {
+    const { width, height, aspect = 1, lines, box, key } = view, { canvas, base } = this;
+    const wide = this.wide(), tall = Math.round((wide * height * aspect) / width), sx = wide / width, sy = tall / height;
     this.size = [width, height];
     this.drawn = true;
     if (canvas.width !== wide || canvas.height !== tall) {
-      [canvas.width, canvas.height] = [wide, tall];
+      for (const one of [canvas, base]) [one.width, one.height] = [wide, tall];
       canvas.style.aspectRatio = `${width} / ${height * aspect}`;
+      this.key = undefined;
     }
+    if (!key || key !== this.key) this.ground(view, sx, sy);
+    this.key = key;
+    const pen = canvas.getContext("2d"), dense = window.devicePixelRatio || 1;
+    pen.drawImage(base, 0, 0);
+    if (lines) this.cross(pen, lines, sx, sy, dense);
+    if (box) {
+      [pen.lineWidth, pen.strokeStyle] = [2 * dense, "#fff"];
+      pen.strokeRect(box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy);
+    }
+  }
+
+  ground({ width, height, grey, fill, colours, letters = "", outlines = [] }, sx, sy) {
+    const { small, base } = this, dense = window.devicePixelRatio || 1, pen = base.getContext("2d");
     if (!this.pixels || small.width !== width || small.height !== height) {
       [small.width, small.height] = [width, height];
       this.pixels = new ImageData(width, height);
@@ -178,54 +199,31 @@ class Picture {
     }
     const { words } = this;
     for (let i = 0; i < words.length; i++) words[i] = 0xff000000 | (grey[i] * 0x010101);
-    if (fill) {
-      for (let i = 0; i < words.length; i++) {
-        if (!fill[i]) continue;
-        const [r, g, b, a] = colours[fill[i]], under = (1 - a) * grey[i];
-        words[i] = 0xff000000 | ((under + a * b) << 16) | ((under + a * g) << 8) | (under + a * r);
-      }
+    for (let i = 0; fill && i < words.length; i++) {
+      if (!fill[i]) continue;
+      const colour = colours[fill[i]], a = colour[3], under = (1 - a) * grey[i];
+      words[i] = 0xff000000 | ((under + a * colour[2]) << 16) | ((under + a * colour[1]) << 8) | (under + a * colour[0]);
     }
     small.getContext("2d").putImageData(this.pixels, 0, 0);
-    const pen = canvas.getContext("2d"), sx = wide / width, sy = tall / height, dense = window.devicePixelRatio || 1;
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(small, 0, 0, wide, tall);
-    for (const { mask, colour, opacity = 1 } of outlines) this.outline(pen, mask, colour, sx, sy, dense, opacity);
-    if (lines) this.cross(pen, lines, sx, sy, dense);
-    if (box) {
-      [pen.lineWidth, pen.strokeStyle] = [2 * dense, "#fff"];
-      pen.strokeRect(box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy);
-    }
-    this.letters(pen, letters, wide, tall, dense);
-  }
-
-  // The edges between pixels inside and outside of a mask, on black, so that they show on any grey.
-  outline(pen, mask, colour, sx, sy, dense, opacity) {
-    const [w, h] = this.size, path = new Path2D();
-    for (let r = 0, i = 0; r < h; r++) {
-      for (let c = 0; c < w; c++, i++) {
-        if (!mask[i]) continue;
-        const x = c * sx, y = r * sy, X = x + sx, Y = y + sy;
-        if (!r || !mask[i - w]) { path.moveTo(x, y); path.lineTo(X, y); }
-        if (r === h - 1 || !mask[i + w]) { path.moveTo(x, Y); path.lineTo(X, Y); }
-        if (!c || !mask[i - 1]) { path.moveTo(x, y); path.lineTo(x, Y); }
-        if (c === w - 1 || !mask[i + 1]) { path.moveTo(X, y); path.lineTo(X, Y); }
+    pen.drawImage(small, 0, 0, base.width, base.height);
+    for (const { mask, colour, opacity = 1 } of outlines) {
+      const path = new Path2D();
+      path.addPath(edges(mask, width), new DOMMatrix([sx, 0, 0, sy, 0, 0]));
+      pen.lineCap = "square";
+      for (const [style, broad] of [["#000", 3.5], [colour, 1.75]]) { // on black, so that it shows on any grey
+        [pen.strokeStyle, pen.lineWidth, pen.globalAlpha] = [style, broad * dense, opacity];
+        pen.stroke(path);
       }
+      pen.globalAlpha = 1;
     }
-    pen.lineCap = "square";
-    for (const [style, wide] of [["#000", 3.5], [colour, 1.75]]) {
-      [pen.strokeStyle, pen.lineWidth, pen.globalAlpha] = [style, wide * dense, opacity];
-      pen.stroke(path);
-    }
-    pen.globalAlpha = 1;
+    this.letters(pen, letters, base.width, base.height, dense);
   }
 
   cross(pen, [column, row], sx, sy, dense) {
     const x = (column + 0.5) * sx, y = (row + 0.5) * sy, gap = 10 * dense, path = new Path2D();
-    for (const [a, b, c, d] of [[0, y, x - gap, y], [x + gap, y, this.canvas.width, y],
-      [x, 0, x, y - gap], [x, y + gap, x, this.canvas.height]]) {
-      path.moveTo(a, b);
-      path.lineTo(c, d);
-    }
+    [[0, y, x - gap, y], [x + gap, y, this.canvas.width, y], [x, 0, x, y - gap], [x, y + gap, x, this.canvas.height]]
+      .forEach(([a, b, c, d]) => { path.moveTo(a, b); path.lineTo(c, d); });
     [pen.lineWidth, pen.strokeStyle] = [dense, "#56B4E9"];
     pen.stroke(path);
   }
@@ -323,19 +321,16 @@ class Solid {
 }
 
 // Dots on two axes: each a slice, named under the pointer with its thumbnail, and taken by a click.
-class Chart {
+class Chart extends Picture {
   constructor(board, points, { name, pick, thumb, title }) {
+    super(board, title);
     Object.assign(this, { board, points, name, pick, thumb });
-    this.canvas = make("canvas", { role: "img" });
-    this.title = make("figcaption", {}, title);
-    this.small = make("canvas");
     this.label = make("span");
     this.tip = make("div", { className: "thumb", hidden: true }, this.small, this.label);
-    this.figure = make("figure", { className: "map" }, this.title, this.canvas, this.tip);
-    board.shown.append(this.figure);
-    board.pictures.push(this);
-    this.low = [0, 1].map((i) => points.reduce((low, at) => Math.min(low, at[i]), Infinity));
-    this.high = [0, 1].map((i) => points.reduce((high, at) => Math.max(high, at[i]), -Infinity));
+    this.figure.className = "map";
+    this.figure.append(this.tip);
+    const ends = (end) => [0, 1].map((i) => points.reduce((found, at) => end(found, at[i]), points[0][i]));
+    [this.low, this.high] = [ends(Math.min), ends(Math.max)];
     this.canvas.addEventListener("click", (event) => { const k = this.nearest(event); if (k >= 0) pick(k); });
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
@@ -372,19 +367,24 @@ class Chart {
     this.tip.style.top = `${this.canvas.offsetTop + event.clientY - box.top - 60}px`;
   }
 
-  draw(here, group) { // `group`: the dots that a line joins, in order
-    const side = Math.round((this.canvas.clientWidth || 300) * (window.devicePixelRatio || 1));
-    const pen = this.canvas.getContext("2d");
-    if (this.canvas.width !== side) [this.canvas.width, this.canvas.height] = [side, side];
-    const ink = getComputedStyle(this.board.root).color, dot = side / 170;
-    pen.clearRect(0, 0, side, side);
-    pen.fillStyle = ink;
-    pen.globalAlpha = 0.35;
+  scatter(side, dot, ink) {
+    const pen = this.base.getContext("2d");
+    [this.base.width, this.base.height, this.ink] = [side, side, ink];
+    [pen.fillStyle, pen.globalAlpha] = [ink, 0.35];
     for (const point of this.points) {
       const [x, y] = this.place(point, side);
       pen.fillRect(x - dot, y - dot, 2 * dot, 2 * dot);
     }
-    pen.globalAlpha = 1;
+  }
+
+  draw(here, group) { // `group`: the dots that a line joins, in order
+    const side = this.wide(), dot = side / 170, pen = this.canvas.getContext("2d");
+    const ink = getComputedStyle(this.board.root).color;
+    this.drawn = true;
+    if (this.canvas.width !== side) [this.canvas.width, this.canvas.height] = [side, side];
+    if (this.base.width !== side || this.ink !== ink) this.scatter(side, dot, ink);
+    pen.clearRect(0, 0, side, side);
+    pen.drawImage(this.base, 0, 0);
     [pen.strokeStyle, pen.lineWidth] = ["#56B4E9", 1.2 * dot];
     pen.beginPath();
     for (const k of group) pen.lineTo(...this.place(this.points[k], side));

@@ -11,15 +11,16 @@ from string import Template
 import numpy as np
 from torch.nn import Module
 
-from course import live
-from vaelib import latent, metrics, pictures, recipes
-from vaelib.cohort import Slices, open_cohort
+from vaelib import latent, metrics
+from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.engine.checkpoints import load
 from vaelib.engine.errors import InputError
 from vaelib.engine.files import write_file
 from vaelib.engine.shards import meta_of
+from vaelib.pictures import live
 from vaelib.pictures.network import described, packed
 from vaelib.pictures.panels import WINDOW
+from vaelib.pictures.sliders import latent_explorer
 
 DIRECTIONS = 10
 SYNTHETIC = "The patients are synthetic: nobody was scanned, and nothing here says anything about a person."
@@ -48,12 +49,11 @@ def write_explorer(
     Path
         The file.
     """
-    out = Path(out).expanduser()
-    out = out if out.suffix == ".html" else out / "index.html"
+    out = page_of(out)
     if vae.config.get("dims") == 3 or mask.config.get("reach"):
-        raise InputError(f"{out}: these decoders read more than the latent of one slice; give a VAE of slices, reach 0")
+        raise InputError(f"{out}: decoders read more than the latent of one slice; use `vaelib train --model vector`")
     content = contents(vae, mask, train, held_out)
-    shell = Template((Path(__file__).parent / "index.html").read_text(encoding="utf-8"))
+    shell = Template((live.WEB / "explorer.html").read_text(encoding="utf-8"))
     size, numbers = content["size"], int(np.prod(content["shape"]))
     board = live.place(content, {"threshold": metrics.TRUTH}) + live.module()
     return write_file(out, shell.substitute(note=note, side=size, latent=numbers, board=board))
@@ -72,7 +72,7 @@ def contents(vae: Module, mask: Module, train: Slices, held_out: Slices) -> dict
                 most = int(first + rows[masks[rows + first].sum((1, 2)).argmax()])
                 starts[names[most]] = most
     components = min(DIRECTIONS, len(z), z[0].size)
-    board = pictures.latent_explorer(
+    board = latent_explorer(
         (vae.decoder, mask), z, places=starts, truth=masks >= metrics.TRUTH, components=components, patient=names
     )
     originals = [np.rint(255 * held_out.images[k - count]) for k in starts.values()]
@@ -88,11 +88,21 @@ def contents(vae: Module, mask: Module, train: Slices, held_out: Slices) -> dict
     }
 
 
-def explore(folder: str | Path | None, *, out: Path, checkpoint: Path | None = None) -> Path:
-    """Write the explorer of a cohort; see ``python -m course.explorer --help``."""
-    networks, meta = ({}, {}) if checkpoint is None else load(checkpoint, "vae", "mask")
-    level = networks["vae"].config["size"].bit_length() - 1 if networks else 6
-    lab = open_cohort(folder, level=level, fold=meta.get("fold"))
-    vae, mask = (networks["vae"], networks["mask"]) if networks else recipes.trained(lab)
-    synthetic = {meta_of(lab.shards, patient)["layout"] for patient in lab.parts["test"]} == {"synthetic"}
-    return write_explorer(out, vae, mask, lab.train, lab.test, note=SYNTHETIC if synthetic else REAL)
+def page_of(out: str | Path) -> Path:
+    """Name the file of the page: the given one, or index.html in a folder."""
+    out = Path(out).expanduser()
+    return out if out.suffix == ".html" else out / "index.html"
+
+
+def explore(folder: str | Path | None, out: str | Path, checkpoint: Path, *, overwrite: bool = False) -> Path:
+    """Write the explorer of a cohort and a checkpoint; see ``vaelib explorer --help``."""
+    if page_of(out).exists() and not overwrite:
+        raise InputError(f"{page_of(out)}: is there already; name another file, or use --overwrite")
+    networks, meta = load(checkpoint, "vae", "mask")
+    lab = open_cohort(folder, level=networks["vae"].config["size"].bit_length() - 1, fold=meta.get("fold"))
+    return write_explorer(out, networks["vae"], networks["mask"], lab.train, lab.test, note=note_on(lab))
+
+
+def note_on(lab: Cohort) -> str:
+    """Say of a cohort what the page says: that its patients are synthetic, or that it is no medical device."""
+    return SYNTHETIC if {meta_of(lab.shards, name)["layout"] for name in lab.parts["test"]} == {"synthetic"} else REAL

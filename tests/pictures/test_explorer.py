@@ -1,18 +1,19 @@
 """The latent explorer: one file that opens by a double click, and whose page says what PyTorch says."""
 
-import gzip
-from base64 import b64decode
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
 import pytest
 import torch
+from boards import unpacked
 from PIL import Image
 
-from course.explorer import contents, write_explorer
-from course.explorer.__main__ import main
-from vaelib import InputError, latent, metrics
+from vaelib import InputError, cli, latent, metrics
 from vaelib.cohort import Slices
+from vaelib.engine.checkpoints import save
+from vaelib.pictures import explorer as maker
+from vaelib.pictures.explorer import contents, write_explorer
 from vaelib.spatial import ResidualMaskDecoder, ResidualVAE
 from vaelib.vae import VAE, MaskDecoder
 
@@ -40,10 +41,6 @@ def made(tmp_path_factory):
     vae = VAE(SIZE, channels=4, latent=LATENT)
     mask = MaskDecoder(SIZE, channels=4, latent=LATENT, prevalence=metrics.TRUTH)
     return write_explorer(tmp_path_factory.mktemp("site") / "explorer.html", vae, mask, TRAIN, TEST), vae, mask
-
-
-def unpacked(text):
-    return np.frombuffer(gzip.decompress(b64decode(text["data"])), f"<{text['type']}")
 
 
 def test_it_is_one_small_file_that_asks_nobody(made):
@@ -76,10 +73,62 @@ def test_decoders_of_more_than_a_slice_are_refused(made, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_names_what_is_missing(tmp_path, capsys):
-    assert main([str(tmp_path / "page.html"), str(tmp_path / "gone")]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("explorer: error: ") and said.count("\n") == 1 and not list(tmp_path.iterdir())
+@pytest.fixture
+def cohort(tmp_path, monkeypatch):
+    """A folder that stands for a cohort of these slices, and the weights that `vaelib train` would have made of it."""
+    lab = SimpleNamespace(train=TRAIN, test=TEST, shards=None, parts={"test": ["PANCREAS_0001"]}, asked={})
+    monkeypatch.setattr(maker, "open_cohort", lambda folder, **asked: lab.asked.update(asked, folder=folder) or lab)
+    monkeypatch.setattr(maker, "meta_of", lambda shards, patient: {"layout": lab.asked.get("layout", "synthetic")})
+    monkeypatch.setattr(cli, "models_folder", lambda folder: tmp_path / "models")
+    torch.manual_seed(0)
+    networks = {"vae": VAE(SIZE, channels=2, latent=4), "mask": MaskDecoder(SIZE, channels=2, latent=4)}
+    save(tmp_path / "models" / "trained.safetensors", networks, fold=2)
+    return lab
+
+
+def fails(capsys, *words):
+    """The one line that the command says when it ends with 2."""
+    assert cli.main(["explorer", *map(str, words)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("vaelib: error: ") and said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize("layout", ["synthetic", "tcia"])
+def test_the_command_writes_one_page_whole(cohort, tmp_path, capsys, layout):
+    cohort.asked["layout"] = layout
+    page = tmp_path / "new" / "page.html"  # the folder is made
+    assert cli.main(["explorer", str(page), str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{page}: ") and [p.name for p in page.parent.iterdir()] == ["page.html"]
+    assert (maker.SYNTHETIC in page.read_text()) == (layout == "synthetic") == (maker.REAL not in page.read_text())
+    assert cohort.asked["fold"] == 2 and 2 ** cohort.asked["level"] == SIZE and cohort.asked["folder"] == tmp_path
+    assert cli.main(["explorer", str(tmp_path / "folder")]) == 0 and (tmp_path / "folder" / "index.html").exists()
+
+
+def test_a_page_that_is_there_stays_until_one_says_so(cohort, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    said = fails(capsys, page)
+    assert "page.html: is there already" in said and "--overwrite" in said and page.read_text() == "mine"
+    assert cli.main(["explorer", str(page), "--overwrite"]) == 0 and "<title>" in page.read_text()
+
+
+def test_the_command_names_what_is_missing(cohort, tmp_path, capsys):
+    said = fails(capsys, tmp_path / "page.html", "--checkpoint", tmp_path / "none.safetensors")
+    assert "none.safetensors" in said and "vaelib train" in said
+    save(tmp_path / "half.safetensors", {"vae": VAE(SIZE, channels=2, latent=4)})
+    said = fails(capsys, tmp_path / "page.html", "--checkpoint", tmp_path / "half.safetensors")
+    assert "half.safetensors: holds ['vae'], not ['mask']" in said and "vaelib train" in said
+    (tmp_path / "file").write_text("")
+    assert "file" in fails(capsys, tmp_path / "file" / "page.html")  # a folder cannot be made there
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_cohort_that_is_not_there_is_named(tmp_path, capsys):
+    networks = {"vae": VAE(SIZE, channels=2, latent=4), "mask": MaskDecoder(SIZE, channels=2, latent=4)}
+    weights = save(tmp_path / "weights.safetensors", networks)
+    said = fails(capsys, tmp_path / "page.html", tmp_path / "gone", "--checkpoint", weights)
+    assert "gone" in said and not (tmp_path / "page.html").exists()
 
 
 # --- in a browser ------------------------------------------------------------------------------------------------
@@ -233,6 +282,16 @@ def test_a_file_that_is_no_slice_gets_one_sentence_and_the_page_goes_on(tab, tmp
     draws = tab.evaluate(f"{BOARD}.draws")
     tab.get_by_role("slider", name="morph").press("End")
     until(tab, f"{BOARD}.draws === {draws + 1}")
+
+
+def test_a_slice_may_be_dropped_on_the_page(tab):
+    until(tab, "document.querySelector('fieldset p').textContent === ''")
+    tab.evaluate("""() => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File(["no picture"], "dropped.png"));
+      document.querySelector(".vaelib-live").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+    }""")
+    until(tab, "document.querySelector('fieldset p').textContent.includes('dropped.png is no picture')")
 
 
 def test_of_a_latent_that_keeps_its_place_a_click_chooses_the_place(chromium, tmp_path):
