@@ -122,11 +122,8 @@ def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[
     kind, numbers, shape = ARMS[arm]
     shaped = kind == LADDER[-1]
     images, val, reach = torch.from_numpy(lab.train.images[:]), _cells.held_out(lab), int(shape != "vector")
-    code, start, shown = (
-        _arms.Scaled(code, images).requires_grad_(shaped),
-        mean(lab.train.masks),
-        _arms.with_neighbours(val, reach),
-    )
+    code, shown = _arms.Scaled(code, images).requires_grad_(shaped), _arms.with_neighbours(val, reach)
+    start = mean(lab.train.masks)
     how = {name: plan[shape][name] for name in ("steps", "batch", "lr")} | {"seed": SEED, "every": 1000}
     torch.manual_seed(SEED)
     head = (

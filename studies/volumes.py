@@ -33,16 +33,7 @@ from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept
 from vaelib.rivals import parameters
-from vaelib.sequence import (
-    Cubes,
-    Recurrent,
-    SequenceDecoder,
-    cubes,
-    sequence_step,
-    sequences,
-    smooth,
-    train_recurrent,
-)
+from vaelib.sequence import Cubes, Recurrent, SequenceDecoder, cubes, sequence_step, sequences, smooth, train_recurrent
 from vaelib.training import Step, augment, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
