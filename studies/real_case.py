@@ -3,8 +3,10 @@
 ``python -m studies real_case FOLDER`` takes a folder with ``real-slices``, as `studies.real` reads it, and ``real-ct``:
 in ``patient-0006/slices.npz`` contiguous slices and a label, in ``series`` a scan without one. Networks are trained on
 synthetic patients, or on the slices of the other real ones, and scored in 3D on the scan's own voxels; thresholds come
-from validation patients of the kind that taught them. Two stages are those of ``vaelib train data/synthetic_whole
---model two-stage``; what they say of scans is counted. It is one patient: seeds give a range, and nothing an interval.
+from validation patients of the kind that taught them. ``in mm`` a scan is brought to voxels as large as those that a
+network has learned from, in the median, around the middle of the body. Two stages are those of ``vaelib train
+data/synthetic_whole --model two-stage``; they wait until these are there, and then what they say of scans is counted.
+It is one patient: seeds give a range, and nothing an interval.
 """
 
 from collections import Counter
@@ -15,31 +17,42 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import studies
 from studies import _arms, _cells
 from studies._folder import read_folder
-from vaelib import metrics, recipes, rivals
+from vaelib import metrics, pictures, recipes, rivals
 from vaelib.cohort import Cohort, Slices, open_cohort
 from vaelib.cohorts import typical, windows
 from vaelib.cohorts.layout import home, models_folder
+from vaelib.dicom.millimetres import body_centre, put_back, window_of
 from vaelib.engine.checkpoints import load
+from vaelib.engine.files import write_file
 from vaelib.engine.shards import open_case
 from vaelib.levels import FULL, downscale, images_at, window
 from vaelib.phantom import make_patient, shifts
+from vaelib.pictures.panels import around, outline
+from vaelib.pictures.style import SKY, VERMILLION, png
 from vaelib.vae import VAE
 from vaelib.volumes import read_ct
 
 STUDY, PATIENT, HELD_OUT, SEED, SIDE = "real_case", "PANCREAS_0006", 6, 2026, 2**FULL
-NUMBERS = 64  # of a vector
+NUMBERS, IN_MM = 64, ", in mm"  # of a vector; what is added to the name of a method
 STAGES, PLACED, LINEAR, RIVAL = "two stages", "spatial VAE, detached", "PCA, 64 components", "U-Net"
 HU = {"synthetic": (-160.0, 240.0), "real": (0.0, 255.0)}  # what is black and white, by what was learned from
 SEEDS = {  # by method and what it learned from
     f"{STAGES}, synthetic": 1, f"{PLACED}, synthetic": 1, f"{RIVAL}, synthetic": 1, f"{recipes.DETACHED}, synthetic": 3,
-    "atlas, synthetic": 1, f"{RIVAL}, real": 3, f"{recipes.DETACHED}, real": 3, f"{LINEAR}, real": 3, "atlas, real": 1,
+    f"{PLACED}{IN_MM}, synthetic": 1, f"{RIVAL}{IN_MM}, synthetic": 1, "atlas, synthetic": 1, f"{RIVAL}, real": 3,
+    f"{recipes.DETACHED}, real": 3, f"{LINEAR}, real": 3, "atlas, real": 1,
 }  # fmt: skip
 PUBLISHED = {f"{PLACED}, synthetic": "06_spatial", f"{RIVAL}, synthetic": "06_unet"}
 USUAL, SAID = "as they are", {"empty": "no voxel", "lost": "found no organ", "border": "the end of", "pieces": "pieces"}
+SHOWN = {
+    "U-Net taught by other real patients": f"{RIVAL}, real",
+    "by synthetic ones, in mm": f"{RIVAL}{IN_MM}, synthetic",
+}
+TWO_STAGES = lambda: models_folder("synthetic_whole") / "trained.safetensors"  # noqa: E731
 Case = tuple[np.ndarray, np.ndarray, tuple[float, float, float]]  # HU and label (S, H, W), and (dz, dy, dx) in mm
 Real = tuple[
     Cohort, np.ndarray
@@ -84,17 +97,22 @@ def found(cell: _cells.Cell, lab: Cohort, real: Real, case: Case) -> np.ndarray:
     torch.set_num_threads(1)
     (arm, seed), (hu, _, mm) = cell, case
     if arm.startswith(STAGES):
-        use, said = two_stages()
+        use, said = recipes.usable(TWO_STAGES())
         return use.predict(window(hu), mm).probability >= said["thresholds"][str(SIDE)]
     source = arm.split()[-1]
     of = lab if source == "synthetic" else real[0]
-    on_val = (predict := learned(arm, of, seed))(of.val)
+    on_val = (predict := learned(arm.replace(IN_MM, ""), of, seed))(of.val)
     if source == "synthetic":
         cut = metrics.best_thresholds(of.shards, recipes.by_patient(on_val, of.val.patient), of.level)[str(SIDE)]
     else:
         cut = metrics.best_threshold(metrics.enlarge(on_val, SIDE), real[1], of.val.patient)
-    shown = windows.of_one(downscale(window(hu, *HU[source]), of.level)[:, None])
-    return metrics.enlarge(predict(shown)[:, 0], SIDE) >= cut
+    grey = window(hu, *HU[source])
+    if IN_MM not in arm:
+        return metrics.enlarge(predict(windows.of_one(downscale(grey, of.level)[:, None]))[:, 0], SIDE) >= cut
+    like = np.median([metrics.spacing_at(of.shards, name, of.level) for name in of.parts["train"]], 0)
+    ends = -0.5 * mm[0], (len(grey) - 0.5) * mm[0]
+    view = window_of(*ends, body_centre(grey, mm), like, 2**of.level)
+    return put_back(predict(windows.on_window(grey, mm, view))[:, 0], view, grey.shape, mm) >= cut
 
 
 def scored(cell: _cells.Cell, lab: Cohort, real: Real, case: Case) -> dict:
@@ -102,11 +120,6 @@ def scored(cell: _cells.Cell, lab: Cohort, real: Real, case: Case) -> dict:
     mask, truth = found(cell, lab, real, case), case[1] > 0
     inside = {"dice where it is": float(metrics.dice(mask[rows := truth.any((1, 2))], truth[rows]))}
     return {PATIENT: _cells.scores(mask, truth, float(truth.sum()), case[2]) | inside}
-
-
-def two_stages() -> tuple[Any, dict]:
-    """Load the two stages of the whole synthetic cohort, and what they say of themselves."""
-    return recipes.usable(models_folder("synthetic_whole") / "trained.safetensors")
 
 
 def staged(lab: Cohort, name: str, shift: str) -> tuple[np.ndarray, Sequence[float]]:
@@ -131,7 +144,7 @@ def scans(lab: Cohort, folder: Path) -> Iterator[tuple[str, np.ndarray, Sequence
 
 def rates(shown: Iterator[tuple[str, np.ndarray, Sequence[float]]]) -> dict[str, dict]:
     """Count what the two stages say of each kind of scan; how far ``away`` one is, is its score minus the limit."""
-    (use, said), rows = two_stages(), {}
+    (use, said), rows = recipes.usable(TWO_STAGES()), {}
     cut, like = said["thresholds"][str(SIDE)], said["typical"]
     for kind, images, mm in shown:
         outlined, codes = use.predict(images, mm), use.tell(images, mm)
@@ -145,17 +158,33 @@ def rates(shown: Iterator[tuple[str, np.ndarray, Sequence[float]]]) -> dict[str,
     return {kind: row | {"median": float(np.median(row["away"]))} for kind, row in rows.items()}
 
 
+def picture(case: Case, masks: dict[str, np.ndarray]) -> Figure:
+    """Draw three slices of the patient, from the feet up, closely around the truth; all masks are outlined."""
+    (hu, label, mm), held = case, np.flatnonzero(case[1].any((1, 2)))
+    box, at = around(label, 0.5), held[[len(held) // 6, len(held) // 2, -len(held) // 6]]
+    fig = pictures.slices([*hu[at][box]], [*label[at][box]], columns=3, spacing=mm)
+    for ax, k in zip(fig.axes, at, strict=True):
+        for mask, colour in zip(masks.values(), (VERMILLION, SKY), strict=True):
+            ax.plot(*outline(mask[k][box]), color=colour, lw=1.3)
+    fig.legend(fig.axes[0].lines, ["truth", *masks], loc="outside lower center", ncols=3)
+    return fig
+
+
 def run(lab: Cohort, folder: str | Path) -> dict:
-    """Score every arm on the patient, and count the doubts; scores that are there already are kept."""
-    work = partial(scored, lab=lab, real=(real := others(Path(folder))), case=patient(Path(folder)))
-    todo = [(arm, seed) for arm, seeds in SEEDS.items() for seed in range(seeds)]
+    """Score every arm on the patient, draw two, and count the doubts; scores that are there already are kept."""
+    case, real, there = patient(Path(folder)), others(Path(folder)), TWO_STAGES().exists()
+    seeds = {arm: n for arm, n in SEEDS.items() if there or not arm.startswith(STAGES)}
+    work = partial(scored, lab=lab, real=real, case=case)
+    todo = [(arm, k) for arm, n in seeds.items() for k in range(n)]
     cells, arms = _cells.fill(STUDY, _cells.read_cells(STUDY), todo, work, 1), {}
-    for arm in SEEDS:
+    for arm in seeds:
         values = {name: _cells.table_of(cells, arm, name) for name in cells[arm, 0][PATIENT]}
         arms[arm] = {name: {"mean": v.mean(), "low": v.min(), "high": v.max()} for name, v in values.items()}
-    people = {part: len(names) for part, names in real[0].parts.items()}
-    whole = open_cohort(home() / "data" / "synthetic_whole", level=FULL)
-    return {"arms": arms, "seeds": SEEDS, "real patients": people, "rates": rates(scans(whole, Path(folder)))}
+    fig = picture(case, {name: found((arm, 0), lab, real, case) for name, arm in SHOWN.items()})
+    write_file(studies.ROOT / "notebooks" / "figures" / "09_real_patient.png", png(fig))
+    people, whole = {part: len(names) for part, names in real[0].parts.items()}, home() / "data" / "synthetic_whole"
+    said = rates(scans(open_cohort(whole, level=FULL), Path(folder))) if there else studies.read(STUDY).get("rates", {})
+    return {"arms": arms, "seeds": seeds, "real patients": people, "rates": said}
 
 
 def tables(record: dict) -> dict[str, str]:
@@ -168,6 +197,6 @@ def tables(record: dict) -> dict[str, str]:
         lines.append(f"| {arm} | " + " | ".join(said) + f" | {record['seeds'][arm]} |")
     told = ["| scans | how many | told unlike training | any doubt | median distance |", "|" + 5 * "---|"]
     for kind, row in record["rates"].items():
-        shares = f"{row['said']['unlike']} | {row['said']['any']}"
+        shares = f"{row['said']['unlike']} | {row['said'].get('any', '')}"
         told.append(f"| {kind} | {row['scans']} | {shares} | {row['median']:+.2f} |")
     return {STUDY: "\n".join([lines[0], "|" + 6 * "---|", *lines[1:]]), "doubts": "\n".join(told)}
