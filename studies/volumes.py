@@ -194,7 +194,7 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
             fact["thresholds"].append(threshold)
             for measure, values in examine(lab.shards, arm["test"], threshold, lab.test).items():
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
-    record = {"cube": CUBE, "seconds a pass": pace(lab, coarse), "seeds": list(seeds), "test": lab.parts["test"]}
+    record: dict = {"cube": CUBE, "seconds a pass": pace(lab, coarse), "seeds": [*seeds], "test": lab.parts["test"]}
     found = {n: {measure: studies.summary(np.array(by[n])) for measure, by in scores.items()} for n in facts}
     record["arms"] = {name: fact | found[name] for name, fact in facts.items()}
     truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)

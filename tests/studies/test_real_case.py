@@ -66,13 +66,13 @@ def test_a_mask_is_cut_where_validation_patients_say(folder, monkeypatch):
     assert asked[0] is real[0].val and asked[1][0] is real[1] and [*asked[1][1]] == real[0].parts["val"]
     assert np.array_equal(mask[:, ::64, 256], case[0][:, ::64, 256] > 77), "0.15 of half of 255 HU"
     row = study.scored((f"{study.RIVAL}, real", 0), None, real, case)[study.PATIENT]
-    inside = 2 * 96 / (96 + mask[-1].sum())
-    assert row["dice"] == row["dice where it is"] == pytest.approx(inside)
+    both = (mask[-1] & (case[1][-1] > 0)).sum()
+    assert row["dice"] == row["dice where it is"] == pytest.approx(2 * both / (96 + mask[-1].sum())) and both >= 64
 
 
-def test_one_row_of_the_atlas_is_the_mean_mask(folder):
+def test_the_atlas_of_single_slices_is_their_mean_mask(folder, monkeypatch):
+    monkeypatch.setattr(study, "HELD_OUT", 1)
     lab, _ = study.others(folder)
-    lab.train = lab.val if not len(lab.train.patient) else lab.train
     p = study.learned("atlas, real", lab, 0)(lab.val)
     assert np.array_equal(p[0], lab.train.masks.mean(0)) and p.shape == lab.val.images.shape
 
@@ -101,7 +101,8 @@ def test_doubts_are_counted_by_kind(monkeypatch):
         predict=lambda images, mm: Outlined(images, lost=images.max() == 2), tell=lambda images, mm: images[:, :1, 0]
     )
     like = {"centre": [0.0], "precision": [[1.0]], "limit": 0.0}
-    monkeypatch.setattr(study, "two_stages", lambda: (use, {"thresholds": {"512": 0.5}, "typical": like}))
+    said = {"thresholds": {"512": 0.5}, "typical": like}
+    monkeypatch.setattr(study.recipes, "usable", lambda checkpoint: (use, said))
     far = one.copy()
     far[:, 0, 0] = np.e
     rows = study.rates([("a", one + 1e-9, None), ("a", np.where(one, 2, 1e-9), None), ("b", far, None)])
@@ -127,7 +128,8 @@ def test_the_tables_are_those_of_the_record():
 
 def test_recorded_scores_are_those_of_the_rows_and_their_range():
     record, cells = studies.read(study.STUDY), _cells.read_cells(study.STUDY)
-    assert record["seeds"] == study.SEEDS and {*cells} == {(a, s) for a, n in study.SEEDS.items() for s in range(n)}
+    assert {*cells} == {(arm, seed) for arm, n in record["seeds"].items() for seed in range(n)}
+    assert record["seeds"].items() <= study.SEEDS.items() and {*record["seeds"]} == {*record["arms"]}
     for arm, row in record["arms"].items():
         dices = [cells[arm, seed][study.PATIENT]["dice"] for seed in range(study.SEEDS[arm])]
         assert (row["dice"]["low"], row["dice"]["high"]) == pytest.approx((min(dices), max(dices)), abs=1e-4)
@@ -135,11 +137,46 @@ def test_recorded_scores_are_those_of_the_rows_and_their_range():
         assert row["dice where it is"]["mean"] >= row["dice"]["mean"], "slices without it can only cost"
 
 
-def test_recorded_rates_are_of_all_kinds_and_add_up():
+def test_recorded_rates_add_up():
     rates = studies.read(study.STUDY)["rates"]
-    assert [*rates] == KINDS
+    assert {"as they are", "real series", "real patient"} <= {*rates} <= {*KINDS}
     for kind, row in rates.items():
         said, n = row["said"], row["scans"]
-        assert n == (1 if kind.startswith("real") else 10) == len(row["away"])
-        assert said["unlike"] == sum(away > 0 for away in row["away"]) <= said["any"] <= n
+        assert n == len(row["away"]) and n <= (1 if kind.startswith("real") else 10)
+        assert said["unlike"] == sum(away > 0 for away in row["away"]) <= said.get("any", n) <= n
         assert row["median"] == pytest.approx(np.median(row["away"]), abs=1e-3)
+
+
+def test_recorded_real_scans_are_told_and_most_patients_like_those_of_training_are_not():
+    rates = studies.read(study.STUDY)["rates"]
+    assert all(rates[kind]["said"]["unlike"] == 1 for kind in ("real series", "real patient"))
+    assert rates["as they are"]["said"]["unlike"] <= 2
+
+
+def test_a_picture_outlines_the_truth_and_both_masks(folder):
+    case = study.patient(folder)
+    hu, label, mm = case
+    label = label.copy()
+    label[:, 200:240, 200:240] = 1
+    fig = study.picture((hu, label, mm), {"one": label > 0, "two": np.roll(label, 9, 1) > 0})
+    assert len(fig.axes) == 3 and [len(ax.lines) for ax in fig.axes] == [3] * 3
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["truth", "one", "two"]
+    truth, one, two = (line.get_ydata() for line in fig.axes[0].lines)
+    np.testing.assert_array_equal(truth, one)
+    assert np.nanmin(two) == np.nanmin(one) + 9
+
+
+def test_without_two_stages_a_run_scores_the_others_and_keeps_the_rates(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(studies, "RESULTS", tmp_path)
+    monkeypatch.setattr(studies, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "HELD_OUT", 1)
+    monkeypatch.setattr(study, "TWO_STAGES", lambda: tmp_path / "trained.safetensors")
+    monkeypatch.setattr(study, "SEEDS", {f"{study.STAGES}, synthetic": 1, "atlas, real": 1})
+    monkeypatch.setattr(study, "SHOWN", dict.fromkeys(("one", "two"), "atlas, real"))
+    monkeypatch.setattr(study, "picture", lambda case, masks: masks)
+    monkeypatch.setattr(study, "png", lambda masks: b"a picture")
+    studies.write(study.STUDY, {"rates": {"as they are": {}}})
+    record = study.run(None, folder)
+    assert [*record["arms"]] == ["atlas, real"] and record["rates"] == {"as they are": {}}
+    assert record["real patients"] == {"val": 1, "train": 3}
+    assert (tmp_path / "notebooks" / "figures" / "09_real_patient.png").read_bytes() == b"a picture"
