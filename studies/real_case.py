@@ -48,7 +48,8 @@ SEEDS = {  # by method and what it learned from
 }  # fmt: skip
 PUBLISHED = {f"{PLACED}, synthetic": "06_spatial", f"{RIVAL}, synthetic": "06_unet"}
 USUAL, SAID = "as they are", {"empty": "no voxel", "lost": "found no organ", "border": "the end of", "pieces": "pieces"}
-SHOWN = {"U-Net, 64 x 64, from real patients": f"{RIVAL}, real", "two stages, from synthetic ones": f"{STAGES}, synthetic"}
+SHOWN = {"U-Net, 64 x 64, from real patients": f"{RIVAL}, real"}
+SHOWN |= {"two stages, from synthetic ones": f"{STAGES}, synthetic"}
 TWO_STAGES = lambda: models_folder("synthetic_whole") / "trained.safetensors"  # noqa: E731
 Case = tuple[np.ndarray, np.ndarray, tuple[float, float, float]]  # HU and label (S, H, W), and (dz, dy, dx) in mm
 Real = tuple[
