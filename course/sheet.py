@@ -29,12 +29,9 @@ WIDTH, HEIGHT = 8.27, 11.69  # of A4, in inches
 MARGIN, GAP, TOP = 0.6, 0.36, 1.06
 COLUMN = (WIDTH - 2 * MARGIN - GAP) / 2
 STYLE = {
-    "font.family": "DejaVu Sans",
-    "mathtext.fontset": "stix",
-    "pdf.fonttype": 42,
-    "text.hinting": "none",
+    "font.family": "DejaVu Sans", "mathtext.fontset": "stix", "pdf.fonttype": 42, "text.hinting": "none",
     "text.parse_math": True,
-}
+}  # fmt: skip
 DARK, MINUS = "#1c2430", re.compile(r"(?<!\w)-(?=\d)")
 
 

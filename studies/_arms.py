@@ -216,14 +216,27 @@ def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tens
     return mask_loss(model(batch[0]), batch[1])
 
 
-def patches(images: Tensor, numbers: int = NUMBERS) -> nn.Conv2d:
+def patches(images: Tensor, numbers: int = NUMBERS, side: int = SIDE // GRID) -> nn.Conv2d:
     """Make the linear code: principal components of patches of 4 x 4 pixels, as a convolution of stride 4."""
-    side = SIDE // GRID
     tiles = images.unfold(2, side, side).unfold(3, side, side).reshape(-1, side * side).numpy()
     found = PCA(numbers, svd_solver="full").fit(tiles)
     net = nn.Conv2d(1, numbers, side, side, bias=False)
     net.weight = nn.Parameter(torch.from_numpy(found.components_.reshape(numbers, 1, side, side).astype(np.float32)))
     return net
+
+
+class PatchPCA(Scaled):
+    """`patches` of some 400 slices as an encoder, scaled over the same; of patches as large as a slice, a vector."""
+
+    def __init__(self, images: np.ndarray, numbers: int, side: int):
+        some = torch.from_numpy(images[:: max(1, len(images) // 400)])
+        super().__init__(patches(some, numbers, side).requires_grad_(False), some)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Code images (N, 1, H, W) as a mean (N, numbers, g, g), or (N, numbers), without variance."""
+        z = super().forward(x)
+        z = z if z.shape[-1] > 1 else z.flatten(1)
+        return z, torch.zeros_like(z)
 
 
 def scaled_code(arm: Arm, images: Tensor, vae: ResidualVAE) -> Scaled:

@@ -102,11 +102,8 @@ def tested(cell: _cells.Cell, lab: Cohort, weight: float, plan: dict = PLAN) -> 
 def leads(curves: dict[str, list[dict]]) -> dict[str, float]:
     """Say how far each VAE is ahead of the better of its linear code and the U-Net, in each cell, where it ends."""
     at = {name: found[-1]["dice"] for name, found in curves.items()}
-    return {
-        f"{code}, k={k}": at[f"{code}, k={k}"] - max(at[f"{linear}, k={k}"], at[f"U-Net, k={k}"])
-        for code, linear in PAIRS.items()
-        for k in LABELLED
-    }
+    lead = lambda code, linear, k: at[f"{code}, k={k}"] - max(at[f"{linear}, k={k}"], at[f"U-Net, k={k}"])  # noqa: E731
+    return {f"{code}, k={k}": lead(code, linear, k) for code, linear in PAIRS.items() for k in LABELLED}
 
 
 def run(lab: Cohort, workers: int | None = None, draws: int = DRAWS) -> dict:

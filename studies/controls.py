@@ -60,11 +60,9 @@ def foreseen(lab: Cohort, choices: dict[str, str], names: tuple[str, ...]) -> di
         model, facts = fitted(name, lab, SEEDS[0], SEARCH[int(choices[name])])
         dices[name] = metrics.dice_per_patient(decode(model, with_neighbours(val)), facts["threshold"], val)
     base = dices.pop(BASE, None)
-    return (
-        {}
-        if base is None
-        else {name: _cells.detectable(found - base, len(_pool.TEST)) for name, found in dices.items()}
-    )
+    if base is None:
+        return {}
+    return {name: _cells.detectable(found - base, len(_pool.TEST)) for name, found in dices.items()}
 
 
 def run(
@@ -99,10 +97,8 @@ def run(
 
 def tables(record: dict) -> dict[str, str]:
     """Make the first table of the README: every arm on the fresh patients, the best first."""
-    lines = [
-        "| decoded from | labels shape it | Dice at 64 | minus patch PCA | surface Dice 2 mm | volume | seeds |",
-        "|" + 7 * "---|",
-    ]
+    head = "| decoded from | labels shape it | Dice at 64 | minus patch PCA | surface Dice 2 mm | volume | seeds |"
+    lines = [head, "|" + 7 * "---|"]
     for name, row in sorted(record["arms"].items(), key=lambda item: -item[1]["dice"]["mean"]):
         gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
         cells = ["yes" if ARMS[name].shaped else "no", studies.cell(row["dice"], ".3f"), gap]

@@ -70,14 +70,8 @@ def cured(arm: str, data: Slices, twin: Slices | None, val: Slices, options: dic
         threshold = metrics.choose(decode(model, _arms.with_neighbours(val)), val)
         return {"threshold": threshold} | {key: value.numpy() for key, value in model.state_dict().items()}
 
-    made_by: dict[str, Any] = {
-        "arm": arm,
-        "options": options,
-        "plan": _arms.PLAN,
-        "how": how,
-        "with": _arms.made_with(),
-    }
-    made_by |= {"data": fingerprint(data, val), "twin": twin and fingerprint(twin)}
+    made_by: dict[str, Any] = {"arm": arm, "options": options, "plan": _arms.PLAN, "how": how}
+    made_by |= {"with": _arms.made_with(), "data": fingerprint(data, val), "twin": twin and fingerprint(twin)}
     found = kept(models_folder() / STUDY / f"network_{hash_of(made_by)[:12]}.safetensors", made_by, make)
     model = _arms.build(_arms.ARMS[arm], data, SEED, vae)
     model.load_state_dict({key: torch.from_numpy(v) for key, v in found.items() if key != "threshold"})

@@ -72,18 +72,9 @@ def publish_code(lab: Cohort, images: np.ndarray) -> None:
     mask = kept(path, made_by, lambda: {"mask": train_mask(vae, lab.train, lab.val, copies=copies)[0]})["mask"]
     layer = linear(images)[1]
     pca = np.concatenate([images.mean(0, dtype=np.float64).reshape(1, -1), layer.weight.detach().numpy()])
-    said: dict[str, Any] = {
-        "cohort": "synthetic",
-        "study": "python -m studies labels",
-        "slices": len(images),
-        "curve": curve,
-    }
-    path, networks, arrays = (
-        studies.CHECKPOINTS / "03_vae.safetensors",
-        {"vae": vae, "mask": mask},
-        {"pca": pca.astype(np.float16)},
-    )
-    save(path, networks, half=True, arrays=arrays, recipe=PLAN, seed=0, **said)
+    said: dict[str, Any] = {"cohort": "synthetic", "study": "python -m studies labels", "slices": len(images)}
+    said |= {"curve": curve, "recipe": PLAN, "seed": 0, "arrays": {"pca": pca.astype(np.float16)}}
+    save(studies.CHECKPOINTS / "03_vae.safetensors", {"vae": vae, "mask": mask}, half=True, **said)
 
 
 def linear(images: np.ndarray, numbers: int = NUMBERS) -> nn.Module:

@@ -84,11 +84,10 @@ def code_of(arm: str, lab: Cohort, plan: dict = PLAN) -> tuple[nn.Module, nn.Mod
         return Linear(images, numbers, shape).requires_grad_(False), None
     torch.manual_seed(SEED)
     start = float(images.mean())
-    vae = (
-        VAE(_arms.SIDE, latent=numbers, start=start)
-        if shape == "vector"
-        else ResidualVAE(_arms.SIDE, latent=numbers // _arms.GRID**2, grid=_arms.GRID, start=start)
-    )
+    if shape == "vector":
+        vae = VAE(_arms.SIDE, latent=numbers, start=start)
+    else:
+        vae = ResidualVAE(_arms.SIDE, latent=numbers // _arms.GRID**2, grid=_arms.GRID, start=start)
     if kind in LADDER[1:]:
         return vae.encoder, None
     losses = _arms.unlabelled(None if kind == "autoencoder" else how["beta"])
@@ -122,11 +121,8 @@ def read_by(arm: str, code: nn.Module, lab: Cohort, plan: dict = PLAN) -> tuple[
     kind, numbers, shape = ARMS[arm]
     shaped = kind == LADDER[-1]
     images, val, reach = torch.from_numpy(lab.train.images[:]), _cells.held_out(lab), int(shape != "vector")
-    code, start, shown = (
-        _arms.Scaled(code, images).requires_grad_(shaped),
-        mean(lab.train.masks),
-        _arms.with_neighbours(val, reach),
-    )
+    code, shown = _arms.Scaled(code, images).requires_grad_(shaped), _arms.with_neighbours(val, reach)
+    start = mean(lab.train.masks)
     how = {name: plan[shape][name] for name in ("steps", "batch", "lr")} | {"seed": SEED, "every": 1000}
     torch.manual_seed(SEED)
     head = (
@@ -185,10 +181,8 @@ def run(lab: Cohort, workers: int | None = None) -> dict:
 
 def tables(record: dict) -> dict[str, str]:
     """Make the table of rates: every code by its numbers for a slice."""
-    lines = [
-        "| code of a slice | Dice at 64 | minus the linear code | PSNR (dB) | SSIM | KL, bits a pixel |",
-        "|" + 6 * "---|",
-    ]
+    head = "| code of a slice | Dice at 64 | minus the linear code | PSNR (dB) | SSIM | KL, bits a pixel |"
+    lines = [head, "|" + 6 * "---|"]
     for arm, row in record["arms"].items():
         gap = studies.cell(row["minus base"], "+.3f") if "minus base" in row else ""
         fact = record["facts"][arm]

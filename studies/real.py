@@ -6,86 +6,32 @@ so nothing here is in 3D and no neighbour is read. The threshold of each fold is
 The slices never leave the folder; what is written are scores.
 """
 
-import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 import studies
 from studies import _arms, _cells
+from studies._folder import FOLDS, LEVEL, read_folder
 from vaelib import metrics
 from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import cache_folder, data_folder, find_cases
 from vaelib.engine.checkpoints import fingerprint
-from vaelib.engine.errors import InputError
 from vaelib.engine.rows import mean
 from vaelib.engine.shards import prepare
 from vaelib.latent import decode
-from vaelib.levels import downscale
 from vaelib.vae import VAE, Decoder
 
-STUDY, FOLDS, SEEDS, LEVEL = "real", 5, (0, 1, 2), 6
+STUDY, SEEDS = "real", (0, 1, 2)
 PLAN = {"steps": 800, "VAE steps": 1200, "batch": 16, "lr": 2e-3, "beta": 1e-3, "vector": 64, "vector's beta": 1e-2}
-NAME = re.compile(r"(?P<patient>.+)-(?P<number>\d+)\.(png|jpe?g)$", re.IGNORECASE)
 ARMS = (
     "mean mask", "vector VAE", "spatial VAE", "patch PCA", "untrained encoder", "U-Net",
     "spatial VAE of synthetic slices", "U-Net of synthetic slices",
 )  # fmt: skip
 BASE, HU = "patch PCA", (0.0, 255.0)
-
-
-def read_folder(folder: str | Path) -> Slices:
-    """Read a folder of slices with masks at 64 x 64, in canonical order, patient by patient.
-
-    Raises
-    ------
-    InputError
-        A mask is missing, a name does not parse, sizes differ, or there are too few patients: it names the file.
-    """
-    folder, found = Path(folder), {}
-    for path in sorted((folder / "images").glob("[!.]*")):
-        if not (match := NAME.match(path.name)):
-            raise InputError(f"{path}: its name is not <patient>-<number>.png or .jpg; rename it, or take it out")
-        if not (mask := folder / "masks" / path.name).is_file():
-            raise InputError(f"{mask}: is missing, and the slice is there; add the mask, or take the slice out")
-        image, truth = _read(path), _read(mask)
-        if image.shape != truth.shape:
-            raise InputError(
-                f"{mask}: has {truth.shape} pixels, and its slice {image.shape}; take a mask of that slice"
-            )
-        at = found.setdefault(match["patient"], [])
-        at.append((int(match["number"]), _small(path, image / np.float32(255)), _small(mask, truth > 127)))
-    if len(found) < FOLDS:
-        raise InputError(f"{folder}: {len(found)} patient(s) in images/, too few for {FOLDS} folds; add patients")
-    rows = [(name, *row) for name, of_one in sorted(found.items()) for row in sorted(of_one, key=lambda r: r[0])]
-    patient = np.array([row[0] for row in rows])
-    images, masks = (np.stack([row[k] for row in rows])[:, None] for k in (2, 3))
-    if without := [name for name in found if not masks[patient == name].any()]:
-        raise InputError(f"{folder / 'masks'}: of {', '.join(without)} no pixel is above 127; take out who has no mask")
-    return Slices(images, masks, patient, np.zeros(len(rows)))
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            deep, array = picture.mode[0] in "IF", np.asarray(picture.convert("L"))
-    except (OSError, SyntaxError, ValueError):
-        raise InputError(f"{path}: cannot be read as a picture; fetch it again, or take it out") from None
-    if deep:
-        raise InputError(f"{path}: has more than 8 bits a pixel; clip HU to 0 to 255, and write it anew")
-    return array
-
-
-def _small(path: Path, array: np.ndarray) -> np.ndarray:
-    """Turn a slice so that the front is above, and take it to 64 x 64."""
-    try:
-        return downscale(np.flipud(array), LEVEL)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def folds_of(patients: list[str]) -> list[list[str]]:

@@ -13,13 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.decomposition import PCA
-from torch import Tensor, nn
-from torch.nn.functional import unfold
 
 import studies
-from studies import _cells
+from studies import _arms, _cells
 from vaelib import metrics, rivals, two_stage
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import home, models_folder
@@ -39,29 +35,10 @@ UNET = rivals.FROM_LABELS | {"passes": 57, "network": {"inputs": 3}, "batch_size
 PLAN = {"patients": 40, "coarse seed": COARSE_SEED, "seeds": SEEDS, "grid": FINE, "how": HOW, "U-Net": UNET}
 
 
-class PatchPCA(nn.Module):
-    """Principal components of patches as an encoder: `latent` numbers for each place, of variance 1 over the slices."""
-
-    def __init__(self, images: np.ndarray, latent: int, patch: int = two_stage.PLACE):
-        super().__init__()
-        some = torch.from_numpy(images[:: max(1, len(images) // 400)])
-        patches = unfold(some, patch, stride=patch).transpose(1, 2).reshape(-1, patch**2)
-        pca = PCA(latent, whiten=True, svd_solver="covariance_eigh").fit(patches.numpy())
-        weights = torch.from_numpy(pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).float()
-        self.conv = nn.Conv2d(1, latent, patch, stride=patch).requires_grad_(False)
-        self.conv.weight.copy_(weights.reshape(latent, 1, patch, patch))
-        self.conv.bias.copy_(-weights @ torch.from_numpy(pca.mean_).float())
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Code images (N, 1, H, W) as a mean (N, latent, g, g), without variance."""
-        z = self.conv(x)
-        return z, torch.zeros_like(z)
-
-
 def pca_of(images: np.ndarray) -> ResidualVAE:
     """Make what the mask decoder reads in the place of our encoder's latent: patch PCA, as many numbers a place."""
     vae = ResidualVAE(FINE["side"], latent=8, grid=FINE["side"] // two_stage.PLACE)
-    vae.encoder = PatchPCA(images, 8)
+    vae.encoder = _arms.PatchPCA(images, 8, two_stage.PLACE)
     return vae
 
 
@@ -99,11 +76,8 @@ def fine(name: str, lab: Cohort, where: Windows, seed: int, folder: Path) -> tup
         return made | {"cpu seconds": round(time.process_time() - began)}
 
     code = pca_of(small.train.images) if name == LINEAR else None
-    made_by = {
-        "windows": where,
-        "data": keys_of(lab.shards, [*where]),
-        "arm": [name, seed, HOW, *([UNET] if name == RIVAL else [])],
-    }
+    made_by = {"windows": where, "data": keys_of(lab.shards, [*where])}
+    made_by |= {"arm": [name, seed, HOW, *([UNET] if name == RIVAL else [])]}
     made = kept(folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.safetensors", made_by, make)
     method = rivals.EndToEnd(made) if name == RIVAL else rivals.Detached(made | ({"vae": code} if code else {}))
     return method, made["cpu seconds"]

@@ -33,16 +33,7 @@ from vaelib.cohort import Cohort, Slices
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, fingerprint_of, kept
 from vaelib.rivals import parameters
-from vaelib.sequence import (
-    Cubes,
-    Recurrent,
-    SequenceDecoder,
-    cubes,
-    sequence_step,
-    sequences,
-    smooth,
-    train_recurrent,
-)
+from vaelib.sequence import Cubes, Recurrent, SequenceDecoder, cubes, sequence_step, sequences, smooth, train_recurrent
 from vaelib.training import Step, augment, fit, mask_step, moved_latents, vae_step
 from vaelib.vae import VAE, MaskDecoder
 
@@ -189,38 +180,30 @@ def examine(shards: Path, probability: np.ndarray, threshold: float, slices: Sli
     return out
 
 
-def run(lab: Cohort, seeds: Sequence[int] = SEEDS, beside: dict | None = None) -> dict:
-    """Train what is missing, score everything, and commit the first 3D model.
-
-    With `beside`, an earlier record, its rows stay as they are: they are scored by the first seed alone, for the
-    measures and the differences that the record lacks.
-    """
+def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
+    """Train what is missing, score everything, and commit the first 3D model."""
     coarse, scores, facts = lab.at(COARSE), {}, {}
     for seed in seeds:
         first = seed == seeds[0]
-        arms = predictions(lab, coarse, seed) if first or not beside else {}
-        arms |= {n: further(n, lab, coarse, seed) for n in FURTHER if first or n not in ONCE}
+        arms = predictions(lab, coarse, seed) | {
+            n: further(n, lab, coarse, seed) for n in FURTHER if first or n not in ONCE
+        }
         for name, arm in arms.items():
             threshold = metrics.choose(arm["val"], lab.val)
             fact = facts.setdefault(name, {"parameters": arm["parameters"], "thresholds": []})
             fact["thresholds"].append(threshold)
             for measure, values in examine(lab.shards, arm["test"], threshold, lab.test).items():
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
-    record = beside or {"cube": CUBE, "seconds a pass": pace(lab, coarse)}
-    old = record.get("arms", {})
-    record |= {"seeds": list(seeds), "test": lab.parts["test"]}
+    record: dict = {"cube": CUBE, "seconds a pass": pace(lab, coarse), "seeds": [*seeds], "test": lab.parts["test"]}
     found = {n: {measure: studies.summary(np.array(by[n])) for measure, by in scores.items()} for n in facts}
-    record["arms"] = {name: fact | found[name] | old.get(name, {}) for name, fact in facts.items()}
+    record["arms"] = {name: fact | found[name] for name, fact in facts.items()}
     truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)
     record["truth"] = {measure: metrics.bootstrap(values)._asdict() for measure, values in truth.items()}
     for rival, names in RIVALS.items():
-        was = record.get(f"minus {rival}", {})
         record[f"minus {rival}"] = {
-            n: {m: gap(m, record["arms"], by, n, rival) | was.get(n, {}).get(m, {}) for m, by in scores.items()}
-            for n in names
+            n: {m: gap(m, record["arms"], by, n, rival) for m, by in scores.items()} for n in names
         }
-    if not beside:
-        studies.publish(place(CUBES, seeds[0]), "08_cubes")
+    studies.publish(place(CUBES, seeds[0]), "08_cubes")
     return record
 
 

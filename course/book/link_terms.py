@@ -7,73 +7,14 @@ headings, tables, code, mathematics, links and what is folded away keep their wo
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 
 from course.places import NOTEBOOKS, read_notebook
 
-# From an anchor of the glossary to the spellings of its word. A space stands for any white space; in backticks a word
-# is looked for in code as well.
-TERMS = {
-    "active-unit": r"active units?|units? is \*?active\*?",
-    "aggregate-posterior": r"aggregated? posterior",
-    "atlas": r"(?:mean-shape )?atlas",
-    "augmentation": r"augment(?:ation|ed|s)?",
-    "auroc": r"AUROC",
-    "autoencoder": r"(?<!variational\s)(?<!variational\*\s)autoencoders?",
-    "beta": r"`beta`",
-    "binary-cross-entropy": r"(?:binary )?cross-entropy|BCE",
-    "bootstrap-interval": r"(?:bootstrap )?intervals?",
-    "calibration": r"calibrat(?:ion|ed)",
-    "ceiling": r"ceilings?",
-    "checkpoint": r"checkpoints?",
-    "convolution": r"(?<!transposed\s)convolutions?",
-    "decoder": r"(?:mask )?decoders?",
-    "detach": r"detached|detach",
-    "dice": r"Dice(?! loss)",
-    "dicom": r"DICOM(?! SEG)",
-    "dicom-seg": r"DICOM SEG",
-    "distortion": r"distortion",
-    "domain-shift": r"domain shifts?|shifts? of domain|(?<=under\s)(?:a|each|every) shift",
-    "elbo": r"ELBO",
-    "encoder": r"encoders?",
-    "epoch": r"epochs?",
-    "hd95": r"HD95",
-    "held-out": r"held(?:-| )out",
-    "hu": r"Hounsfield units?(?: \(HU\))?|HU",
-    "iou": r"IoU",
-    "kl-divergence": r"Kullback-Leibler divergence|KL divergence|KL",
-    "latent": r"latents?",
-    "logit": r"logits?|log-odds",
-    "lps": r"LPS",
-    "mask": r"masks?(?! decoder)",
-    "mu-and-logvar": r"`mu`|`logvar`",
-    "mutual-information": r"[Mm]utual information",
-    "nat": r"nats?",
-    "nifti": r"NIfTI",
-    "occupancy": r"occupancy",
-    "partial-volume": r"partial volume",
-    "pca": r"PCA|principal (?:components?|directions?)(?: analysis)?",
-    "plane": r"axial|coronal|sagittal",
-    "portal-venous-phase": r"portal-venous(?: (?:phase|scans?|enhancement))?",
-    "posterior": r"(?<!aggregate\s)posterior(?! collapse)(?! \(the back\))",
-    "posterior-collapse": r"posterior collapse",
-    "prior": r"prior",
-    "pyramid": r"pyramid|levels?(?= (?:\d|of the pyramid))",
-    "rate": r"rate(?=(?:\]\([^)]*\))? (?:against|and) \[?distortion)",
-    "reparameterization": r"reparameterization(?: trick)?",
-    "seed": r"seeds?",
-    "skip-connection": r"skip connections?|skips?(?= (?:cut|cost|carr))",
-    "slice": r"slices?",
-    "spacing": r"spacings?",
-    "threshold": r"thresholds?",
-    "transposed-convolution": r"transposed convolutions?",
-    "u-net": r"U-Net",
-    "vae": r"variational\*? autoencoders?(?: \(VAE\))?|VAEs?",
-    "voxel": r"voxels?",
-    "window": r"(?<!small\s)window(?:ed|s)?",
-}
+TERMS: dict[str, str] = tomllib.loads(Path(__file__).with_name("terms.toml").read_text(encoding="utf-8"))
 SPELLINGS = {
     anchor: re.compile(rf"(?<![\w/-])(?:{words.replace(' ', chr(92) + 's+')})(?![\w/]|-\w)")
     for anchor, words in TERMS.items()

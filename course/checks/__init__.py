@@ -17,19 +17,9 @@ from course.checks.scripts import Difference, ask, differences, load, plant
 from vaelib.engine.errors import InputError
 
 __all__ = [
-    "Answer",
-    "Difference",
-    "Hint",
-    "ask",
-    "attempt",
-    "check",
-    "differences",
-    "expect",
-    "fold",
-    "load",
-    "number",
+    "Answer", "Difference", "Hint", "ask", "attempt", "check", "differences", "expect", "fold", "load", "number",
     "plant",
-]
+]  # fmt: skip
 Answer = Any  # what a learner made: a function, or values
 
 

@@ -126,7 +126,7 @@ def misnamed(folder, path, value):
 
 def other_size(folder, path, value):
     write(folder / "masks" / path.name, np.full((value, value), 255, np.uint8))
-    return folder / "masks" / path.name, f"has ({value}, {value}) pixels, and its slice (128, 128)"
+    return folder / "masks" / path.name, f"has ({value}, {value}) pixels, its slice (128, 128)"
 
 
 def unreadable(folder, path, value):

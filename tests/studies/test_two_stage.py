@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 import studies
 from studies import two_stage as study
@@ -16,13 +17,25 @@ from vaelib.dicom.millimetres import averaged, window_of
 def test_patch_pca_is_a_code_in_place_of_variance_one():
     images = np.random.default_rng(0).random((30, 1, 16, 16), np.float32)
     images[:, :, :, 1::2] = images[:, :, :, ::2]  # so that neighbours are alike
-    code, none = study.PatchPCA(images, 8)(torch.from_numpy(images))
+    code, none = study._arms.PatchPCA(images, 8, 4)(torch.from_numpy(images))
     assert code.shape == none.shape == (30, 8, 4, 4) and none.abs().sum() == 0
     flat = code.permute(0, 2, 3, 1).reshape(-1, 8).numpy()
     np.testing.assert_allclose(np.cov(flat.T), np.eye(8), atol=0.05)
     np.testing.assert_allclose(flat.mean(0), 0, atol=1e-4)
-    moved, _ = study.PatchPCA(images, 8)(torch.from_numpy(np.roll(images, 4, 3)))
+    moved, _ = study._arms.PatchPCA(images, 8, 4)(torch.from_numpy(np.roll(images, 4, 3)))
     np.testing.assert_allclose(moved[..., 1:], code[..., :-1], atol=1e-4)
+
+
+def test_patch_pca_is_what_the_whitened_components_of_scikit_learn_are():
+    images = np.random.default_rng(0).random((30, 1, 16, 16), np.float32) ** np.linspace(1, 9, 16, dtype=np.float32)
+    tiles = images.reshape(30, 4, 4, 4, 4).transpose(0, 1, 3, 2, 4).reshape(-1, 16)
+    white = PCA(8, whiten=True, svd_solver="full").fit_transform(tiles).reshape(30, 4, 4, 8).transpose(0, 3, 1, 2)
+    code, _ = study._arms.PatchPCA(images, 8, 4)(torch.from_numpy(images))
+    np.testing.assert_allclose(code, white, atol=1e-3)
+    vector, none = study._arms.PatchPCA(images, 8, 16)(torch.from_numpy(images))
+    whole = PCA(8, whiten=True, svd_solver="full").fit_transform(images.reshape(30, -1))
+    assert vector.shape == none.shape == (30, 8)
+    np.testing.assert_allclose(vector, whole, atol=1e-3)
 
 
 def test_patch_pca_stands_in_for_an_encoder_and_learns_nothing_more():
