@@ -47,7 +47,8 @@ SEEDS = {  # by method and what it learned from
     f"{recipes.DETACHED}, real": 3, f"{LINEAR}, real": 3, "atlas, real": 1,
 }  # fmt: skip
 PUBLISHED = {f"{PLACED}, synthetic": "06_spatial", f"{RIVAL}, synthetic": "06_unet"}
-USUAL, SAID = "as they are", {"empty": "no voxel", "lost": "found no organ", "border": "the end of", "pieces": "pieces"}
+USUAL, READ, SCANNED_ANEW = "as they are", ("as they are", "missing slice"), 4  # patients of each other shift
+SAID = {"empty": "no voxel", "lost": "found no organ", "border": "the end of", "pieces": "pieces"}
 SHOWN = {"U-Net, 64 x 64, from real patients": f"{RIVAL}, real"}
 SHOWN |= {"two stages, from synthetic ones": f"{STAGES}, synthetic"}
 TWO_STAGES = lambda: models_folder("synthetic_whole") / "trained.safetensors"  # noqa: E731
@@ -122,7 +123,7 @@ def scored(cell: _cells.Cell, lab: Cohort, real: Real, case: Case) -> dict:
 
 def staged(lab: Cohort, name: str, shift: str) -> tuple[np.ndarray, Sequence[float]]:
     """Show a patient of the whole cohort under one shift, or as they are: (S, H, W), windowed, and (dz, dy, dx)."""
-    if shift in (USUAL, "missing slice"):
+    if shift in READ:
         images = open_case(lab.shards, name, FULL).images
         left = (np.arange(len(images)) % shifts.LOST != 2) | (shift == USUAL)
         return images[left].astype(np.float32), metrics.spacing_at(lab.shards, name, FULL)
@@ -133,8 +134,9 @@ def staged(lab: Cohort, name: str, shift: str) -> tuple[np.ndarray, Sequence[flo
 
 def scans(lab: Cohort, folder: Path) -> Iterator[tuple[str, np.ndarray, Sequence[float]]]:
     """Show all scans, by kind: test patients, they under each shift, the real series, the slices of the patient."""
-    for shift, name in ((shift, name) for shift in (USUAL, *shifts.SHIFTS) for name in lab.parts["test"]):
-        yield shift, *staged(lab, name, shift)
+    for shift in (USUAL, *shifts.SHIFTS):
+        for name in lab.parts["test"][: None if shift in READ else SCANNED_ANEW]:
+            yield shift, *staged(lab, name, shift)
     series, (hu, _, mm) = read_ct(folder / "real-ct" / "series"), patient(folder)
     yield "real series", images_at(series, FULL), windows.spacing_of(series, FULL)
     yield "real patient", window(hu), mm
