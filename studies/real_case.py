@@ -51,7 +51,7 @@ USUAL, READ, SCANNED_ANEW = "as they are", ("as they are", "missing slice"), 4  
 SAID = {"empty": "no voxel", "lost": "found no organ", "border": "the end of", "pieces": "pieces"}
 SHOWN = {"U-Net, 64 x 64, from real patients": f"{RIVAL}, real"}
 SHOWN |= {"two stages, from synthetic ones": f"{STAGES}, synthetic"}
-TWO_STAGES = lambda: models_folder("synthetic_whole") / "trained.safetensors"  # noqa: E731
+TWO_STAGES = lambda: models_folder(home() / "data" / "synthetic_whole") / "trained.safetensors"  # noqa: E731
 Case = tuple[np.ndarray, np.ndarray, tuple[float, float, float]]  # HU and label (S, H, W), and (dz, dy, dx) in mm
 Real = tuple[
     Cohort, np.ndarray
