@@ -154,7 +154,7 @@ def rates(shown: Iterator[tuple[str, np.ndarray, Sequence[float]]]) -> dict[str,
         row["away"].append(typical.score(codes, like) - like["limit"])
         row["said"].update([key for key, part in SAID.items() if any(part in word for word in words)])
         unlike = row["away"][-1] > 0
-        row["said"].update({"unlike": unlike, "any": unlike or bool(words)})
+        row["said"].update({"unlike": int(unlike), "any": int(unlike or bool(words))})
     return {kind: row | {"median": float(np.median(row["away"]))} for kind, row in rows.items()}
 
 
