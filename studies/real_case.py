@@ -33,7 +33,7 @@ from vaelib.engine.shards import open_case
 from vaelib.levels import FULL, downscale, images_at, window
 from vaelib.phantom import make_patient, shifts
 from vaelib.pictures.panels import around, outline
-from vaelib.pictures.style import SKY, VERMILLION, png
+from vaelib.pictures.style import GREEN, SKY, png
 from vaelib.vae import VAE
 from vaelib.volumes import read_ct
 
@@ -164,7 +164,7 @@ def picture(case: Case, masks: dict[str, np.ndarray]) -> Figure:
     box, at = around(label, 0.5), held[[len(held) // 6, len(held) // 2, -len(held) // 6]]
     fig = pictures.slices([*hu[at][box]], [*label[at][box]], columns=3, spacing=mm)
     for ax, k in zip(fig.axes, at, strict=True):
-        for mask, colour in zip(masks.values(), (VERMILLION, SKY), strict=True):
+        for mask, colour in zip(masks.values(), (SKY, GREEN), strict=True):
             ax.plot(*outline(mask[k][box]), color=colour, lw=1.3)
     fig.legend(fig.axes[0].lines, ["truth", *masks], loc="outside lower center", ncols=3)
     return fig

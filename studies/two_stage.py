@@ -7,24 +7,28 @@ the true occupancy in the window that was found: what the grid and the coarse st
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import studies
 from studies import _arms, _cells
-from vaelib import metrics, rivals, two_stage
+from vaelib import metrics, pictures, rivals, two_stage
 from vaelib.cohort import Cohort, open_cohort
 from vaelib.cohorts.layout import home, models_folder
 from vaelib.cohorts.windows import FINE, Windows, slices_of, windows
 from vaelib.detached import train_mask
 from vaelib.dicom.millimetres import Window, put_back
 from vaelib.engine.checkpoints import kept
+from vaelib.engine.files import write_file
 from vaelib.engine.shards import keys_of, open_case
 from vaelib.levels import FULL
+from vaelib.pictures.style import png
 from vaelib.spatial import ResidualVAE
 
 STUDY, COARSE_SEED = "two_stage", 0
@@ -89,17 +93,32 @@ def on_scan(lab: Cohort, name: str, window: Window, predict: Any) -> np.ndarray:
     return put_back(predict(slices)[:, 0], window, scan.shape, metrics.spacing_at(lab.shards, name, FULL))
 
 
-def tested(cell: _cells.Cell, lab: Cohort) -> tuple[dict, dict]:
-    """Score a fine stage, or the mean of all its trainings, on the test patients' whole scans; and its CPU seconds."""
+def found(cell: _cells.Cell, lab: Cohort) -> tuple[Callable[[str], np.ndarray], float, float]:
+    """Train or load a fine stage, or the mean of its trainings: a patient's probabilities, threshold, CPU seconds."""
     (name, seed), folder = cell, models_folder(lab.folder) / STUDY
     where, kind = stages(lab, COARSE_SEED, folder)[1], name.removesuffix(TOGETHER)
     seeds = () if name == CEILING else (seed,) if name == kind else SEEDS
     made = [fine(kind, lab, where, k, folder) for k in seeds]
     predict = lambda s: np.mean([m.predict(s) for m, _ in made], axis=0) if made else s.masks  # noqa: E731
-    maps = lambda part: ((n, on_scan(lab, n, where[n], predict)) for n in lab.parts[part])  # noqa: E731
-    cut = metrics.best_thresholds(lab.shards, maps("val"), FULL)[str(2**FULL)]
-    facts = {"cpu seconds": sum(seconds for _, seconds in made), "threshold": cut}
-    return facts, {n: scores(lab, n, p >= cut) for n, p in maps("test")}
+    on = lambda n: on_scan(lab, n, where[n], predict)  # noqa: E731
+    cuts = metrics.best_thresholds(lab.shards, ((n, on(n)) for n in lab.parts["val"]), FULL)
+    return on, cuts[str(2**FULL)], sum(seconds for _, seconds in made)
+
+
+def tested(cell: _cells.Cell, lab: Cohort) -> tuple[dict, dict]:
+    """Score a fine stage on the test patients' whole scans; and say its threshold and CPU seconds."""
+    on, cut, seconds = found(cell, lab)
+    facts = {"cpu seconds": seconds, "threshold": cut}
+    return facts, {n: scores(lab, n, on(n) >= cut) for n in lab.parts["test"]}
+
+
+def picture(cells: _cells.Cells, lab: Cohort) -> Figure:
+    """Draw the test patient of middling Dice in three planes: the true outline, and the mask of the VAEs' mean."""
+    cell = OURS + TOGETHER, 0
+    name = sorted(cells[cell], key=lambda n: cells[cell][n]["dice"])[len(cells[cell]) // 2]
+    (on, cut, _), mm = found(cell, lab), metrics.spacing_at(lab.shards, name, FULL)
+    scan, truth = open_case(lab.shards, name, FULL).images[:], metrics.truth_at(lab.shards, name, FULL)
+    return pictures.planes(scan, truth, mm, (0, 1), on(name) >= cut)
 
 
 def run(_: Cohort, workers: int | None = None) -> dict:
@@ -115,6 +134,7 @@ def run(_: Cohort, workers: int | None = None) -> dict:
         arms[name] = {m: _cells.interval(_cells.table_of(cells, name, m)) for m in _cells.MEASURES}
         arms[name]["minus the U-Net"] = _cells.interval(dice, _cells.table_of(cells, rival))
         arms[name] |= record["facts"][name] | {"by seed": dice.mean(1)}
+    write_file(studies.ROOT / "notebooks" / "figures" / "two_stages.png", png(picture(cells, lab)))
     return record | {"arms": arms, "patients": {part: len(names) for part, names in lab.parts.items()}}
 
 
