@@ -28,6 +28,7 @@ from vaelib.engine.checkpoints import kept
 from vaelib.engine.files import write_file
 from vaelib.engine.shards import keys_of, open_case
 from vaelib.levels import FULL
+from vaelib.pictures.panels import around
 from vaelib.pictures.style import png
 from vaelib.spatial import ResidualVAE
 
@@ -113,12 +114,14 @@ def tested(cell: _cells.Cell, lab: Cohort) -> tuple[dict, dict]:
 
 
 def picture(cells: _cells.Cells, lab: Cohort) -> Figure:
-    """Draw the test patient of middling Dice in three planes: the true outline, and the mask of the VAEs' mean."""
+    """Draw the fullest slice of each third of the patient of middling Dice: truth, and the mask of the VAEs' mean."""
     cell = OURS + TOGETHER, 0
     name = sorted(cells[cell], key=lambda n: cells[cell][n]["dice"])[len(cells[cell]) // 2]
-    (on, cut, _), mm = found(cell, lab), metrics.spacing_at(lab.shards, name, FULL)
-    scan, truth = open_case(lab.shards, name, FULL).images[:], metrics.truth_at(lab.shards, name, FULL)
-    return pictures.planes(scan, truth, mm, (0, 1), on(name) >= cut)
+    (on, cut, _), truth = found(cell, lab), metrics.truth_at(lab.shards, name, FULL)
+    thirds = np.array_split(np.flatnonzero(truth.any((1, 2))), 3)
+    at, box = [rows[truth[rows].sum((1, 2)).argmax()] for rows in thirds], around(truth, 0.1)
+    layers = (array[at][box] for array in (open_case(lab.shards, name, FULL).images[:], truth, on(name) >= cut))
+    return pictures.slices(*layers, columns=3, spacing=metrics.spacing_at(lab.shards, name, FULL))
 
 
 def run(_: Cohort, workers: int | None = None) -> dict:
