@@ -97,14 +97,17 @@ def test_every_room_of_the_core_is_imported_without_extras(call):
                 print(room, getattr(error, "name", error))"""
     status, said, why = call("-c", code, *sorted(rooms), command="python")
     assert status == 0, why
-    of_extras = {f"vaelib.{name}" for name in "pictures.live pictures.sliders pictures.solids rivals".split()}
-    of_extras |= {"vaelib.cohorts.download"}
+    of_extras = {"vaelib.cohorts.download", "vaelib.pictures.explorer", "vaelib.rivals"}
+    of_extras |= {f"vaelib.pictures.{name}" for name in ("live", "sliders", "solids")}
     assert {line.split()[0] for line in said.splitlines()} <= of_extras
 
 
-def test_a_command_whose_extra_is_missing_says_which(call):
-    status, said, why = call("download", "--dry-run")
-    assert (status, said) == (2, "") and why.count("\n") == 1 and "vaelib[download]" in why
+@pytest.mark.parametrize(
+    ("command", "extra"), [("download --dry-run", "download"), ("explorer page.html", "notebooks")]
+)
+def test_a_command_whose_extra_is_missing_says_which(command, extra, call):
+    status, said, why = call(*command.split())
+    assert (status, said) == (2, "") and why.count("\n") == 1 and f"vaelib[{extra}]" in why
 
 
 def test_a_whole_job_from_an_empty_folder_by_the_default_paths(call, python):

@@ -219,7 +219,7 @@ def test_an_interrupted_download_goes_on(way, bucket, tmp_path):
         os.killpg(child.pid, signal.SIGKILL)
     else:  # s5cmd is not told
         child.send_signal(signal.SIGKILL if way == "kill -9" else signal.SIGINT)
-    child.communicate(timeout=10)
+    child.communicate(timeout=60)
     if way != "kill -9":
         psutil.wait_procs(started, timeout=5)
         assert not any(process.is_running() for process in started)

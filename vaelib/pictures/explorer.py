@@ -22,7 +22,6 @@ from vaelib.pictures.network import described, packed
 from vaelib.pictures.panels import WINDOW
 from vaelib.pictures.sliders import latent_explorer
 
-DIRECTIONS = 10
 SYNTHETIC = "The patients are synthetic: nobody was scanned, and nothing here says anything about a person."
 REAL = "Teaching material, not a medical device: nothing here may guide the care of a patient."
 
@@ -71,13 +70,12 @@ def contents(vae: Module, mask: Module, train: Slices, held_out: Slices) -> dict
             if part is held_out:
                 most = int(first + rows[masks[rows + first].sum((1, 2)).argmax()])
                 starts[names[most]] = most
-    components = min(DIRECTIONS, len(z), z[0].size)
+    components = min(10, len(z), z[0].size)
     board = latent_explorer(
         (vae.decoder, mask), z, places=starts, truth=masks >= metrics.TRUTH, components=components, patient=names
     )
     originals = [np.rint(255 * held_out.images[k - count]) for k in starts.values()]
-    seen = latent.decode(vae.decoder, z[:count])
-    errors = np.sqrt(((seen - np.asarray(train.images[:])) ** 2).mean((1, 2, 3)))
+    errors = np.sqrt(((latent.decode(vae.decoder, z[:count]) - np.asarray(train.images[:])) ** 2).mean((1, 2, 3)))
     return board.content | {
         "nets": board.content["nets"] | {"encoder": described(vae.encoder)},
         "originals": packed(originals, "u1"),

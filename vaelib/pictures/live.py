@@ -15,12 +15,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import anywidget
 from matplotlib.figure import Figure
-from traitlets import Dict
 
+from vaelib.engine.errors import InputError
 from vaelib.pictures.panels import PREDICTION, TRUTH, VERDICTS
 from vaelib.pictures.style import png
+
+try:
+    import anywidget
+    from traitlets import Dict
+except ImportError as error:
+    raise InputError(f"{error.name} is not installed, which sliders need: pip install 'vaelib[notebooks]'") from None
 
 WEB = Path(__file__).with_name("web")
 MODULE = "\n".join((WEB / f"{name}.js").read_text(encoding="utf-8") for name in ("network", "paint", "boards"))
@@ -48,8 +53,7 @@ class Live(anywidget.AnyWidget):
     """
 
     _esm, _css = MODULE, STYLE
-    content = Dict().tag(sync=True)
-    at = Dict().tag(sync=True)
+    content, at = Dict().tag(sync=True), Dict().tag(sync=True)
 
     def __init__(self, content: dict[str, Any], at: dict[str, Any], still: Callable[..., Figure]):
         self.still, self.drawn = still, {}

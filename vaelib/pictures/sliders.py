@@ -20,8 +20,7 @@ from vaelib.pictures.style import DPI, as_numbers
 
 WINDOWS = {"abdomen (W 400, L 40)": (-160, 240), "soft tissue (W 350, L 50)": (-125, 225)}  # HU, lowest and highest
 WINDOWS |= {"bone (W 1800, L 400)": (-500, 1300), "lung (W 1500, L −600)": (-1350, 150)}
-ORIGINAL = 0.2  # the threshold of the original
-PLACE = "directions at one place"
+ORIGINAL, PLACE = 0.2, "directions at one place"  # the threshold of the original; a kind of sliders
 
 
 def _panels(*looks: dict[str, Any]) -> list[Panel]:
