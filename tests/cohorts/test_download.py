@@ -25,7 +25,8 @@ from vaelib.volumes import read_ct, read_mask
 
 REAL = idc_index_data.IDC_INDEX_PARQUET_FILEPATH
 CHILD = """
-import logging, sys, idc_index_data
+import logging, signal, sys, idc_index_data
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the suite was started with `&`, which ignores it
 idc_index_data.IDC_INDEX_PARQUET_FILEPATH = sys.argv[1]
 from vaelib.cohorts import download, transfer
 transfer.ENDPOINT = sys.argv[2]
