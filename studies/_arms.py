@@ -217,7 +217,7 @@ def of_pairs(model: nn.Module, batch: Sequence[Tensor], progress: float) -> Tens
 
 
 def patches(images: Tensor, numbers: int = NUMBERS, side: int = SIDE // GRID) -> nn.Conv2d:
-    """Make the linear code: principal components of patches of 4 x 4 pixels, as a convolution of stride 4."""
+    """Make the linear code: principal components of square patches, 4 pixels a side or `side`, as a convolution."""
     tiles = images.unfold(2, side, side).unfold(3, side, side).reshape(-1, side * side).numpy()
     found = PCA(numbers, svd_solver="full").fit(tiles)
     net = nn.Conv2d(1, numbers, side, side, bias=False)

@@ -47,15 +47,14 @@ SEEDS = {  # by method and what it learned from
     f"{recipes.DETACHED}, real": 3, f"{LINEAR}, real": 3, "atlas, real": 1,
 }  # fmt: skip
 PUBLISHED = {f"{PLACED}, synthetic": "06_spatial", f"{RIVAL}, synthetic": "06_unet"}
-USUAL, READ, SCANNED_ANEW = "as they are", ("as they are", "missing slice"), 4  # patients of each other shift
+USUAL, SCANNED_ANEW = "as they are", 4  # patients of each shift that is scanned anew
+READ = USUAL, "missing slice"  # what is read from the shards
 SAID = {"empty": "no voxel", "lost": "found no organ", "border": "the end of", "pieces": "pieces"}
 SHOWN = {"U-Net, 64 x 64, from real patients": f"{RIVAL}, real"}
 SHOWN |= {"two stages, from synthetic ones": f"{STAGES}, synthetic"}
 TWO_STAGES = lambda: models_folder(home() / "data" / "synthetic_whole") / "trained.safetensors"  # noqa: E731
 Case = tuple[np.ndarray, np.ndarray, tuple[float, float, float]]  # HU and label (S, H, W), and (dz, dy, dx) in mm
-Real = tuple[
-    Cohort, np.ndarray
-]  # slices at 64 x 64, and the masks (N, 1, H, W) of the validation patients at full size
+Real = tuple[Cohort, np.ndarray]  # slices at 64 x 64, and validation patients' masks (N, 1, H, W) at full size
 
 
 def patient(folder: Path) -> Case:
@@ -197,6 +196,6 @@ def tables(record: dict) -> dict[str, str]:
         lines.append(f"| {arm} | " + " | ".join(said) + f" | {record['seeds'][arm]} |")
     told = ["| scans | how many | told unlike training | any doubt | median distance |", "|" + 5 * "---|"]
     for kind, row in record["rates"].items():
-        shares = f"{row['said']['unlike']} | {row['said'].get('any', '')}"
+        shares = f"{row['said']['unlike']} | {row['said']['any']}"
         told.append(f"| {kind} | {row['scans']} | {shares} | {row['median']:+.2f} |")
     return {STUDY: "\n".join([lines[0], "|" + 6 * "---|", *lines[1:]]), "doubts": "\n".join(told)}

@@ -8,7 +8,7 @@ the true occupancy in the window that was found: what the grid and the coarse st
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,21 @@ def stages(lab: Cohort, seed: int, folder: Path) -> tuple[two_stage.Stage, Windo
     return two_stage.Stage(made["vae"], made["mask"], {}, made["cut"]), found
 
 
-def fine(name: str, lab: Cohort, where: Windows, seed: int, folder: Path) -> tuple[rivals.Method, float]:
-    """Train a fine stage on the windows, or load it: the method, and its CPU seconds."""
-    sets = {part: slices_of(lab.shards, {n: where[n] for n in lab.parts[part]}) for part in ("train", "val")}
+def cut_out(lab: Cohort, where: Windows) -> Cohort:
+    """Read the windows of the training and validation patients, as a cohort that the fine stages learn from."""
     small = Cohort(lab.shards, lab.parts, FULL, lab.folder)
-    small.train, small.val = sets["train"], sets["val"]
+    for part in ("train", "val"):
+        setattr(small, part, slices_of(lab.shards, {name: where[name] for name in lab.parts[part]}))
+    return small
+
+
+def fine(
+    name: str, lab: Cohort, where: Windows, seed: int, folder: Path, read: Callable[[], Cohort]
+) -> tuple[rivals.Method, float]:
+    """Train a fine stage on what `read` gives, or load it: the method, and its CPU seconds."""
 
     def make() -> dict:
-        began = time.process_time()
+        small, began = read(), time.process_time()
         if name == RIVAL:
             made: dict[str, Any] = rivals.ARMS["U-Net, three slices"].train(small, seed, UNET)
         elif name == OURS:
@@ -80,7 +87,7 @@ def fine(name: str, lab: Cohort, where: Windows, seed: int, folder: Path) -> tup
             made = {"mask": mask}
         return made | {"cpu seconds": round(time.process_time() - began)}
 
-    code = pca_of(small.train.images) if name == LINEAR else None
+    code = pca_of(read().train.images) if name == LINEAR else None
     made_by = {"windows": where, "data": keys_of(lab.shards, [*where])}
     made_by |= {"arm": [name, seed, HOW, *([UNET] if name == RIVAL else [])]}
     made = kept(folder / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}.safetensors", made_by, make)
@@ -99,7 +106,8 @@ def found(cell: _cells.Cell, lab: Cohort) -> tuple[Callable[[str], np.ndarray], 
     (name, seed), folder = cell, models_folder(lab.folder) / STUDY
     where, kind = stages(lab, COARSE_SEED, folder)[1], name.removesuffix(TOGETHER)
     seeds = () if name == CEILING else (seed,) if name == kind else SEEDS
-    made = [fine(kind, lab, where, k, folder) for k in seeds]
+    read = cache(partial(cut_out, lab, where))  # once for all seeds, and not where a stage is loaded
+    made = [fine(kind, lab, where, k, folder, read) for k in seeds]
     predict = lambda s: np.mean([m.predict(s) for m, _ in made], axis=0) if made else s.masks  # noqa: E731
     on = lambda n: on_scan(lab, n, where[n], predict)  # noqa: E731
     cuts = metrics.best_thresholds(lab.shards, ((n, on(n)) for n in lab.parts["val"]), FULL)

@@ -122,9 +122,9 @@ def what_fits(model: nn.Module, step: Callable, batch: Sequence[Tensor], room: i
     again.apply(lambda m: setattr(m, "recompute", True))
     need = lambda m, k: step_bytes(m, step, [t[:1].expand(k, *t.shape[1:]) for t in batch])  # noqa: E731
     most: Callable = lambda m, k: k if not k or room is None or need(m, k) <= room else most(m, k // 2)  # noqa: E731
-    text = f"a step with {n} images of {size} needs {_gb(need(model, n))}"
+    text = f"a step with {n} images of {size} needs {_gb(whole := need(model, n))}"
     text += "" if room is None else f", and {_gb(room)} are free"
-    fewer, more = most(model, n // 2), most(again, n if need(again, n) < need(model, n) else 0)
+    fewer, more = most(model, n // 2), most(again, n if need(again, n) < whole else 0)
     if fewer:
         text += f": use batch_size={fewer} (`--batch-size {fewer}`; {_gb(need(model, fewer))})"
     else:

@@ -1,5 +1,5 @@
-// The numbers: what Python packed is unpacked, and a network that it described layer by layer is computed in plain
-// JavaScript on typed arrays. Feature maps are (channels, height, width) in one Float32Array, as in PyTorch.
+// The numbers: what Python packed is unpacked, and a network that it described is computed layer by layer, on typed
+// arrays, its convolutions as WebAssembly where there is one. Feature maps are (channels, height, width) in one Float32Array, as in PyTorch.
 // This file, paint.js and boards.js are one ES module: they are joined in this order.
 
 const TYPES = { f4: Float32Array, i4: Int32Array, i2: Int16Array, u1: Uint8Array };
