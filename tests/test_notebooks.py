@@ -19,7 +19,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9]*.ipynb"))
-IGNORE, GUARD = "nbval-ignore-output", "hide-cell"  # tags of a cell whose output varies, and of one that only guards
+# Tags of a cell whose output varies, of one that only guards, and of one that only draws: its code is folded.
+IGNORE, GUARD, DRAWS = "nbval-ignore-output", "hide-cell", "hide-input"
 WIDGETS = {"slice_browser", "latent_explorer", "threshold_explorer", "turntable"}
 LONGEST, LONGEST_SHOWN, LONGEST_SETUP, LARGEST = 12, 25, 15, 1_000_000
 PLACE = re.compile(r"\bNotebook (\d+) of (\d+)\b")
@@ -135,6 +136,10 @@ def guards(cell) -> bool:
     return GUARD in cell.metadata.get("tags", [])
 
 
+def draws(cell) -> bool:
+    return DRAWS in cell.metadata.get("tags", [])
+
+
 def first_line(cell) -> str:
     return next((line for line in cell.source.splitlines() if line.strip()), "")
 
@@ -234,8 +239,8 @@ def its_code_is_plain_python(page: Page) -> Iterator[str]:
 def an_ignored_output_is_asserted(page: Page) -> Iterator[str]:
     for n, cell in enumerate(page.code):
         for tag in cell.metadata.get("tags", []):
-            if tag not in (IGNORE, GUARD):
-                yield f"code cell {n} has the tag {tag!r}; {IGNORE!r} and {GUARD!r} are those that are allowed"
+            if tag not in (IGNORE, GUARD, DRAWS):
+                yield f"code cell {n} has the tag {tag!r}; {IGNORE!r}, {GUARD!r} and {DRAWS!r} are allowed"
         if "NBVAL" in cell.source:
             yield f"code cell {n} has a marker for nbval; use the tag {IGNORE!r}"
         if ignored(cell) and not any(has(c, ast.Assert) for c in page.code[n : n + 2]):
@@ -246,10 +251,20 @@ def an_ignored_output_is_asserted(page: Page) -> Iterator[str]:
 def its_guards_are_folded(page: Page) -> Iterator[str]:
     for n, cell in enumerate(page.code):
         folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-        if guards(cell) != folded:
-            yield f"code cell {n}: the tag {GUARD!r} and `source_hidden` go together"
+        if (guards(cell) or draws(cell)) != folded:
+            yield f"code cell {n}: `source_hidden` goes together with the tag {GUARD!r} or {DRAWS!r}"
         if guards(cell) and (cell.outputs or not has(cell, ast.Assert)):
             yield f"code cell {n} is folded away, and says something or asserts nothing"
+
+
+@rule
+def what_is_taught_is_not_folded(page: Page) -> Iterator[str]:
+    folded = [c for c in page.code if draws(c)]
+    for cell in folded:
+        if not cell.outputs or has(cell, DEFINES) or not calls(cell, {"show", "fold", *WIDGETS}):
+            yield f"{first_line(cell)!r} is folded, and defines something, or shows no picture, widget or answer"
+    if 2 * len(folded) > len(page.code):
+        yield f"{len(folded)} of {len(page.code)} code cells are folded"
 
 
 @rule
@@ -414,6 +429,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 
 
 FOLDED = {"tags": [GUARD], "jupyter": {"source_hidden": True}}
+DRAWN = FOLDED | {"tags": [DRAWS]}
 
 
 def good() -> nbformat.NotebookNode:
@@ -432,7 +448,7 @@ def good() -> nbformat.NotebookNode:
         new_markdown_cell("## Broken on purpose: no activation"),
         new_code_cell("class Flat(torch.nn.Module):\n    pass", outputs=stream("stdout", "flat")),
         new_markdown_cell("Predict: how many?"),
-        new_code_cell('checks.fold(f"{n} of them")', outputs=stream("stdout", "4 of them")),
+        new_code_cell('checks.fold(f"{n} of them")', outputs=stream("stdout", "4 of them"), metadata=DRAWN),
         new_markdown_cell(f"What happened.\n\n## Exercises\n\n1. Try.\n\n{answer}"),
         new_markdown_cell("## Key points\n\n- It works.\n\nNext: [more](01_b.ipynb)"),
     ]
@@ -521,6 +537,13 @@ BREAKS = {
         put(6, metadata={"jupyter": {"source_hidden": True}}),
         put(6, outputs=stream("stdout", "True")),
         swap(6, "assert loss < 1", "loss"),
+    ],
+    "what_is_taught_is_not_folded": [
+        put(8, metadata=DRAWN),
+        put(2, metadata=DRAWN),
+        put(5, metadata=DRAWN),
+        put(10, metadata=DRAWN, outputs=[]),
+        lambda nb: [cell.metadata.update(DRAWN) for cell in nb.cells if cell.cell_type == "code"],
     ],
     "few_visible_cells_are_silent": [put(3, outputs=[]), put(6, metadata={})],
     "few_outputs_are_ignored": [put(2, metadata={"tags": [IGNORE]}), put(3, metadata={"tags": [IGNORE]})],

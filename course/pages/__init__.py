@@ -1,7 +1,8 @@
 """The lessons as pages that need nothing else: ``python -m course.pages build/notebooks build/html``.
 
-No kernel, no network: formulas are MathML, sliders carry their module and their numbers in the page, and cells that
-only guard numbers are left out. Where a notebook keeps no state, the picture beside stands in for its sliders.
+No kernel, no network: formulas are MathML, sliders carry their module and their numbers in the page. Cells that only
+guard numbers are left out, and code that only draws is folded. Where a notebook keeps no state, the picture beside
+stands in for its sliders.
 Exercises, solutions, the glossary and the page for teachers become pages too, so that links lead to them.
 """
 
@@ -21,11 +22,15 @@ from course.places import read_notebook
 from vaelib.engine.files import write_file
 
 HERE = Path(__file__).resolve().parent
-GUARD = "hide-cell"
+GUARD, FOLDED = "hide-cell", "hide-input"  # tags of a cell that is left out, and of one whose code is folded
 KINDS = ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb", "solutions/[0-9]*.ipynb", "*.md")
 SLIDERS = "<p class='note'>Here a running notebook has sliders; the picture below shows some of their settings.</p>"
 LEFT_OUT = "<p class='note'>{} that only check the numbers above are left out of this page; the notebook has them.</p>"
 SCRIPT = re.compile(r"<script\b[\s\S]*?</script>")
+CODE = re.compile(
+    rf'(<div class="cell [^"]*celltag_{FOLDED}\b[^>]*>\n)(<div class="input">[\s\S]*?)(?=<div class="output_wr)'
+)
+SHUT = r'\1<details class="code"><summary>Show the code</summary>\2</details>'
 TABLE = re.compile(r"<table[\s\S]*?</table>")
 LINK = re.compile(r'<a\b([^>]*?)href="([^"#:]+)((?:#[^"]*)?)"([^>]*)>([\s\S]*?)</a>')
 
@@ -71,7 +76,7 @@ def page(nb: nbformat.NotebookNode, title: str, menu: str) -> str:
     body, _ = exporter.from_notebook_node(nb)
     shell = Template((HERE / "page.html").read_text(encoding="utf-8"))
     style = (HERE / "page.css").read_text(encoding="utf-8")
-    body = TABLE.sub(r'<div class="wide">\g<0></div>', formulas(SCRIPT.sub("", body)))
+    body = TABLE.sub(r'<div class="wide">\g<0></div>', formulas(SCRIPT.sub("", CODE.sub(SHUT, body))))
     return shell.substitute(title=html.escape(title), style=style, menu=menu, body=body)
 
 

@@ -21,6 +21,7 @@ CELLS = [
     new_markdown_cell("[next](01_b.ipynb#Why?) [word](glossary.md#word) [lost](../gone.py) [do](exercises/00_a.ipynb)"),
     new_code_cell("price = '$x$'  # " + "very " * 60 + "long"),
     new_code_cell("assert secret == 1", metadata={"tags": ["hide-cell"], "jupyter": {"source_hidden": True}}),
+    new_code_cell("draw()", outputs=[new_output("stream", text="drawn")], metadata={"tags": ["hide-input", "other"]}),
     new_code_cell("show()", outputs=[new_output("display_data", {"image/png": PNG}, metadata={"image/png": {
         "alt": "a scan", "width": 400, "height": 300}})]),
     new_code_cell("move()", outputs=[new_output("display_data", {VIEW: {"model_id": "a"}, "text/plain": "Sliders"})]),
@@ -64,6 +65,12 @@ def test_a_page_loads_nothing(folder):
 
 def test_a_guard_is_left_out_and_counted(text):
     assert "secret" not in text and "1 cell that only check" in text
+
+
+def test_code_that_only_draws_is_folded_and_its_output_is_not(text):
+    (folded,) = re.findall(r'<details class="code">([\s\S]*?)</details>', text)
+    assert "Show the code" in folded and "draw" in folded and "drawn" not in folded
+    assert "drawn" in text and "price" not in folded and text.count("<div") == text.count("</div")
 
 
 def test_a_picture_keeps_its_words_and_its_width(text):
