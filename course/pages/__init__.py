@@ -27,10 +27,10 @@ KINDS = ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb", "solutions/[0-9]*.ipynb", "*.
 SLIDERS = "<p class='note'>Here a running notebook has sliders; the picture below shows some of their settings.</p>"
 LEFT_OUT = "<p class='note'>{} that only check the numbers above are left out of this page; the notebook has them.</p>"
 SCRIPT = re.compile(r"<script\b[\s\S]*?</script>")
-CODE = re.compile(
-    rf'(<div class="cell [^"]*celltag_{FOLDED}\b[^>]*>\n)(<div class="input">[\s\S]*?)(?=<div class="output_wr)'
-)
+CODE = re.compile(rf'(<div class="[^"]*_{FOLDED}\b[^>]*>\n)(<div class="input">[\s\S]*?)(?=<div class="output_wr)')
 SHUT = r'\1<details class="code"><summary>Show the code</summary>\2</details>'
+PICTURE = re.compile(r'<img\b[^>]*?\balt="([^"]+)"[^>]*>')  # its words are read out, and stand below it
+CAPTION = r'\g<0><span class="caption" aria-hidden="true">\1</span>'
 TABLE = re.compile(r"<table[\s\S]*?</table>")
 LINK = re.compile(r'<a\b([^>]*?)href="([^"#:]+)((?:#[^"]*)?)"([^>]*)>([\s\S]*?)</a>')
 
@@ -64,7 +64,7 @@ def relink(text: str, at: Path, pages: set[Path], target: Path) -> str:
 def menu(pages: dict[Path, Path], at: Path, up: str) -> str:
     """Link every lesson by its number, the glossary and the sheet of formulas, for the head of a page."""
     lessons = {page: page.name[:2] for page in pages if re.match(r"\d\d_\w+\.html", page.as_posix())}
-    said = lessons | {Path(f"{name}.html"): name for name in ("glossary",) if Path(f"{name}.html") in pages}
+    said = lessons | {page: page.stem for page in pages if page.name == "glossary.html"}
     here = ' aria-current="page"'
     links = [f'<a href="{up}{page}"{here * (page == at)}>{name}</a>' for page, name in said.items()]
     return " ".join([*links, f'<a href="{up}formulas.pdf">formulas</a>'])
@@ -74,9 +74,9 @@ def page(nb: nbformat.NotebookNode, title: str, menu: str) -> str:
     """Make one page of a notebook, whole in itself."""
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(nb)
-    shell = Template((HERE / "page.html").read_text(encoding="utf-8"))
-    style = (HERE / "page.css").read_text(encoding="utf-8")
-    body = TABLE.sub(r'<div class="wide">\g<0></div>', formulas(SCRIPT.sub("", CODE.sub(SHUT, body))))
+    shell, style = Template((HERE / "page.html").read_text("utf-8")), (HERE / "page.css").read_text("utf-8")
+    body = PICTURE.sub(CAPTION, CODE.sub(SHUT, SCRIPT.sub("", body)))
+    body = TABLE.sub(r'<div class="wide">\g<0></div>', formulas(body))
     return shell.substitute(title=html.escape(title), style=style, menu=menu, body=body)
 
 
@@ -91,8 +91,7 @@ def write(source: Path, target: Path) -> list[Path]:
     for at, path in found.items():
         nb = opened(path)
         sliders = live.replaced(nb, lambda _: SLIDERS)
-        first = nb.cells[0].source
-        title = re.sub(r"[`*]", "", (re.findall(r"^# (.+)", first, re.MULTILINE) or [path.stem])[0])
+        title = re.sub(r"[`*]", "", (re.findall(r"^# (.+)", nb.cells[0].source, re.MULTILINE) or [path.stem])[0])
         text = page(nb, title, menu(found, at, "../" * (len(at.parts) - 1)))
         write_file(target / at, live.put_in(relink(text, at, whole, target), sliders))
     return list(found)

@@ -75,6 +75,7 @@ def test_code_that_only_draws_is_folded_and_its_output_is_not(text):
 
 def test_a_picture_keeps_its_words_and_its_width(text):
     (picture,) = re.findall(r"<img[^>]+>", text)
+    assert text.count(f'{picture}<span class="caption" aria-hidden="true">a scan</span>') == 1
     assert all(f'{key}="{value}"' in picture for key, value in {"alt": "a scan", "width": 400, "height": 300}.items())
 
 

@@ -15,11 +15,11 @@ from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 from numpy.typing import ArrayLike
 from scipy.ndimage import find_objects
 
-from vaelib.pictures.style import GREEN, VERMILLION, YELLOW
+from vaelib.pictures.style import GREEN, SKY, VERMILLION, YELLOW
 
 TRUTH, PREDICTION = YELLOW, VERMILLION
-# green where both agree, else the colour of the one that is alone
-VERDICTS = {"found (true positive)": GREEN, "invented (false positive)": PREDICTION, "missed (false negative)": TRUTH}
+# Invented is the colour of a prediction; none is that of the truth, which is a line over them.
+VERDICTS = {"found (true positive)": GREEN, "invented (false positive)": PREDICTION, "missed (false negative)": SKY}
 WINDOW = (-160, 240)  # HU, as in `levels.window`
 # name: (axis that is cut, axes shown as rows and columns, letters at left, right, top and bottom)
 PLANES = {"axial": (0, (1, 2), "RLAP"), "coronal": (1, (0, 2), "RLSI"), "sagittal": (2, (0, 1), "APSI")}
@@ -102,13 +102,13 @@ class Panel:
     def __init__(self, ax: Axes, window: Range = (0, 1), fill: str = PREDICTION, line: float = 1.3, size: float = 9):
         self.ax, blank = ax, np.zeros((2, 2))
         if fill == "verdicts":
-            colours, top, edge = ListedColormap([(0, 0, 0, 0), *VERDICTS.values()]), len(VERDICTS), "white"
+            colours, top = ListedColormap([(0, 0, 0, 0), *VERDICTS.values()]), len(VERDICTS)
         else:
-            colours, top, edge = LinearSegmentedColormap.from_list("fill", [to_rgba(fill, 0), fill]), 1, TRUTH
+            colours, top = LinearSegmentedColormap.from_list("fill", [to_rgba(fill, 0), fill]), 1
         self.image = ax.imshow(blank, cmap="gray", clim=window)
         alpha = 0.6 if fill == PREDICTION else 0.85
         self.fill = ax.imshow(blank, cmap=colours, vmin=0, vmax=top, alpha=alpha, interpolation="nearest")
-        (self.edge,) = ax.plot([], [], color=edge, lw=line, solid_capstyle="projecting", path_effects=halo(line + 1))
+        (self.edge,) = ax.plot([], [], color=TRUTH, lw=line, solid_capstyle="projecting", path_effects=halo(line + 1))
         look = {"color": "white", "fontsize": size, "path_effects": halo(2.5), "transform": ax.transAxes}
         self.letters = [ax.text(x, y, "", ha=ha, va=va, **look) for x, y, ha, va in PLACES]
         ax.set(xticks=[], yticks=[])

@@ -343,7 +343,7 @@ async function threshold(board, c) {
     const one = { width, height, grey, letters: "RLAP" }, sum = 2 * counts[1] + counts[2] + counts[3];
     const score = (sum ? (2 * counts[1]) / sum : 1).toFixed(2), all = found[cutoff] + hits[0];
     left.draw({ ...one, fill: map, colours: fills, outlines: [{ mask: truth, colour: c.colours.truth }] });
-    right.draw({ ...one, fill, colours: verdicts, outlines: [{ mask: truth, colour: "#fff" }] });
+    right.draw({ ...one, fill, colours: verdicts, outlines: [{ mask: truth, colour: c.colours.truth }] });
     right.title.textContent = `cut at ${board.value("threshold").toFixed(2)}, Dice ${score}`;
     const whole = count > 1 ? ` Dice of all slices ${(all ? (2 * hits[cutoff]) / all : 1).toFixed(2)}.` : "";
     const said = names.map(([name], n) => `${counts[n + 1]} ${name}`).join(", ");
