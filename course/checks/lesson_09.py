@@ -1,4 +1,4 @@
-"""Checks of the exercises to notebook 09, Pancreas-CT, the real cohort."""
+"""Checks of the exercises to notebook 09, Pancreas-CT: a recipe for the real cohort."""
 
 import hashlib
 from collections.abc import Sequence
