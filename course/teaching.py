@@ -23,7 +23,7 @@ ABOUT = {  # the question of each lesson, what its main figure shows, and the fi
     "03": ("how does a VAE learn, and how does it fail?", "one picture for all: a collapse", None),
     "04": ("what do the latent's numbers mean?", "the latent explorer", "04_latent_explorer"),
     "05": ("how good a mask is in there?", "scan and truth, picture and mask", "05_two_rows"),
-    "06": ("what does the VAE itself bring?", "every arm minus patch PCA", "06_controls"),
+    "06": ("do skips cost generalization?", "who drops how much under a shift", "06_drops"),
     "07": ("what do more pixels cost, and bring?", "one number moved, in two latents", "07_one_number"),
     "08": ("what does the third dimension bring?", "the pancreas as a surface", "08_surfaces"),
     "09": ("how does it run on the real cohort?", "a sheet of all patients", None),
