@@ -1,6 +1,6 @@
-"""How far from its end was a cell of the table of sizes, and which grid is best there? Curves, at 64 pixels a side.
+"""How far from its end was a cell of the table of sizes, which grid is best there, and do more pixels help? Curves.
 
-With 1,024 numbers in the latent, three grids of it are trained to the end of one plan, and their curves are kept:
+With 1,024 numbers in the latent, three grids of it are trained at 64 pixels a side to the end of one plan:
 
 =============  ====================================================================================
 8 x 8 x 16     the grid of `studies.sizes`
@@ -12,8 +12,8 @@ Everything else is as in that table: 8 channels in the first layer, `BETA`, and 
 begins on a finer grid sees less of the slice with each block, so it gets more of them: a logit sees about as far.
 The finer the grid, the fewer the halvings, and so the weights: it is not the grid alone that changes.
 
-A network of 128 pixels or more takes too long for this on a machine without a GPU: those of the table were stopped by
-the clock, and where their curves lead is not known.
+The first of them is trained at 128 pixels too, for as many passes; the two sizes are compared at 512.
+Where the curves of 256 and 512 pixels lead is not known: those of the table were stopped by the clock.
 """
 
 import time
@@ -26,10 +26,11 @@ from torch import nn
 import studies
 from studies import _cells
 from studies._arms import Reader, Scaled, labelled, train, unlabelled
-from vaelib import metrics
+from vaelib import metrics, recipes
 from vaelib.cohort import Cohort
 from vaelib.cohorts.layout import models_folder
 from vaelib.engine.checkpoints import fingerprint, kept
+from vaelib.engine.files import json_ready
 from vaelib.engine.rows import mean
 from vaelib.latent import decode, encode
 from vaelib.losses import kl, l2
@@ -38,8 +39,7 @@ from vaelib.spatial import BETA, ResidualDecoder, ResidualVAE
 
 SHAPES = {"8 x 8 x 16": (8, 16), "16 x 16 x 4": (16, 4), "32 x 32 x 1": (32, 1)}
 PLAN = {"VAE steps": 2000, "steps": 2000, "batch": 16, "lr": 2e-3, "beta": BETA, "every": 250}
-STUDY, CHANNELS = "curves", 8  # in the first layer, as `build` has them at 64
-BASE, CELL = "8 x 8 x 16", ("64", "spatial", "1024")  # the same cell, as it is called here and in the record of `sizes`
+STUDY, BASE, CHANNELS = "curves", "8 x 8 x 16", 512  # over the side: 8 in the first layer at 64, as `build` has them
 
 
 def blocks_on(grid: int) -> int:
@@ -52,7 +52,8 @@ def network(shape: str, lab: Cohort, seed: int, plan: dict = PLAN) -> dict:
     (grid, latent), began = SHAPES[shape], time.process_time()
     torch.manual_seed(seed)
     images, side = torch.from_numpy(lab.train.images[:]), lab.train.size
-    vae = ResidualVAE(side, CHANNELS, latent, grid, start=float(images.mean()))
+    channels, beta = CHANNELS // side, plan["beta"] * (side / 64) ** 2
+    vae = ResidualVAE(side, channels, latent, grid, start=float(images.mean()))
     how = {"batch": plan["batch"], "lr": plan["lr"], "seed": seed, "every": plan["every"]}
 
     def far() -> dict:
@@ -60,11 +61,11 @@ def network(shape: str, lab: Cohort, seed: int, plan: dict = PLAN) -> dict:
         error = l2(torch.from_numpy(decode(vae.decoder, mu)), torch.from_numpy(lab.val.images)).item()
         return {"error": error, "kl": kl(torch.from_numpy(mu), torch.from_numpy(logvar)).item()}
 
-    first = train(vae, unlabelled(plan["beta"]), [images], steps=plan["VAE steps"], look=far, **how)
+    first = train(vae, unlabelled(beta), [images], steps=plan["VAE steps"], look=far, **how)
     halfway = time.process_time()
     code = Scaled(vae.encoder, images)
     code.requires_grad_(False)
-    head = ResidualDecoder(side, CHANNELS, latent, grid, start=mean(lab.train.masks), blocks=blocks_on(grid))
+    head = ResidualDecoder(side, channels, latent, grid, start=mean(lab.train.masks), blocks=blocks_on(grid))
     reader, held = Reader(code, head, shaped=False), _cells.held_out(lab)
 
     def found() -> dict:
@@ -76,6 +77,7 @@ def network(shape: str, lab: Cohort, seed: int, plan: dict = PLAN) -> dict:
     return {
         "VAE's curve": first, "curve": second, "cpu seconds": {k: round(v) for k, v in spent.items()},
         "parameters": parameters({"vae": vae, "mask": head}), "test": scores(reader, lab),
+        "at 512": at_full_size(reader, lab),
     }  # fmt: skip
 
 
@@ -86,32 +88,33 @@ def scores(reader: nn.Module, lab: Cohort) -> dict:
     return metrics.bootstrap(values)._asdict() | {"values": values, "threshold": cut}
 
 
+def at_full_size(reader: nn.Module, lab: Cohort) -> list[float]:
+    """Score the test patients at 512, as the table of sizes does: what networks of any size are compared by."""
+    maps = [[*recipes.by_patient(decode(reader, s.images), s.patient)] for s in (lab.val, lab.test)]
+    cuts = metrics.best_thresholds(lab.shards, maps[0], lab.level)
+    return metrics.score(lab.shards, maps[1], lab.level, cuts)["512"]["dice"]
+
+
 def row(shape: str, lab: Cohort, seed: int, plan: dict = PLAN) -> dict:
     """Return what came of a shape; it is trained where it is not kept."""
     made_by = {"shape": [shape, *SHAPES[shape]], "plan": plan, "seed": seed, "blocks": blocks_on(SHAPES[shape][0])}
     made_by |= {"channels": CHANNELS, "data": fingerprint(lab.train, lab.val, lab.test)}
-    path = Path(models_folder()) / STUDY / f"{shape.replace(' ', '')}_{seed}.safetensors"
-    found = kept(path, made_by, lambda: {"row": _plain(network(shape, lab, seed, plan))})
+    path = Path(models_folder()) / STUDY / f"{shape.replace(' ', '')}_{lab.level}_{seed}.safetensors"
+    found = kept(path, made_by, lambda: {"row": json_ready(network(shape, lab, seed, plan))})
     return found["row"]
 
 
-def _plain(value: dict) -> dict:
-    return {k: v.tolist() if isinstance(v, np.ndarray) else _plain(v) if isinstance(v, dict) else v
-            for k, v in value.items()}  # fmt: skip
-
-
-def run(lab: Cohort, seed: int = 0, plan: dict = PLAN, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict:
-    """Train each shape, and write the record as it fills; then compare them, patient by patient."""
+def run(lab: Cohort, seeds: tuple = (0,), plan: dict = PLAN, shapes: tuple[str, ...] = tuple(SHAPES)) -> dict:
+    """Train each shape once, write the record as it fills, and compare them; then two sizes, with each seed."""
     torch.set_num_threads(1)
-    record: dict = {"plan": plan, "seed": seed, "torch": torch.__version__, "shapes": {}}
+    record: dict = {"plan": plan, "seeds": seeds, "torch": torch.__version__, "shapes": {}}
     for shape in shapes:
-        record["shapes"][shape] = row(shape, lab, seed, plan)
+        record["shapes"][shape] = row(shape, lab, seeds[0], plan)
         studies.write(STUDY, record)
     dices = {shape: np.array(found["test"]["values"]) for shape, found in record["shapes"].items()}
     record[f"minus {BASE}"] = {k: studies.paired([v], [dices[BASE]]) for k, v in dices.items() if k != BASE}
-    cells = studies.read("sizes").get("cells")
-    if cells:
-        side, kind, numbers = CELL
-        stopped = np.array(cells[side][kind][numbers]["dice"][side]["values"])
-        record["minus the table's cell"] = studies.paired([dices[BASE]], [stopped])
+    rows = {side: [row(BASE, at, k, plan) for k in seeds] for side, at in (("64", lab), ("128", lab.at(7)))}
+    equal = {side: np.array([one["at 512"] for one in found]) for side, found in rows.items()}
+    record["sizes"] = {k: studies.summary(equal[k]) | {"cpu seconds": v[0]["cpu seconds"]} for k, v in rows.items()}
+    record["128 minus 64 pixels"] = _cells.interval(equal["128"], equal["64"])
     return record

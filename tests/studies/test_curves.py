@@ -22,7 +22,10 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setattr(_cells, "load_slices", lambda shards, names, level: slices(*names, count=2))
     parts = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
     held = {part: slices(*names, count=2) for part, names in parts.items()}
-    return SimpleNamespace(**held, parts=parts, shards=None, level=6)
+    monkeypatch.setattr(curves, "at_full_size", lambda reader, lab: [0.5, 0.25])
+    lab = SimpleNamespace(**held, parts=parts, shards=None, level=6)
+    lab.at = lambda level: SimpleNamespace(**vars(lab) | {"level": level})
+    return lab
 
 
 def test_every_shape_has_as_many_numbers():
@@ -46,11 +49,12 @@ def test_a_logit_sees_most_of_the_slice_on_each_grid(grid):
 
 def test_a_run_keeps_its_curves_and_trains_nothing_twice(lab, monkeypatch):
     shapes = ("8 x 8 x 16", "32 x 32 x 1")
-    record = curves.run(lab, plan=SHORT, shapes=shapes)
+    record = curves.run(lab, (0, 1), plan=SHORT, shapes=shapes)
     assert record["plan"]["beta"] == BETA and {*record["shapes"]} == {*shapes}
     for row in record["shapes"].values():
         assert [at["steps"] for at in row["VAE's curve"]] == [at["steps"] for at in row["curve"]] == [1, 2]
         assert row["test"]["mean"] == pytest.approx(np.mean(row["test"]["values"]))
     assert {*record["minus 8 x 8 x 16"]} == {"32 x 32 x 1"}
+    assert all(size["mean"] == 0.375 and len(size["seeds"]) == 2 for size in record["sizes"].values())
     monkeypatch.setattr(curves, "network", None)
-    assert json_ready(curves.run(lab, plan=SHORT, shapes=shapes)) == json_ready(record)
+    assert json_ready(curves.run(lab, (0, 1), plan=SHORT, shapes=shapes)) == json_ready(record)
