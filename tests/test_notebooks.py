@@ -220,7 +220,7 @@ def it_uses_the_library(page: Page) -> Iterator[str]:
 def its_cells_are_short(page: Page) -> Iterator[str]:
     for n, cell in enumerate(page.code):
         lines, limit = len([s for s in cell.source.splitlines() if s.strip()]), LONGEST if n else LONGEST_SETUP
-        if n and (has(cell, DEFINES) or draws(cell)):  # what a lesson shows may take its room, and so may what is folded
+        if n and (has(cell, DEFINES) or draws(cell)):  # what is shown, and what is folded, may take its room
             limit = LONGEST_SHOWN
         if not 0 < lines <= limit:
             yield f"code cell {n} has {lines} lines; 1 to {limit} are allowed"

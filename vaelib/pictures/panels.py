@@ -109,7 +109,7 @@ class Panel:
         alpha = 0.6 if fill == PREDICTION else 0.85
         self.fill = ax.imshow(blank, cmap=colours, vmin=0, vmax=top, alpha=alpha, interpolation="nearest")
         (self.edge,) = ax.plot([], [], color=TRUTH, lw=line, solid_capstyle="projecting", path_effects=halo(line + 1))
-        look = {"color": "white", "fontsize": size, "path_effects": halo(2.5), "transform": ax.transAxes}
+        look = {"color": "white", "fontsize": size, "path_effects": halo(2.5), "transform": ax.transAxes, "snap": False}
         self.letters = [ax.text(x, y, "", ha=ha, va=va, **look) for x, y, ha, va in PLACES]
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
