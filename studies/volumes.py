@@ -181,7 +181,7 @@ def examine(shards: Path, probability: np.ndarray, threshold: float, slices: Sli
 
 
 def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
-    """Train what is missing, score everything, and commit the first 3D model."""
+    """Train what is missing, score everything, and commit the first 3D model and its 2D rival."""
     coarse, scores, facts = lab.at(COARSE), {}, {}
     for seed in seeds:
         first = seed == seeds[0]
@@ -195,15 +195,15 @@ def run(lab: Cohort, seeds: Sequence[int] = SEEDS) -> dict:
             for measure, values in examine(lab.shards, arm["test"], threshold, lab.test).items():
                 scores.setdefault(measure, {}).setdefault(name, []).append(values)
     record: dict = {"cube": CUBE, "seconds a pass": pace(lab, coarse), "seeds": [*seeds], "test": lab.parts["test"]}
-    found = {n: {measure: studies.summary(np.array(by[n])) for measure, by in scores.items()} for n in facts}
-    record["arms"] = {name: fact | found[name] for name, fact in facts.items()}
+    record["arms"] = {n: f | {m: studies.summary(np.array(v[n])) for m, v in scores.items()} for n, f in facts.items()}
     truth = examine(lab.shards, lab.test.masks, metrics.TRUTH, lab.test)
     record["truth"] = {measure: metrics.bootstrap(values)._asdict() for measure, values in truth.items()}
     for rival, names in RIVALS.items():
         record[f"minus {rival}"] = {
             n: {m: gap(m, record["arms"], by, n, rival) for m, by in scores.items()} for n in names
         }
-    studies.publish(place(CUBES, seeds[0]), "08_cubes")
+    for name, kept_as in ((CUBES, "08_cubes"), (AS_CUBES, "08_slices")):
+        studies.publish(place(name, seeds[0]), kept_as)
     return record
 
 
