@@ -17,9 +17,9 @@ from vaelib.engine.files import write_file
 PAGE, TIMES, BUILD = NOTEBOOKS / "README.md", NOTEBOOKS / "times.json", ROOT / "build" / "times.json"
 WORDS, CELL = 150, 0.25  # words of prose read in a minute, and minutes for a cell of code and what comes out of it
 ABOUT = {  # the question of each lesson, what its main figure shows, and the file where that is committed
-    "00": ("is everything in place?", "four patients, the pancreas outlined", None),
+    "00": ("is everything in place?", "the idea in one picture, the organs by name", None),
     "01": ("does the mask lie where it should?", "the slice browser", "01_slice_browser"),
-    "02": ("what is lost at 64 × 64 pixels?", "the ceiling against the size", None),
+    "02": ("what is lost at 64 × 64 pixels?", "a perfect map by its threshold", None),
     "03": ("how does a VAE learn, and how does it fail?", "one picture for all: a collapse", None),
     "04": ("what do the latent's numbers mean?", "the latent explorer", "04_latent_explorer"),
     "05": ("how good a mask is in there?", "scan and truth, picture and mask", "05_two_rows"),
