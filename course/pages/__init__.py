@@ -24,7 +24,7 @@ from vaelib.engine.files import write_file
 HERE = Path(__file__).resolve().parent
 GUARD, FOLDED = "hide-cell", "hide-input"  # tags of a cell that is left out, and of one whose code is folded
 KINDS = ("[0-9]*.ipynb", "exercises/[0-9]*.ipynb", "solutions/[0-9]*.ipynb", "*.md")
-SLIDERS = "<p class='note'>Here a running notebook has sliders; the picture below shows some of their settings.</p>"
+SLIDERS = "<p class='note'>Here a running notebook has sliders; the picture below shows what they set.</p>"
 LEFT_OUT = "<p class='note'>{} that only check the numbers above are left out of this page; the notebook has them.</p>"
 SCRIPT = re.compile(r"<script\b[\s\S]*?</script>")
 CODE = re.compile(rf'(<div class="[^"]*_{FOLDED}\b[^>]*>\n)(<div class="input">[\s\S]*?)(?=<div class="output_wr)')
