@@ -373,8 +373,8 @@ GEOMETRY = {
 }  # fmt: skip
 # What a SEG says of itself and of the slices that it refers to: nothing of a patient.
 OF_SEG = {
-    "NumberOfFrames", "SegmentSequence", "SegmentLabel", "SegmentAlgorithmType", "ReferencedSeriesSequence",
-    "ReferencedInstanceSequence", "ReferencedSOPInstanceUID",
+    "NumberOfFrames", "SegmentSequence", "SegmentLabel", "SegmentationType", "SegmentAlgorithmType",
+    "ReferencedSeriesSequence", "ReferencedInstanceSequence", "ReferencedSOPInstanceUID",
 }  # fmt: skip
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 

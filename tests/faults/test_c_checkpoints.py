@@ -19,8 +19,8 @@ from vaelib.vae import VAE, MaskDecoder, Supervised
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = sorted((ROOT / "notebooks" / "checkpoints").glob("*.safetensors"))
-USABLE = {"03_vae", "06_spatial", "07_full_size", "07_spatial", "07_spatial_1024", "07_vector"}
-SEGMENTS = USABLE - {"03_vae", "06_spatial"}  # which have no threshold, or one of 64 x 64 alone
+USABLE = {"03_vae", "06_spatial", "07_full_size", "07_spatial", "07_spatial_1024", "07_vector", "08_slices"}
+SEGMENTS = USABLE - {"03_vae", "06_spatial", "08_slices"}  # which have no threshold, or one of 64 x 64 alone
 
 
 @pytest.fixture(scope="module")
